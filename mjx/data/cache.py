@@ -1,0 +1,77 @@
+"""Folders that are built once, whoever asks first, and never seen half built."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mjx.errors import InputError
+
+
+def build_once(
+    folder: str | os.PathLike[str], build: Callable[[Path], None], timeout: float = 3600.0
+) -> Path:
+    """Returns `folder`; if it is not there yet, `build` fills a temporary folder which then takes its name.
+
+    Processes that ask at the same time wait for the one that builds, at most `timeout` seconds. The lock is a
+    kernel's (flock) and dies with its holder; where a file system has no locks each process builds its own and the
+    first rename wins, which costs time but is as safe.
+
+    Raises:
+        InputError: the folder's parent cannot be written to.
+        TimeoutError: another process still builds after `timeout` seconds.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        temporary.mkdir()
+    except OSError as error:
+        raise InputError(f"cache_dir: cannot write into {folder.parent} ({error.strerror}).") from error
+    try:
+        with _locked(folder.with_name(f"{folder.name}.lock"), timeout):
+            if not folder.is_dir():
+                build(temporary)
+                _flush(temporary)
+                # Only where locks do not work can another process have been first: then its folder is as good.
+                try:
+                    temporary.rename(folder)
+                except OSError:
+                    if not folder.is_dir():
+                        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path, timeout: float) -> Iterator[None]:
+    deadline = time.monotonic() + timeout
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"Another process holds {path} for more than {timeout:.0f} s while it builds the cache; "
+                        "see whether it still works."
+                    ) from None
+                time.sleep(0.05)
+            except OSError:  # no locks on this file system
+                break
+        yield
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

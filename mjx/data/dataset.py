@@ -1,0 +1,78 @@
+"""What a dataset is to the loader, and the blend of several."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from mjx.data.blend_index import blend_index, normalize
+from mjx.errors import InputError
+
+Batch = dict[str, Shaped[np.ndarray, "batch sequence"]]
+"""tokens, labels, positions, segment_ids int32 and loss_mask float32, all of one shape."""
+
+
+class Dataset(Protocol):
+    """Samples with an order of their own; a batch is read at once, for the sake of speed."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
+        """The samples with these ids, each a row."""
+        ...
+
+
+class BlendedDataset:
+    """Samples of several datasets, in proportion to weights, in Megatron's order."""
+
+    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float], size: int) -> None:
+        """Takes `size` samples; each dataset must have its share of them (and half a percent more, to be safe)."""
+        self.datasets = tuple(datasets)
+        self.dataset_index, self.sample_index = blend_index(normalize(list(weights)), size)
+        taken = np.bincount(self.dataset_index, minlength=len(datasets))
+        for number, (dataset, count) in enumerate(zip(datasets, taken, strict=True)):
+            if count > len(dataset):
+                raise InputError(
+                    f"The blend takes {count} samples of source {number}, which has {len(dataset)}; "
+                    "give it more epochs or less weight."
+                )
+
+    def __len__(self) -> int:
+        return len(self.dataset_index)
+
+    def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
+        return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
+
+
+class InterleavedDataset:
+    """Every sample of several datasets once, spread evenly: for validation. (Not Megatron's order.)"""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self.datasets = tuple(datasets)
+        sizes = [len(dataset) for dataset in datasets]
+        place = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+        order = np.argsort(place, kind="stable")
+        self.dataset_index = np.repeat(np.arange(len(sizes)), sizes)[order]
+        self.sample_index = np.concatenate([np.arange(size) for size in sizes])[order]
+
+    def __len__(self) -> int:
+        return len(self.dataset_index)
+
+    def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
+        return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
+
+
+def _scatter(
+    datasets: Sequence[Dataset], dataset_index: Int[np.ndarray, "batch"], sample_index: Int[np.ndarray, "batch"]
+) -> Batch:
+    batch: Batch = {}
+    for number in np.unique(dataset_index):
+        rows = np.flatnonzero(dataset_index == number)
+        for name, values in datasets[number].read(sample_index[rows]).items():
+            if name not in batch:
+                batch[name] = np.empty((len(dataset_index), *values.shape[1:]), values.dtype)
+            batch[name][rows] = values
+    return batch

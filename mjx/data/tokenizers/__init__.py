@@ -1,0 +1,7 @@
+"""Text ↔ token ids, by whichever tokenizer a model was made with."""
+
+from mjx.data.tokenizers.load import load_tokenizer
+from mjx.data.tokenizers.protocol import Tokenizer
+from mjx.data.tokenizers.train import train_bpe
+
+__all__ = ["Tokenizer", "load_tokenizer", "train_bpe"]

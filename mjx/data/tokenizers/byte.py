@@ -1,0 +1,30 @@
+"""UTF-8 bytes as tokens: nothing to train, nothing to download."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+BYTE_FILE = "byte_tokenizer.json"
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are the bytes, 256 ends a document."""
+
+    vocab_size: int = 257
+    eod_id: int | None = 256
+    bos_id: int | None = None
+    pad_id: int | None = None
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(token for token in ids if 0 <= token < 256).decode(errors="replace")
+
+    def save(self, folder: str | Path) -> None:
+        path = Path(folder, BYTE_FILE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"kind": "byte", "vocab_size": self.vocab_size, "eod_id": self.eod_id}) + "\n")

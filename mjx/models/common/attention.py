@@ -1,0 +1,228 @@
+"""The self-attention sub-layer: multi-head, grouped-query and multi-query."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from mjx.errors import InputError
+from mjx.models import backends
+from mjx.models.common.cache import KVCache
+from mjx.models.common.context import Context
+from mjx.models.common.dropout import check_rate
+from mjx.models.common.linear import Linear
+from mjx.models.common.norm import Norm, NormConfig
+from mjx.models.common.parameter import parameter
+from mjx.models.common.rope import RoPEConfig, rotate
+from mjx.sharding import mesh_shape, relayout, shard
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Heads, positions and softmax of one attention sub-layer."""
+
+    num_heads: int
+    num_query_groups: int | None = None
+    """Key/value heads, each shared by a group of query heads; default num_heads (multi-head), 1 is multi-query."""
+    head_dim: int | None = None
+    """Features of a head; default hidden_size / num_heads."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: NormConfig | None = None
+    """Normalise each head's queries and keys before rotation."""
+    rope: RoPEConfig | None = None
+    causal: bool = True
+    window: int | None = None
+    """Sliding window: a token sees itself and the window - 1 tokens before it."""
+    soft_cap: float | None = None
+    """Bound scores s to cap · tanh(s / cap) (Gemma 2)."""
+    softmax: Literal["vanilla", "off-by-one", "learnable"] = "vanilla"
+    """off-by-one adds exp(0) to the softmax's sum; learnable adds exp(sink), one sink per head (gpt-oss)."""
+    output_gate: bool = False
+    """Multiply each head's output by the sigmoid of a further projection of the input."""
+    scale: float | None = None
+    """Factor on the scores; default 1/√head_dim."""
+    dropout: float = 0.0
+    """On the attention probabilities."""
+    implementation: backends.Implementation = "auto"
+    """Which implementation computes it (`mjx backends`)."""
+
+    def __post_init__(self):
+        groups = self.num_query_groups
+        if self.num_heads < 1:
+            raise InputError(f"attention.num_heads = {self.num_heads} must be positive")
+        if groups is not None and (groups < 1 or self.num_heads % groups):
+            divisors = [str(n) for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            raise InputError(
+                f"attention.num_query_groups = {groups} does not divide num_heads = {self.num_heads} "
+                f"(choose {_alternatives(divisors)})"
+            )
+        for name in ("head_dim", "window", "soft_cap", "scale"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"attention.{name} = {value} must be positive, or null for the default")
+        check_rate("attention.dropout", self.dropout)
+        if self.rope is not None and self.head_dim is not None:
+            self.rope.rotated(self.head_dim)
+
+    def resolve(self, hidden_size: int) -> "AttentionConfig":
+        """With every default that depends on the model's width filled in."""
+        head_dim = self.head_dim
+        if head_dim is None:
+            if hidden_size % self.num_heads:
+                raise InputError(
+                    f"attention.num_heads = {self.num_heads} does not divide hidden_size = {hidden_size}; "
+                    "choose a divisor, or say attention.head_dim"
+                )
+            head_dim = hidden_size // self.num_heads
+        return dataclasses.replace(
+            self, head_dim=head_dim, num_query_groups=self.num_query_groups or self.num_heads
+        )
+
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """(heads, kv_heads, head_dim) of a resolved config."""
+        if self.num_query_groups is None or self.head_dim is None:
+            raise InputError("attention.head_dim is not known yet: call resolve(hidden_size) first")
+        return self.num_heads, self.num_query_groups, self.head_dim
+
+    @property
+    def name(self) -> str:
+        return "attention"
+
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "Attention":
+        return Attention(self, embed, std=std, output_std=output_std, rngs=rngs)
+
+    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> KVCache:
+        _, kv_heads, head_dim = self.dims
+        zeros = jnp.zeros((batch, slots, kv_heads, head_dim), dtype)
+        return KVCache(zeros, zeros)
+
+    def num_parameters(self, embed: int) -> int:
+        heads, kv_heads, head_dim = self.dims
+        projected = (heads * (2 if self.output_gate else 1) + 2 * kv_heads) * head_dim
+        count = embed * projected + heads * head_dim * embed
+        count += projected if self.qkv_bias else 0
+        count += embed if self.output_bias else 0
+        count += 2 * self.qk_norm.num_parameters(head_dim) if self.qk_norm else 0
+        return count + (heads if self.softmax == "learnable" else 0)
+
+    def flops_per_token(self, embed: int, sequence: int) -> float:
+        """Of the forward pass; a causal query sees half of the sequence, or its window."""
+        heads, kv_heads, head_dim = self.dims
+        projections = 2 * embed * head_dim * (heads * (3 if self.output_gate else 2) + 2 * kv_heads)
+        seen = sequence / 2 if self.causal else sequence
+        if self.window is not None and self.window < sequence:
+            window = self.window
+            seen = window * (1 - window / (2 * sequence)) if self.causal else min(2 * window, sequence)
+        return projections + 4 * heads * head_dim * seen
+
+
+class Attention(nnx.Module):
+    """Queries, keys and values from the residual stream, attention, and back."""
+
+    def __init__(
+        self, config: AttentionConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs
+    ):
+        heads, kv_heads, head_dim = config.dims
+        narrow = {"embed": embed}
+        queries = {"heads": heads, "head_dim": head_dim}
+        keys = {"kv_heads": kv_heads, "head_dim": head_dim}
+        self.query = Linear(narrow, queries, bias=config.qkv_bias, std=std, rngs=rngs)
+        self.key = Linear(narrow, keys, bias=config.qkv_bias, std=std, rngs=rngs)
+        self.value = Linear(narrow, keys, bias=config.qkv_bias, std=std, rngs=rngs)
+        self.gate = (
+            Linear(narrow, queries, bias=config.qkv_bias, std=std, rngs=rngs) if config.output_gate else None
+        )
+        norm = config.qk_norm
+        self.query_norm = Norm(norm, head_dim, axis="head_dim") if norm else None
+        self.key_norm = Norm(norm, head_dim, axis="head_dim") if norm else None
+        learnable = config.softmax == "learnable"
+        self.sinks = parameter(jnp.zeros((heads,), jnp.float32), "heads") if learnable else None
+        self.output = Linear(queries, narrow, bias=config.output_bias, std=output_std, rngs=rngs)
+        self.config = config
+
+    def __call__(
+        self,
+        x: Float[Array, "batch residual_sequence embed"],
+        context: Context,
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "batch residual_sequence embed"], KVCache | None]:
+        config = self.config
+        x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        q, k, v, gate = self._project(x)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if config.rope is not None:
+            cos, sin = context.rotary_table(config.rope, q.shape[-1])
+            q, k = rotate(q, cos, sin, config.rope.layout), rotate(k, cos, sin, config.rope.layout)
+        q = shard(q, "batch", "sequence", "heads", "head_dim")
+        k = shard(k, "batch", "sequence", "kv_heads", "head_dim")
+        v = shard(v, "batch", "sequence", "kv_heads", "head_dim")
+        offset = 0
+        if cache is not None and context.cache_offset is not None:
+            cache = cache.append(k, v, context.cache_offset)
+            if x.shape[1] == 1:  # decoding; a longer input is a prompt, which sees only itself
+                k, v, offset = cache.key.astype(k.dtype), cache.value.astype(v.dtype), context.cache_offset
+        out = backends.attention(config.implementation)(
+            q,
+            k,
+            v,
+            scale=config.scale or 1 / math.sqrt(q.shape[-1]),
+            causal=config.causal,
+            window=config.window,
+            segment_ids=context.segment_ids,
+            query_offset=offset,
+            soft_cap=config.soft_cap,
+            sinks=self._sinks(),
+            dropout_rate=config.dropout,
+            dropout_key=context.dropout_key,
+        )
+        if gate is not None:
+            out = out * jax.nn.sigmoid(gate)
+        out = shard(out, "batch", "sequence", "heads", "head_dim")
+        return shard(self.output(out), "batch", "residual_sequence", "embed"), cache
+
+    def _project(self, x: Array) -> tuple[Array, Array, Array, Array | None]:
+        """Queries, keys, values and gates as one product: one GEMM, one collective for the gradient of `x`.
+
+        The kernels are joined per key/value head, `[q … q, (gate … gate), k, v]`, as Megatron stores
+        them, along an axis that no mesh axis splits. Where key/value heads are replicated (fewer than
+        the tensor degree), queries are split differently from keys, and each has its own product.
+        """
+        heads, kv_heads, head_dim = self.config.dims
+        wide = [self.query] if self.gate is None else [self.query, self.gate]
+        if kv_heads % mesh_shape().get("tensor", 1):
+            q, *gates = [linear(x) for linear in wide]
+            return q, self.key(x), self.value(x), gates[0] if gates else None
+        group = heads // kv_heads
+        sizes = [group] * len(wide) + [1, 1]
+        parts = [*wide, self.key, self.value]
+
+        def join(arrays: list[Array]) -> Array:
+            shaped = [
+                a.reshape(*a.shape[:-2], kv_heads, size, head_dim) for a, size in zip(arrays, sizes, strict=True)
+            ]
+            return jnp.concatenate(shaped, axis=-2).astype(x.dtype)
+
+        y = jnp.tensordot(x, join([p.kernel[...] for p in parts]), axes=1)
+        if self.query.bias is not None:
+            y = y + join([p.bias[...] for p in parts if p.bias is not None])
+        bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        *q_and_gate, k, v = [
+            a.reshape(*a.shape[:2], -1, head_dim) for a in jnp.split(y, bounds, axis=-2)
+        ]
+        return q_and_gate[0], k, v, q_and_gate[1] if len(q_and_gate) > 1 else None
+
+    def _sinks(self) -> Float[Array, " heads"] | None:
+        if self.config.softmax == "off-by-one":
+            return jnp.zeros((self.config.num_heads,), jnp.float32)
+        return None if self.sinks is None else self.sinks[...]
+
+
+def _alternatives(options: list[str]) -> str:
+    return options[0] if len(options) == 1 else f"{', '.join(options[:-1])} or {options[-1]}"

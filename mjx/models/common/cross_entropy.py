@@ -1,0 +1,191 @@
+"""The language-model head and its loss, without ever holding all logits.
+
+`tokens × vocab` is the largest array of a language model. Here it exists for one chunk of tokens at
+a time, split over `tensor`; and since the loss is a scalar, the gradient of each chunk is made while
+its logits are there, so that nothing of that size is kept for, or computed again in, the backward pass.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from mjx.sharding import activation_spec, current_rules, mesh_shape
+
+
+class LossSums(NamedTuple):
+    """Sums over the unmasked tokens."""
+
+    cross_entropy: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    """log²(partition function), not yet weighted."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def language_model_loss(
+    hidden: Float[Array, "batch sequence embed"],
+    weight: Float[Array, "vocab embed"],
+    labels: Int[Array, "batch sequence"],
+    mask: Float[Array, "batch sequence"],
+    vocab_size: int,
+    z_loss: float = 0.0,
+    chunks: int = 1,
+) -> tuple[Float[Array, ""], LossSums]:
+    """Cross-entropy of the labels under `softmax(hidden · weightᵀ)`, plus `z_loss` · log² Z (Chowdhery et
+    al. 2022, section 5); in float32.
+
+    Args:
+        vocab_size: rows of `weight` from here on are padding: their logits are minus infinity.
+        chunks: how many chunks of tokens the sequence is cut into.
+
+    Returns:
+        The loss summed over tokens by `mask`, and its parts. The parts have no gradient.
+    """
+    local, _ = _local_functions(vocab_size, z_loss, chunks)
+    return _over_the_mesh(local, hidden, weight, labels, mask, gradients=False)
+
+
+def _forward(hidden, weight, labels, mask, vocab_size, z_loss, chunks):
+    _, local = _local_functions(vocab_size, z_loss, chunks)
+    out, gradients = _over_the_mesh(local, hidden, weight, labels, mask, gradients=True)
+    return out, gradients
+
+
+def _backward(vocab_size, z_loss, chunks, gradients, cotangents):
+    scale, _ = cotangents
+    d_hidden, d_weight = gradients
+    return d_hidden * scale.astype(d_hidden.dtype), d_weight * scale.astype(d_weight.dtype), None, None
+
+
+language_model_loss.defvjp(_forward, _backward)
+
+
+def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
+    """Run `local` on every device's own tokens and its own share of the vocabulary."""
+    shape = mesh_shape()
+    if all(size == 1 for size in shape.values()):
+        return local(hidden, weight, labels, mask, reduce=_Reduction({}, ()))
+    tokens = activation_spec(("batch", "sequence"), labels.shape)
+    states = activation_spec(("batch", "sequence", "embed"), hidden.shape)
+    rows = activation_spec(("vocab", "embed"), weight.shape)
+    stored = current_rules().spec(("vocab", "embed"), weight.shape, shape, kind="parameter", array="the head")
+    reduction = _Reduction(shape, stored)
+    sums = (PartitionSpec(), LossSums(PartitionSpec(), PartitionSpec()))
+    return jax.shard_map(
+        functools.partial(local, reduce=reduction),
+        in_specs=(states, rows, tokens, tokens),
+        out_specs=(sums, (states, stored)) if gradients else sums,
+        check_vma=False,  # the gradients inside are ours, not derived through the collectives
+    )(hidden, weight, labels, mask)
+
+
+class _Reduction:
+    """The sums over devices that the loss needs; on one device, none."""
+
+    def __init__(self, shape: Mapping[str, int], stored: tuple):
+        rules = current_rules()
+        self.tensor = shape.get("tensor", 1) > 1
+        token_axes = (*rules.mesh_axes("batch"), *rules.mesh_axes("sequence"))
+        self.token_axes = tuple(axis for axis in token_axes if shape.get(axis, 1) > 1)
+        embed = stored[1] if len(stored) > 1 else ()
+        self.scattered = (embed,) if isinstance(embed, str) else tuple(embed or ())
+
+    def vocabulary_max(self, x: Array) -> Array:
+        return jax.lax.pmax(x, "tensor") if self.tensor else x
+
+    def vocabulary_sum(self, x: Array) -> Array:
+        return jax.lax.psum(x, "tensor") if self.tensor else x
+
+    def vocabulary_start(self, rows: int) -> Array | int:
+        return jax.lax.axis_index("tensor") * rows if self.tensor else 0
+
+    def token_sum(self, x: Array) -> Array:
+        return jax.lax.psum(x, self.token_axes) if self.token_axes else x
+
+    def weight_sum(self, x: Array) -> Array:
+        """Over all tokens; left split over the axes that the parameter itself is split over."""
+        for axis in self.scattered:
+            x = jax.lax.psum_scatter(x, axis, scatter_dimension=1, tiled=True)
+        rest = tuple(axis for axis in self.token_axes if axis not in self.scattered)
+        return jax.lax.psum(x, rest) if rest else x
+
+
+def _local_functions(vocab_size: int, z_loss: float, chunks: int):
+    """The loss of one device's tokens, without and with its gradients."""
+
+    def chunk_loss(hidden: Array, weight: Array, labels: Array, mask: Array, reduce: _Reduction):
+        """Sums of one chunk `[tokens, …]`, and what its gradient needs."""
+        logits = jnp.einsum("te,ve->tv", hidden, weight, preferred_element_type=jnp.float32)
+        rows = weight.shape[0]
+        ids = reduce.vocabulary_start(rows) + jnp.arange(rows)
+        logits = jnp.where(ids < vocab_size, logits, -jnp.inf)
+        is_label = ids == labels[:, None]
+        maximum = reduce.vocabulary_max(jnp.max(logits, axis=-1))
+        exponentials = jnp.exp(logits - maximum[:, None])
+        total = reduce.vocabulary_sum(jnp.sum(exponentials, axis=-1))
+        label_logit = reduce.vocabulary_sum(jnp.sum(jnp.where(is_label, logits, 0), axis=-1))
+        log_z = maximum + jnp.log(total)
+        sums = LossSums(jnp.sum(mask * (log_z - label_logit)), jnp.sum(mask * jnp.square(log_z)))
+        return sums, (exponentials, total, is_label, log_z)
+
+    def chunked(array: Array) -> Array:
+        """`[batch, sequence, …]` → `[chunks, tokens, …]`, cut along the sequence."""
+        batch, sequence = array.shape[:2]
+        if sequence % chunks:
+            raise ValueError(f"{chunks} chunks do not divide the {sequence} tokens of a row's shard")
+        cut = array.reshape(batch, chunks, sequence // chunks, *array.shape[2:])
+        return jnp.moveaxis(cut, 1, 0).reshape(chunks, batch * sequence // chunks, *array.shape[2:])
+
+    def unchunked(array: Array, batch: int) -> Array:
+        cut = array.reshape(chunks, batch, -1, *array.shape[2:])
+        return jnp.moveaxis(cut, 0, 1).reshape(batch, -1, *array.shape[2:])
+
+    def finish(sums: LossSums, reduce: _Reduction):
+        sums = LossSums(*(reduce.token_sum(part) for part in sums))
+        return sums.cross_entropy + z_loss * sums.z_loss, sums
+
+    zero = jnp.zeros((), jnp.float32)
+
+    def loss(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
+        weight = weight.astype(hidden.dtype)
+
+        def step(sums: LossSums, chunk):
+            part, _ = chunk_loss(chunk[0], weight, chunk[1], chunk[2], reduce)
+            return jax.tree.map(jnp.add, sums, part), None
+
+        sums, _ = _scan(step, LossSums(zero, zero), tuple(map(chunked, (hidden, labels, mask))))
+        return finish(sums, reduce)
+
+    def loss_and_gradients(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
+        cast = weight.astype(hidden.dtype)
+
+        def step(carry, chunk):
+            sums, d_weight = carry
+            states, labels, mask = chunk
+            part, (exponentials, total, is_label, log_z) = chunk_loss(states, cast, labels, mask, reduce)
+            scale = mask * (1 + 2 * z_loss * log_z)
+            d_logits = exponentials * (scale / total)[:, None] - jnp.where(is_label, mask[:, None], 0)
+            d_logits = d_logits.astype(hidden.dtype)
+            d_states = reduce.vocabulary_sum(jnp.einsum("tv,ve->te", d_logits, cast))
+            d_weight += jnp.einsum("tv,te->ve", d_logits, states, preferred_element_type=jnp.float32)
+            return (jax.tree.map(jnp.add, sums, part), d_weight), d_states
+
+        start = (LossSums(zero, zero), jnp.zeros(weight.shape, jnp.float32))
+        inputs = tuple(map(chunked, (hidden, labels, mask)))
+        (sums, d_weight), d_hidden = _scan(step, start, inputs)
+        d_hidden = unchunked(d_hidden, hidden.shape[0])
+        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight).astype(weight.dtype))
+
+    return loss, loss_and_gradients
+
+
+def _scan(step, carry, inputs):
+    """`lax.scan`, but straight-line for one chunk."""
+    if inputs[0].shape[0] > 1:
+        return jax.lax.scan(step, carry, inputs)
+    carry, out = step(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
+    return carry, jax.tree.map(lambda leaf: leaf[None], out)

@@ -1,0 +1,117 @@
+"""The feed-forward sub-layer, gated or not."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from mjx.errors import InputError
+from mjx.models.common.context import Context
+from mjx.models.common.linear import Linear
+from mjx.sharding import relayout, shard
+
+Activation = Literal["gelu", "gelu-tanh", "silu", "relu2", "quick-gelu"]
+
+
+def _quick_gelu(x: Array) -> Array:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def _squared_relu(x: Array) -> Array:
+    return jnp.square(jax.nn.relu(x))
+
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu-tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+    "relu2": _squared_relu,
+    "quick-gelu": _quick_gelu,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLPConfig:
+    """Sizes and non-linearity of an MLP."""
+
+    features: int
+    """Hidden features (Megatron's ffn_hidden_size)."""
+    activation: Activation = "gelu"
+    gated: bool = False
+    """Multiply the activation by a second projection (Shazeer 2020): with silu, SwiGLU."""
+    bias: bool = False
+    clamp: float | None = None
+    """Bound the gate from above and the linear half from both sides before they meet (gpt-oss: 7)."""
+    linear_offset: float = 0.0
+    """Added to the linear half of a gated MLP (gpt-oss: 1)."""
+
+    def __post_init__(self):
+        if self.features < 1:
+            raise InputError(f"mlp.features = {self.features} must be positive")
+        if self.clamp is not None and not self.clamp > 0:
+            raise InputError(f"mlp.clamp = {self.clamp} must be positive, or null for none")
+        if self.linear_offset and not self.gated:
+            raise InputError(f"mlp.linear_offset = {self.linear_offset} needs mlp.gated = true")
+
+    @property
+    def name(self) -> str:
+        return "mlp"
+
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "MLP":
+        return MLP(self, embed, std=std, output_std=output_std, rngs=rngs)
+
+    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> None:
+        return None
+
+    def num_parameters(self, embed: int) -> int:
+        projections = 2 if self.gated else 1
+        biases = projections * self.features + embed if self.bias else 0
+        return (projections + 1) * embed * self.features + biases
+
+    def flops_per_token(self, embed: int, sequence: int) -> int:
+        """Of the forward pass, a multiply-add counted as two."""
+        return 2 * (3 if self.gated else 2) * embed * self.features
+
+
+class MLP(nnx.Module):
+    """`down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` when not gated."""
+
+    def __init__(self, config: MLPConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs):
+        wide = {"mlp": config.features}
+        narrow = {"embed": embed}
+        self.gate = Linear(narrow, wide, bias=config.bias, std=std, rngs=rngs) if config.gated else None
+        self.up = Linear(narrow, wide, bias=config.bias, std=std, rngs=rngs)
+        self.down = Linear(wide, narrow, bias=config.bias, std=output_std, rngs=rngs)
+        self.config = config
+
+    def __call__(
+        self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: None = None
+    ) -> tuple[Float[Array, "batch residual_sequence embed"], None]:
+        config = self.config
+        activation = ACTIVATIONS[config.activation]
+        x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        if self.gate is None:
+            h = self.up(x)
+            h = activation(h if config.clamp is None else jnp.clip(h, -config.clamp, config.clamp))
+        else:
+            gate, up = self._gate_and_up(x)
+            if config.clamp is not None:
+                gate, up = jnp.minimum(gate, config.clamp), jnp.clip(up, -config.clamp, config.clamp)
+            h = activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+        h = shard(h, "batch", "sequence", "mlp")
+        return shard(self.down(h), "batch", "residual_sequence", "embed"), None
+
+    def _gate_and_up(self, x: Array) -> tuple[Array, Array]:
+        """Both projections as one product: one GEMM, and one collective for the gradient of `x`.
+
+        They are joined along a new axis between `embed` and `mlp`, which no mesh axis splits.
+        """
+        assert self.gate is not None
+        kernel = jnp.stack([self.gate.kernel[...], self.up.kernel[...]], axis=1).astype(x.dtype)
+        h = jnp.tensordot(x, kernel, axes=1)
+        if self.gate.bias is not None and self.up.bias is not None:
+            h = h + jnp.stack([self.gate.bias[...], self.up.bias[...]]).astype(x.dtype)
+        return h[..., 0, :], h[..., 1, :]

@@ -1,0 +1,210 @@
+"""A stack of residual sub-layers, scanned: tracing and compiling cost the same at any depth."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from mjx.models.common.context import Context
+from mjx.models.common.dropout import dropout
+from mjx.models.common.norm import Norm, NormConfig
+from mjx.models.common.parameter import stack_modules
+
+Remat = Literal["none", "selective", "full"]
+Caches = tuple[tuple[Any, ...], ...]
+"""Segment → sub-layer of its unit → that mixer's cache (or None), with a leading `layers` axis."""
+
+
+class MixerConfig(Protocol):
+    """What a sub-layer is made of: attention, an MLP, … A frozen dataclass with these members."""
+
+    @property
+    def name(self) -> str:
+        """The mixer's name in parameter paths."""
+        ...
+
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> Callable:
+        """The module: `(x, context, cache) → (y, cache)`."""
+        ...
+
+    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> Any:
+        """An empty cache for decoding, or None."""
+        ...
+
+    def num_parameters(self, embed: int) -> int: ...
+
+    def flops_per_token(self, embed: int, sequence: int) -> float:
+        """Of the forward pass."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SublayerConfig:
+    """One residual sub-layer: `x + dropout(mixer(norm(x)))`."""
+
+    mixer: MixerConfig
+    norm: NormConfig
+    dropout: float = 0.0
+    """On the mixer's output, before it joins the residual stream."""
+
+    def num_parameters(self, embed: int) -> int:
+        return self.norm.num_parameters(embed) + self.mixer.num_parameters(embed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A unit of sub-layers that is repeated."""
+
+    unit: tuple[SublayerConfig, ...]
+    repeats: int
+
+
+def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
+    """The pattern as repeated units, such that as few sub-layers as possible are traced.
+
+    `*-*-*-` is one unit `*-` three times; DeepSeek's `*-` × 3, `*E` × 58 are two segments. Among equal
+    ways it takes the one with the fewest segments.
+    """
+    ids = {sublayer: number for number, sublayer in enumerate(dict.fromkeys(sublayers))}
+    word = [ids[sublayer] for sublayer in sublayers]
+    # best[i]: the cheapest way to write word[i:], as (sub-layers traced, segments, unit, repeats).
+    best: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)] * (len(word) + 1)
+    for start in range(len(word) - 1, -1, -1):
+        options = []
+        for unit in range(1, len(word) - start + 1):
+            repeats = 1
+            while True:
+                rest = best[start + unit * repeats]
+                options.append((unit + rest[0], 1 + rest[1], unit, repeats))
+                begin = start + unit * repeats
+                if word[begin : begin + unit] != word[start : start + unit]:
+                    break
+                repeats += 1
+            if unit * repeats >= len(word) - start and repeats > 1:
+                break
+        best[start] = min(options)
+    segments, start = [], 0
+    while start < len(word):
+        _, _, unit, repeats = best[start]
+        segments.append(Segment(sublayers[start : start + unit], repeats))
+        start += unit * repeats
+    return tuple(segments)
+
+
+class Sublayer(nnx.Module):
+    """Norm, mixer, dropout, residual add."""
+
+    def __init__(
+        self, config: SublayerConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs
+    ):
+        self.norm = Norm(config.norm, embed)
+        # The attribute's name is part of every parameter's path: "attention" says more than "mixer".
+        mixer = config.mixer.build(embed, std=std, output_std=output_std, rngs=rngs)
+        setattr(self, config.mixer.name, mixer)
+        self.config = config
+
+    def __call__(
+        self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: Any
+    ) -> tuple[Float[Array, "batch residual_sequence embed"], Any]:
+        mixer = getattr(self, self.config.mixer.name)
+        mixer_context, key = context.split_dropout()
+        y, cache = mixer(self.norm(x), mixer_context, cache)
+        return x + dropout(y, self.config.dropout, key), cache
+
+
+class Stack(nnx.Module):
+    """Sub-layers in order. Their parameters are stacked per segment: `segments.0.1.mlp.up.kernel` is
+    that of the second sub-layer of the first segment's unit, of all its repeats, `layers` first."""
+
+    def __init__(
+        self,
+        sublayers: tuple[SublayerConfig, ...],
+        embed: int,
+        *,
+        remat: Remat = "none",
+        std: float,
+        output_std: float,
+        rngs: nnx.Rngs,
+    ):
+        self.layout = find_segments(sublayers)
+        self.remat: Remat = remat
+
+        def unit_builder(segment: Segment):
+            def build(key: jax.Array) -> nnx.List:
+                rngs = nnx.Rngs(params=key)
+                return nnx.List(
+                    [
+                        Sublayer(config, embed, std=std, output_std=output_std, rngs=rngs)
+                        for config in segment.unit
+                    ]
+                )
+
+            return build
+
+        self.segments = nnx.List(
+            [stack_modules(unit_builder(segment), rngs.params(), segment.repeats) for segment in self.layout]
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch residual_sequence embed"],
+        context: Context,
+        caches: Caches | None = None,
+    ) -> tuple[Float[Array, "batch residual_sequence embed"], Caches | None]:
+        """Returns the residual stream after all sub-layers, and the caches with the new tokens."""
+        done, updated = 0, []
+        for number, (segment, unit) in enumerate(zip(self.layout, self.segments, strict=True)):
+            cache = caches[number] if caches is not None else (None,) * len(segment.unit)
+            x, cache = self._run(segment, unit, x, context, cache, done)
+            updated.append(cache)
+            done += segment.repeats * len(segment.unit)
+        return x, tuple(updated) if caches is not None else None
+
+    def _run(self, segment: Segment, unit, x, context: Context, caches, first: int):
+        """Scan one segment; `first` is the number of sub-layers before it."""
+
+        def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...]]):
+            sublayers, index, caches = step
+            updated = []
+            for place, (sublayer, cache) in enumerate(zip(sublayers, caches, strict=True)):
+                x, cache = sublayer(x, context.fold(index + place), cache)
+                updated.append(cache)
+            return x, tuple(updated)
+
+        if self.remat != "none":
+            body = jax.checkpoint(body, policy=_POLICIES[self.remat], prevent_cse=False)
+        indices = first + len(segment.unit) * jnp.arange(segment.repeats)
+        return jax.lax.scan(body, x, (unit, indices, caches))
+
+    def init_caches(self, batch: int, slots: int, dtype: DTypeLike) -> Caches:
+        """Empty caches for `slots` tokens a row."""
+
+        def empty(config: SublayerConfig, repeats: int) -> Any:
+            cache = config.mixer.init_cache(batch, slots, dtype)
+            return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (repeats, *leaf.shape)), cache)
+
+        return tuple(
+            tuple(empty(config, segment.repeats) for config in segment.unit) for segment in self.layout
+        )
+
+
+_POLICIES = {
+    # Keeps the results of the weight GEMMs; recomputes attention's scores and all element-wise work.
+    "selective": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps the residual stream between units only.
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def locate(layout: tuple[Segment, ...], sublayer: int) -> tuple[int, int, int]:
+    """Where the parameters of one sub-layer of the pattern are: (segment, place in its unit, repeat)."""
+    for number, segment in enumerate(layout):
+        size = len(segment.unit) * segment.repeats
+        if sublayer < size:
+            return number, sublayer % len(segment.unit), sublayer // len(segment.unit)
+        sublayer -= size
+    raise IndexError(f"sub-layer {sublayer} is beyond the pattern's end")

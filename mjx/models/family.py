@@ -1,0 +1,65 @@
+"""What training, inference and planning know of a model family: this, and nothing more."""
+
+import dataclasses
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+"""Sums over the batch's unmasked tokens; what is reported is divided by their number."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchArray:
+    """One array of a batch."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base of every family's config."""
+
+    dataset: ClassVar[str] = "gpt"
+    """The kind of dataset that feeds the family."""
+
+    def build(self, rngs: nnx.Rngs) -> Any:
+        """The module, with freshly drawn parameters."""
+        raise NotImplementedError(type(self))
+
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        raise NotImplementedError(type(self))
+
+    def flops_per_token(self, sequence: int) -> float:
+        """Of forward and backward."""
+        raise NotImplementedError(type(self))
+
+    def check_sequence(self, sequence: int) -> None:
+        """Raise `InputError` if rows of this length do not fit."""
+
+    def batch(self, rows: int, sequence: int, *, segmented: bool = False) -> dict[str, BatchArray]:
+        """Names, shapes and logical axes of what `loss` takes."""
+
+        def array(dtype: str) -> BatchArray:
+            return BatchArray(shape=(rows, sequence), dtype=dtype, axes=("batch", "sequence"))
+
+        names = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
+        if segmented:
+            names |= {"positions": "int32", "segment_ids": "int32"}
+        return {name: array(dtype) for name, dtype in names.items()}
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A family's module."""
+
+    def loss(
+        self, batch: Batch, dropout_key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The quantity to minimise, summed over the batch's unmasked tokens, and sums to report."""
+        ...

@@ -1,0 +1,119 @@
+"""GPT: what a decoder-only language model is made of."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from mjx.errors import InputError
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.dropout import check_rate
+from mjx.models.common.embedding import padded_vocabulary
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.stack import Remat, SublayerConfig
+from mjx.models.family import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GPTConfig(ModelConfig):
+    """A decoder: `num_layers` times attention and MLP, pre-norm, between an embedding and a head.
+
+    The defaults are GPT-2's kind of layer; `published.py` has the sizes of known models.
+    """
+
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    attention: AttentionConfig
+    mlp: MLPConfig
+    norm: NormConfig = NormConfig()
+    max_positions: int | None = None
+    """Rows of a table of learned positions; null for none (rotary positions are attention.rope)."""
+    tie_embeddings: bool = False
+    """Use the token table as the head."""
+    dropout: float = 0.0
+    """On the embeddings and on what each sub-layer adds to the residual stream."""
+    window_pattern: tuple[bool, ...] = (True,)
+    """Which layers keep attention.window, repeated over the depth: `[true, false]` is every other one."""
+    rope_pattern: tuple[bool, ...] = (True,)
+    """Which layers keep attention.rope, repeated over the depth."""
+    vocab_divisor: int = 128
+    """The token table is padded to a multiple of this; padding never gets probability."""
+    init_std: float = 0.02
+    """Standard deviation of the initial weights; projections back into the residual stream get
+    init_std / √(2 num_layers) (Radford et al. 2019)."""
+    z_loss: float = 0.0
+    """Weight of log²Z, which keeps the logits from drifting (Chowdhery et al. 2022)."""
+    loss_chunks: int = 1
+    """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
+    remat: Remat = "none"
+    """What the backward pass computes again: nothing, attention scores and element-wise work, or all."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, float32 on CPUs."""
+
+    def __post_init__(self):
+        for name in ("num_layers", "hidden_size", "vocab_size", "vocab_divisor", "loss_chunks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
+        for name in ("window_pattern", "rope_pattern"):
+            if not getattr(self, name):
+                raise InputError(f"model.{name} is empty; it needs at least one true or false")
+        if self.max_positions is not None and self.max_positions < 1:
+            raise InputError(f"model.max_positions = {self.max_positions} must be positive, or null for none")
+        check_rate("model.dropout", self.dropout)
+        object.__setattr__(self, "attention", self.attention.resolve(self.hidden_size))
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the token table."""
+        return padded_vocabulary(self.vocab_size, self.vocab_divisor)
+
+    def sublayers(self) -> tuple[SublayerConfig, ...]:
+        """The pattern of the stack, in order."""
+        pattern = []
+        for layer in range(self.num_layers):
+            attention = dataclasses.replace(
+                self.attention,
+                window=self.attention.window if _at(self.window_pattern, layer) else None,
+                rope=self.attention.rope if _at(self.rope_pattern, layer) else None,
+            )
+            for mixer in (attention, self.mlp):
+                pattern.append(SublayerConfig(mixer=mixer, norm=self.norm, dropout=self.dropout))
+        return tuple(pattern)
+
+    def num_parameters(self) -> int:
+        """Trained numbers, without the padding of the vocabulary."""
+        tables = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
+        tables += (self.max_positions or 0) * self.hidden_size
+        blocks = sum(sublayer.num_parameters(self.hidden_size) for sublayer in self.sublayers())
+        return tables + blocks + self.norm.num_parameters(self.hidden_size)
+
+    def flops_per_token(self, sequence: int) -> float:
+        """Of forward and backward (3 × forward), multiply-adds as two, recomputation not counted."""
+        forward = sum(s.mixer.flops_per_token(self.hidden_size, sequence) for s in self.sublayers())
+        return 3 * (forward + 2 * self.hidden_size * self.vocab_size)
+
+    def check_sequence(self, sequence: int) -> None:
+        """Raise if rows of this length do not fit the model."""
+        if self.max_positions is not None and sequence > self.max_positions:
+            raise InputError(
+                f"data.sequence_length = {sequence} is beyond model.max_positions = {self.max_positions}"
+            )
+        if sequence % self.loss_chunks:
+            raise InputError(
+                f"model.loss_chunks = {self.loss_chunks} does not divide data.sequence_length = {sequence}"
+            )
+
+    def build(self, rngs):
+        from mjx.models.gpt.model import GPT
+
+        return GPT(self, rngs=rngs)
+
+    @property
+    def output_std(self) -> float:
+        """Initial standard deviation of projections into the residual stream."""
+        return self.init_std / math.sqrt(2 * self.num_layers)
+
+
+def _at(pattern: tuple[bool, ...], layer: int) -> bool:
+    return pattern[layer % len(pattern)]

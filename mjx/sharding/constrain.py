@@ -1,0 +1,90 @@
+"""`shard()`: say what an activation's dimensions mean, inside a model."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from mjx.sharding.rules import Rules, default_rules
+
+ArrayT = TypeVar("ArrayT", bound=jax.Array)
+Observer = Callable[[tuple[str | None, ...], jax.ShapeDtypeStruct], None]
+
+_rules: contextvars.ContextVar[Rules | None] = contextvars.ContextVar("mjx_rules", default=None)
+_observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("mjx_observer", default=None)
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh, rules: Rules | None = None) -> Iterator[Mesh]:
+    """Within it, models lay their activations out over `mesh` by `rules` (the default table if None).
+
+    Trace a jitted function under one mesh and one table only: the mesh is part of the jit cache's
+    key, the table is not.
+    """
+    token = _rules.set(rules or default_rules())
+    try:
+        with jax.set_mesh(mesh):
+            yield mesh
+    finally:
+        _rules.reset(token)
+
+
+@contextlib.contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """Within it, `observer` is told of every `shard()`: how `mjx explain` lists the activations."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def current_rules() -> Rules:
+    """The table in force."""
+    return _rules.get() or default_rules()
+
+
+def mesh_shape() -> dict[str, int]:
+    """Mesh axis → size of the mesh in force; empty without one."""
+    return dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def activation_spec(names: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec:
+    """The partition of an activation on the mesh in force."""
+    return current_rules().spec(names, shape, mesh_shape(), array=f"activation ({', '.join(map(str, names))})")
+
+
+def shard(x: ArrayT, *names: str | None) -> ArrayT:
+    """Constrain `x` to the layout that its logical axes have; without a mesh, `x` itself."""
+    if observer := _observer.get():
+        observer(names, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    shape = mesh_shape()
+    if all(size == 1 for size in shape.values()):
+        return x
+    return jax.lax.with_sharding_constraint(x, activation_spec(names, x.shape))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def relayout(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None, ...]) -> ArrayT:
+    """Move `x` from one layout to another, and its gradient straight back.
+
+    A plain constraint constrains the gradient to the *target* as well: the partial sums that come
+    out of a column-parallel product would be all-reduced whole and only then be cut. Constrained to
+    the source instead, they are reduce-scattered, as Megatron's sequence parallelism does.
+    """
+    return shard(x, *target)
+
+
+def _relayout_forward(x, source, target):
+    return shard(x, *target), None
+
+
+def _relayout_backward(source, target, _, gradient):
+    return (shard(gradient, *source),)
+
+
+relayout.defvjp(_relayout_forward, _relayout_backward)

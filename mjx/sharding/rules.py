@@ -1,0 +1,172 @@
+"""The rule table: which mesh axes each logical axis is laid out over."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+from jax.sharding import PartitionSpec
+
+from mjx.errors import InputError
+from mjx.sharding.axes import LOGICAL_AXES, MESH_AXES
+
+Kind = Literal["parameter", "activation"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One row of the table: where one logical axis lives."""
+
+    parameters: tuple[str, ...] = ()
+    """Mesh axes over which this dimension of a parameter (and of its optimizer state) is split."""
+    activations: tuple[str, ...] = ()
+    """Mesh axes over which this dimension of an activation is split."""
+    replicate_if_smaller: bool = False
+    """A size below the number of shards is replicated instead of refused."""
+
+
+def everywhere(*mesh_axes: str, replicate_if_smaller: bool = False) -> Rule:
+    """A row whose parameters and activations are split alike."""
+    return Rule(parameters=mesh_axes, activations=mesh_axes, replicate_if_smaller=replicate_if_smaller)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The frozen table, one row per logical axis."""
+
+    rows: Mapping[str, Rule]
+
+    def __post_init__(self):
+        for name, rule in self.rows.items():
+            _check_name(name, "the rule table")
+            for axis in (*rule.parameters, *rule.activations):
+                if axis not in MESH_AXES:
+                    raise InputError(
+                        f"sharding.rules.{name} names the mesh axis '{axis}', which does not exist "
+                        f"(choose from {', '.join(MESH_AXES)})"
+                    )
+        object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+
+    def mesh_axes(self, name: str, kind: Kind = "activation") -> tuple[str, ...]:
+        """The mesh axes of one logical axis, whatever their sizes."""
+        _check_name(name, "a lookup")
+        rule = self.rows.get(name, Rule())
+        return rule.parameters if kind == "parameter" else rule.activations
+
+    def spec(
+        self,
+        names: Sequence[str | None],
+        shape: Sequence[int],
+        mesh_shape: Mapping[str, int],
+        *,
+        kind: Kind = "activation",
+        array: str = "array",
+    ) -> PartitionSpec:
+        """The partition of one array; mesh axes of size 1 are left out.
+
+        Raises:
+            InputError: a name is unknown, the number of names is not the number of dimensions, two
+                names of the array meet on one mesh axis, or a size does not divide. `array` is
+                what the sentence calls the array.
+        """
+        if len(names) != len(shape):
+            raise InputError(f"{array} has shape {tuple(shape)}, but {len(names)} axis names: {tuple(names)}")
+        owner: dict[str, str] = {}
+        entries = []
+        for name, size in zip(names, shape, strict=True):
+            if name is None:
+                entries.append(None)
+                continue
+            _check_name(name, array)
+            rule = self.rows.get(name, Rule())
+            wanted = rule.parameters if kind == "parameter" else rule.activations
+            axes = tuple(axis for axis in wanted if mesh_shape.get(axis, 1) > 1)
+            shards = 1
+            for axis in axes:
+                shards *= mesh_shape[axis]
+            if shards > 1 and rule.replicate_if_smaller and size < shards and shards % size == 0:
+                axes, shards = (), 1
+            if size % shards:
+                raise InputError(_not_divisible(array, name, size, axes, mesh_shape, shards))
+            for axis in axes:
+                if axis in owner:
+                    raise InputError(
+                        f"{array}: the logical axes '{owner[axis]}' and '{name}' both live on the mesh axis "
+                        f"'{axis}'; change one row of the rule table or set mesh.{axis}=1"
+                    )
+                owner[axis] = name
+            entries.append(axes[0] if len(axes) == 1 else axes or None)
+        while entries and entries[-1] is None:
+            entries.pop()
+        return PartitionSpec(*entries)
+
+
+def default_rules(*, sequence_parallel: bool = True, overrides: Mapping[str, Rule] | None = None) -> Rules:
+    """The layout of data, FSDP, tensor, sequence, context, expert and pipeline parallelism.
+
+    Args:
+        sequence_parallel: split the residual stream's tokens over `tensor` too, so that norms and
+            dropout work on a share of the tokens (Korthikanti et al. 2022, section 4.2.2).
+        overrides: rows that replace the default ones.
+    """
+    rows = {
+        "batch": Rule(activations=("data", "fsdp", "expert")),
+        "sequence": Rule(activations=("context",)),
+        "residual_sequence": Rule(activations=("context", "tensor") if sequence_parallel else ("context",)),
+        "embed": Rule(parameters=("fsdp",)),
+        "heads": everywhere("tensor"),
+        "kv_heads": everywhere("tensor", replicate_if_smaller=True),
+        "head_dim": Rule(),
+        "mlp": everywhere("tensor"),
+        "vocab": everywhere("tensor"),
+        "positions": Rule(),
+        "inner": everywhere("tensor"),
+        "experts": everywhere("expert"),
+        "layers": Rule(),
+        "stages": everywhere("pipeline"),
+        "state": Rule(),
+        "conv": Rule(),
+    }
+    return Rules({**rows, **(overrides or {})})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardingConfig:
+    """How the mesh is used."""
+
+    sequence_parallel: bool = True
+    """Split the residual stream's tokens over `tensor` as well. Without effect when mesh.tensor is 1."""
+    rules: dict[str, Rule] = dataclasses.field(default_factory=dict)
+    """Rows that replace those of the default table, e.g. `{embed: {parameters: [fsdp, context]}}`."""
+
+    def __post_init__(self):
+        self.build()
+
+    def build(self, *, sequence_parallel: bool | None = None) -> Rules:
+        """The whole table; `sequence_parallel` overrules the field (decoding handles one token at a time)."""
+        wanted = self.sequence_parallel if sequence_parallel is None else sequence_parallel
+        return default_rules(sequence_parallel=wanted, overrides=self.rules)
+
+
+def _check_name(name: str, array: str) -> None:
+    if name not in LOGICAL_AXES:
+        near = difflib.get_close_matches(name, LOGICAL_AXES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(LOGICAL_AXES)}"
+        raise InputError(f"{array} names the logical axis '{name}', which does not exist ({hint})")
+
+
+def _not_divisible(
+    array: str, name: str, size: int, axes: Sequence[str], mesh_shape: Mapping[str, int], shards: int
+) -> str:
+    product = " × ".join(f"{axis} {mesh_shape[axis]}" for axis in axes)
+    sentence = f"{array}: the axis '{name}' of size {size} does not divide over {product} = {shards} shards"
+    padded = -(-size // shards) * shards
+    advice = {
+        "vocab": f"pad the vocabulary to {padded} (model.vocab_divisor, a multiple of {shards})",
+        "residual_sequence": f"use a sequence length that is a multiple of {shards}, "
+        "or sharding.sequence_parallel=false",
+        "batch": f"use a batch of {padded} rows or a smaller product of mesh.data, mesh.fsdp and mesh.expert",
+    }.get(name)
+    divisors = [str(n) for n in range(1, shards + 1) if size % n == 0]
+    return f"{sentence}; {advice or 'a shard count that does: ' + ', '.join(divisors)}"

@@ -1,0 +1,188 @@
+"""Optimizers: AdamW, SGD, Lion and Muon, with clipping and guarded updates."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Optional
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from mjx.errors import InputError
+from mjx.training.muon import MuonConfig, scale_by_muon
+from mjx.training.non_finite import NonFinitePolicy, update_if
+from mjx.training.parameter_kinds import match_axes, parameter_kind
+from mjx.training.schedule import Schedule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The update rule. The learning rate is the schedule's."""
+
+    name: Literal["adamw", "sgd", "lion", "muon"] = "adamw"
+    """`muon` updates the hidden matrices by Muon and everything else by AdamW."""
+    beta1: float = 0.9
+    """AdamW and Lion: decay of the mean of gradients. Lion uses it for the update only."""
+    beta2: float = 0.95
+    """AdamW: decay of the mean of squared gradients. Lion: decay of its momentum (the paper: 0.99)."""
+    eps: float = 1e-8
+    """AdamW: added to the root of the second moment, outside of the root."""
+    weight_decay: float = 0.1
+    """Applied to matrices and tables, never to norms and biases. Decoupled and multiplied by the learning
+    rate; for `sgd`, added to the gradient instead, as PyTorch does."""
+    clip_norm: Optional[float] = 1.0
+    """Gradients whose global norm is larger are scaled down to it. Unset: no clipping."""
+    momentum: float = 0.9
+    """SGD's momentum (a sum, not a mean: v = momentum · v + gradient)."""
+    nesterov: bool = False
+    """SGD: look one step ahead."""
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Storage of the momentum. The second moment is always float32."""
+    muon: MuonConfig = dataclasses.field(default_factory=MuonConfig)
+    """Muon's own options."""
+    non_finite: NonFinitePolicy = "stop"
+    """When the loss or the gradient norm is not finite: `stop` training, or `skip` the update."""
+
+    def __post_init__(self):
+        for name in ("beta1", "beta2", "momentum"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise InputError(f"{name} = {value} must be at least 0 and below 1")
+        if not (math.isfinite(self.eps) and self.eps > 0):
+            raise InputError(f"eps = {self.eps} must be above 0")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"weight_decay = {self.weight_decay} must be 0 or more")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"clip_norm = {self.clip_norm} must be above 0 (unset: no clipping)")
+        if self.nesterov and self.momentum == 0:
+            raise InputError("nesterov = True needs momentum above 0")
+
+
+def build_optimizer(
+    config: OptimizerConfig, schedule: Schedule, axes: PyTree
+) -> optax.GradientTransformation:
+    """The update rule, without clipping: that is in `apply_gradients`, which knows the norm.
+
+    Computes in float32 and keeps float32 state whatever the dtype of the parameters. The state is a
+    tuple (direction, decay, learning rate's count), to be read through `updates_applied` and laid
+    out by `like_params`.
+
+    Args:
+        axes: the parameters' tree with a tuple of logical axis names at each leaf.
+    """
+    moment_dtype = jnp.dtype(config.moment_dtype)
+
+    def decayed(params):
+        return _where_kind(params, axes, ("hidden", "table"))
+
+    decay = optax.masked(optax.add_decayed_weights(config.weight_decay), decayed)
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps, mu_dtype=moment_dtype)
+    if config.name == "sgd":
+        trace = optax.trace(config.momentum, config.nesterov, moment_dtype)
+        direction = (optax.chain(decay, trace),)
+    elif config.name == "lion":
+        direction = (optax.scale_by_lion(config.beta1, config.beta2, moment_dtype), decay)
+    elif config.name == "muon":
+        others = optax.masked(adam, lambda params: _where_kind(params, axes, ("table", "vector")))
+        hidden = scale_by_muon(config.muon, axes, moment_dtype=moment_dtype)
+        direction = (optax.chain(hidden, others), decay)
+    else:
+        direction = (adam, decay)
+    return _in_float32(optax.chain(*direction, optax.scale_by_learning_rate(schedule)))
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    schedule: Schedule,
+    *,
+    loss: Float[Array, ""],
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+) -> tuple[PyTree, PyTree, dict[str, Float[Array, ""]]]:
+    """One guarded update: norm, clip, optimizer, and nothing of it if the loss or the norm is not finite.
+
+    A skipped update leaves the optimizer's state and therefore the schedule where they were.
+
+    Returns:
+        The parameters, the optimizer's state, and `grad_norm` (before clipping), `learning_rate` and
+        `update_skipped` (0 or 1) for the metrics.
+    """
+    norm = global_norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    metrics = {
+        "grad_norm": norm,
+        "learning_rate": schedule(updates_applied(state)),
+        "update_skipped": 1.0 - finite.astype(jnp.float32),
+    }
+
+    def update(params, state):
+        updates, state = optimizer.update(scale_to_norm(grads, norm, config.clip_norm), state, params)
+        new_params: Any = optax.apply_updates(params, updates)
+        return new_params, state
+
+    params, state = update_if(finite, update, params, state)
+    return params, state, metrics
+
+
+def scale_to_norm(grads: PyTree, norm: Float[Array, ""], max_norm: float | None) -> PyTree:
+    """Gradients of the given global norm, scaled down in float32 to `max_norm` as Megatron does."""
+    if max_norm is None:
+        return grads
+    scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
+    return jax.tree.map(lambda g: g.astype(jnp.float32) * scale, grads)
+
+
+def global_norm(tree: PyTree) -> Float[Array, ""]:
+    """The Euclidean norm of all numbers of a tree, in float32."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))
+
+
+def updates_applied(state: Any) -> Int[Array, ""]:
+    """How many updates an optimizer state of `build_optimizer` has seen: the schedule's clock."""
+    return state[-1].count
+
+
+def like_params(state: PyTree, params: PyTree, values: PyTree, other: Any) -> PyTree:
+    """A tree of the optimizer state's structure: at each moment its parameter's value, `other` elsewhere.
+
+    For shardings above all: `like_params(jax.eval_shape(optimizer.init, params), params, shardings, replicated)`.
+
+    Args:
+        values: the parameters' tree with anything at its leaves.
+    """
+    paths, treedef = jax.tree_util.tree_flatten_with_path(params)
+    by_path: Mapping[Any, tuple[Any, Any]] = {
+        path: (array.shape, value)
+        for (path, array), value in zip(paths, treedef.flatten_up_to(values), strict=True)
+    }
+
+    def find(path, leaf):
+        for start in range(len(path)):  # a moment's path is its place in the state, then the parameter's path
+            shape, value = by_path.get(path[start:], (None, None))
+            if shape == leaf.shape:
+                return value
+        return other
+
+    return jax.tree_util.tree_map_with_path(find, state)
+
+
+def _where_kind(params: PyTree, axes: PyTree, kinds: tuple[str, ...]) -> PyTree:
+    mask = [parameter_kind(names) in kinds for names in match_axes(params, axes)]
+    return jax.tree.unflatten(jax.tree.structure(params), mask)
+
+
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """State and arithmetic in float32 for parameters of any dtype: a bfloat16 second moment would stand still."""
+
+    def init(params):
+        return inner.init(optax.tree.cast(params, jnp.float32))
+
+    def update(grads, state, params=None):
+        return inner.update(optax.tree.cast(grads, jnp.float32), state, optax.tree.cast(params, jnp.float32))
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,137 @@
+"""GPT against Megatron-Core 0.16.1 on the CPU: the goldens hold its weights, logits and gradients."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import bind, flatten
+from mjx.models.common.rope import RoPEConfig, RoPEScaling
+from mjx.models.gpt import GPTConfig
+from mjx.models.gpt.megatron import name_map
+
+GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron"
+CASES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+
+
+def config_of(name: str, case, **changes) -> GPTConfig:
+    """The GPTConfig of a golden's TransformerConfig."""
+    theirs = json.loads(str(case["config"]))
+    model = theirs["model"]
+    norm = NormConfig(
+        kind="rmsnorm" if theirs.get("normalization") == "RMSNorm" else "layernorm",
+        epsilon=theirs.get("layernorm_epsilon", 1e-5),
+    )
+    biases = theirs.get("add_bias_linear", True)
+    scaling = None
+    if model.get("rope_scaling"):
+        scaling = RoPEScaling(kind="llama3", factor=model["rope_scaling_factor"])
+    if model.get("seq_len_interpolation_factor"):
+        scaling = RoPEScaling(kind="linear", factor=model["seq_len_interpolation_factor"])
+    rope = RoPEConfig(
+        base=model.get("rotary_base", 10000),
+        percent=model.get("rotary_percent", 1.0),
+        layout="interleaved" if theirs.get("rotary_interleaved") else "halves",
+        scaling=scaling,
+    )
+    learned = model["position_embedding_type"] == "learned_absolute"
+    activation = "relu2" if name == "gpt_sqrelu" else "silu" if theirs.get("gated_linear_unit") else "gelu"
+    return GPTConfig(
+        num_layers=theirs["num_layers"],
+        hidden_size=theirs["hidden_size"],
+        vocab_size=64,
+        attention=AttentionConfig(
+            num_heads=theirs["num_attention_heads"],
+            num_query_groups=theirs.get("num_query_groups"),
+            head_dim=theirs.get("kv_channels"),
+            qkv_bias=theirs.get("add_qkv_bias", biases),
+            output_bias=biases,
+            qk_norm=norm if theirs.get("qk_layernorm") else None,
+            rope=None if learned else rope,
+        ),
+        mlp=MLPConfig(
+            features=theirs["ffn_hidden_size"],
+            activation=activation,
+            gated=theirs.get("gated_linear_unit", False),
+            bias=biases,
+        ),
+        norm=norm,
+        max_positions=32 if learned else None,
+        tie_embeddings=model["share_embeddings_and_output_weights"],
+        dtype="float32",
+        **changes,
+    )
+
+
+def load(name: str):
+    case = np.load(GOLDENS / f"{name}.npz")
+    weights = {key[2:]: case[key] for key in case.files if key.startswith("w/")}
+    gradients = {key[2:]: case[key] for key in case.files if key.startswith("g/")}
+    return case, weights, gradients
+
+
+def batch_of(case) -> dict:
+    return {
+        "tokens": case["in/tokens"].astype(np.int32),
+        "labels": case["in/labels"].astype(np.int32),
+        "loss_mask": np.ones(case["in/tokens"].shape, np.float32),
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_equal_megatron_to_1e_5_and_every_gradient_to_1e_4_relative(name):
+    case, weights, gradients = load(name)
+    config = config_of(name, case)
+    names = name_map(config)
+    model = nnx.eval_shape(lambda: config.build(nnx.Rngs(0)))
+    parameters = names.to_ours(weights)
+    batch = batch_of(case)
+
+    logits = jax.jit(lambda p: bind(model, p)(batch["tokens"]))(parameters)
+    np.testing.assert_allclose(logits, case["out/logits"], rtol=0, atol=1e-5)
+
+    def mean_loss(p):
+        total, _ = bind(model, p).loss(batch)
+        return total / batch["loss_mask"].sum()
+
+    loss, ours = jax.jit(jax.value_and_grad(mean_loss))(parameters)
+    np.testing.assert_allclose(loss, case["out/loss"], rtol=1e-6)
+    theirs = names.to_theirs(jax.tree.map(np.asarray, ours))
+    assert theirs.keys() == gradients.keys()
+    for key, gradient in gradients.items():
+        # Relative to the tensor's largest entry: single entries may cancel to zero.
+        np.testing.assert_allclose(
+            theirs[key], gradient, rtol=1e-4, atol=1e-4 * np.abs(gradient).max() + 1e-8, err_msg=key
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_name_map_returns_every_tensor_unchanged(name):
+    case, weights, _ = load(name)
+    names = name_map(config_of(name, case))
+    back = names.to_theirs(names.to_ours(weights))
+    assert back.keys() == weights.keys()
+    for key, tensor in weights.items():
+        np.testing.assert_array_equal(back[key], tensor, err_msg=key)
+
+
+@pytest.mark.parametrize("remat", ["selective", "full"])
+def test_recomputation_and_chunked_loss_and_padded_vocabulary_change_no_gradient(remat):
+    case, weights, gradients = load("qwen3")
+    config = config_of("qwen3", case, remat=remat, loss_chunks=4, vocab_divisor=48)
+    names = name_map(config)
+    model = nnx.eval_shape(lambda: config.build(nnx.Rngs(0)))
+    parameters = names.to_ours(weights)
+    assert flatten(parameters)["embedding.weight"].shape[0] == 96
+    batch = batch_of(case)
+    ours = jax.jit(jax.grad(lambda p: bind(model, p).loss(batch)[0] / 32))(parameters)
+    for key, gradient in names.to_theirs(jax.tree.map(np.asarray, ours)).items():
+        np.testing.assert_allclose(
+            gradient, gradients[key], rtol=1e-4, atol=1e-4 * np.abs(gradients[key]).max() + 1e-8
+        )
