@@ -1,15 +1,18 @@
 """Which dataset of a blend each sample comes from: Megatron's greedy order, computed in parallel.
 
-Sample i goes to the dataset that lags most, argmax_d(weight_d · max(i, 1) - taken_d), the first on a tie. The rule
-looks sequential, but its state is only (i, taken), and it forgets: started from nearly right counts it soon falls
-into the same steps. So the samples are cut into lanes that run side by side from guessed counts, and the guesses are
-then proven: a lane is right when it starts from the counts with which the lane before it ends. Lanes that are not
-run again from there. The result is exact whatever the guesses were.
+Sample i goes to the dataset that lags most, argmax_d(weight_d · max(i, 1) - taken_d), the first on a tie. The
+rule looks sequential, but its state is only (i, taken), and it forgets: started from nearly right counts it
+soon falls into the same steps. So the samples are cut into lanes that run side by side from guessed counts,
+and the guesses are then proven: a lane is right when it starts from the counts with which the lane before it
+ends. Lanes that are not run again from there. The result is exact whatever the guesses were.
 """
+
+import os
 
 import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
+from mjx.data.cache import cached_arrays
 from mjx.errors import InputError
 
 _LANES = 8192
@@ -61,13 +64,31 @@ def blend_index(
     return dataset_index, sample_index
 
 
+def load_blend_index(
+    weights: Float64[np.ndarray, "datasets"],
+    size: int,
+    cache_dir: str | os.PathLike[str],
+    timeout: float = 3600.0,
+) -> tuple[Int16[np.ndarray, "size"], Int64[np.ndarray, "size"]]:
+    """`blend_index` through a cache: built by the first process that asks, mapped into memory by all."""
+
+    def build() -> dict[str, np.ndarray]:
+        dataset_index, sample_index = blend_index(weights, size)
+        return {"dataset_index": dataset_index, "sample_index": sample_index}
+
+    key = {"weights": [float(weight).hex() for weight in weights], "size": size}
+    arrays = cached_arrays(cache_dir, "blend", key, build, timeout)
+    return arrays["dataset_index"], arrays["sample_index"]
+
+
 def _run(
     weights: Float64[np.ndarray, "datasets"],
     begins: Int64[np.ndarray, "lanes"],
     taken: Int64[np.ndarray, "datasets lanes"] | None,
     steps: int,
 ) -> tuple[Int64[np.ndarray, "datasets lanes"], Int16[np.ndarray, "steps lanes"]]:
-    """Takes `steps` samples in every lane, lane l from sample `begins[l]` on; `taken` = None guesses the counts."""
+    """Takes `steps` samples in every lane, lane l from sample `begins[l]` on; `taken` = None guesses the
+    counts."""
     lanes = np.arange(len(begins))
     begins = np.maximum(begins, 0)
     if taken is None:

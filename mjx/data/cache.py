@@ -2,12 +2,17 @@
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mjx.errors import InputError
 
@@ -18,8 +23,8 @@ def build_once(
     """Returns `folder`; if it is not there yet, `build` fills a temporary folder which then takes its name.
 
     Processes that ask at the same time wait for the one that builds, at most `timeout` seconds. The lock is a
-    kernel's (flock) and dies with its holder; where a file system has no locks each process builds its own and the
-    first rename wins, which costs time but is as safe.
+    kernel's (flock) and dies with its holder; where a file system has no locks each process builds its own
+    and the first rename wins, which costs time but is as safe.
 
     Raises:
         InputError: the folder's parent cannot be written to.
@@ -39,7 +44,8 @@ def build_once(
             if not folder.is_dir():
                 build(temporary)
                 _flush(temporary)
-                # Only where locks do not work can another process have been first: then its folder is as good.
+                # Only where locks do not work can another process have been first: then its folder is as
+                # good.
                 try:
                     temporary.rename(folder)
                 except OSError:
@@ -48,6 +54,34 @@ def build_once(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def cached_arrays(
+    cache_dir: str | os.PathLike[str],
+    kind: str,
+    key: Mapping[str, Any],
+    build: Callable[[], Mapping[str, np.ndarray]],
+    timeout: float = 3600.0,
+) -> dict[str, np.ndarray]:
+    """The arrays that `build` returns, built once per `key` and from then on mapped into memory.
+
+    Args:
+        cache_dir: Where the folder KIND-<hash of the key> is kept.
+        kind: What the arrays are.
+        key: All that the arrays depend on.
+        build: Makes the arrays.
+        timeout: Seconds to wait for another process that builds them.
+    """
+    text = json.dumps(dict(key), indent=2, sort_keys=True)
+
+    def write(folder: Path) -> None:
+        for name, array in build().items():
+            np.save(folder / f"{name}.npy", array)
+        (folder / "description.json").write_text(text)
+
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    folder = build_once(Path(cache_dir) / f"{kind}-{digest}", write, timeout)
+    return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """What a dataset is to the loader, and the blend of several."""
 
+import math
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from mjx.data.blend_index import blend_index, normalize
+from mjx.data.blend_index import blend_index, load_blend_index, normalize
 from mjx.errors import InputError
 
 Batch = dict[str, Shaped[np.ndarray, "batch sequence"]]
@@ -25,13 +27,39 @@ class Dataset(Protocol):
         ...
 
 
+SURPLUS = 0.005
+"""The share of samples that a source is built with beyond its part of the blend, as Megatron builds it."""
+
+
+def source_sizes(weights: Sequence[float], size: int) -> list[int]:
+    """The samples that each source of a blend of `size` is asked for; they decide its epochs and its
+    order."""
+    shares = np.array(weights, np.float64)
+    shares = (shares / shares.sum()).tolist()
+    return [math.ceil(math.ceil(size * share) * (1 + SURPLUS)) for share in shares]
+
+
 class BlendedDataset:
     """Samples of several datasets, in proportion to weights, in Megatron's order."""
 
-    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float], size: int) -> None:
-        """Takes `size` samples; each dataset must have its share of them (and half a percent more, to be safe)."""
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        weights: Sequence[float],
+        size: int,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Args:
+        datasets: Each must have its share of the samples (see `source_sizes`).
+        weights: Positive; only their proportions count.
+        size: Samples to take.
+        cache_dir: Where the order is kept; None: it is computed again.
+        """
         self.datasets = tuple(datasets)
-        self.dataset_index, self.sample_index = blend_index(normalize(list(weights)), size)
+        shares = normalize(list(weights))
+        self.dataset_index, self.sample_index = (
+            blend_index(shares, size) if cache_dir is None else load_blend_index(shares, size, cache_dir)
+        )
         taken = np.bincount(self.dataset_index, minlength=len(datasets))
         for number, (dataset, count) in enumerate(zip(datasets, taken, strict=True)):
             if count > len(dataset):
@@ -66,7 +94,9 @@ class InterleavedDataset:
 
 
 def _scatter(
-    datasets: Sequence[Dataset], dataset_index: Int[np.ndarray, "batch"], sample_index: Int[np.ndarray, "batch"]
+    datasets: Sequence[Dataset],
+    dataset_index: Int[np.ndarray, "batch"],
+    sample_index: Int[np.ndarray, "batch"],
 ) -> Batch:
     batch: Batch = {}
     for number in np.unique(dataset_index):

@@ -37,12 +37,15 @@ class GPTDataset:
         vocab_size: A token id that is not below it is an error.
         eod_id: The token that ends a document; needed by the three masks.
         pad_id: Labels equal to it are not learned, and it is read as token 0.
-        document_mask: Give `segment_ids`, which keep documents from seeing each other (--reset-attention-mask).
+        document_mask: Give `segment_ids`, which keep documents from seeing each other
+            (--reset-attention-mask).
         reset_positions: Positions start at 0 in every document (--reset-position-ids).
         mask_eod_loss: Do not learn what comes after the end of a document (--eod-mask-loss).
         """
         if eod_id is None and (document_mask or reset_positions or mask_eod_loss):
-            raise InputError("document_mask, reset_positions and mask_eod_loss need to know the end-of-document token.")
+            raise InputError(
+                "document_mask, reset_positions and mask_eod_loss need to know the end-of-document token."
+            )
         self.dataset = dataset
         self.index = index
         self.sequence_length = sequence_length
@@ -83,7 +86,8 @@ class GPTDataset:
         """The tokens of the samples and of one position more, by one gather from the `.bin`."""
         rows = self.index.shuffle_index[samples].astype(np.int64)
         begin, end = self.index.sample_index[rows], self.index.sample_index[rows + 1]
-        # Every document that a sample touches is a piece: from its start, except the first; to its end, except the last.
+        # Every document that a sample touches is a piece: from its start, except the first; to its end,
+        # except the last.
         pieces = end[:, 0].astype(np.int64) - begin[:, 0] + 1
         last = np.cumsum(pieces) - 1
         first = last - pieces + 1

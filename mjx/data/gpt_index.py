@@ -1,20 +1,18 @@
-"""Which tokens make up a training sample: the document, sample and shuffle index of Megatron-Core's GPTDataset.
+"""Which tokens make up a training sample: the document, sample and shuffle index of Megatron-Core's
+GPTDataset.
 
-The documents of a split are repeated for as many epochs as the samples need, shuffled, and laid end to end; the
-stream is cut every `sequence_length` tokens, and the pieces are shuffled again. All three arrays equal those of
-Megatron-Core 0.16.1, bit for bit, so that a run can change over and see the same samples.
+The documents of a split are repeated for as many epochs as the samples need, shuffled, and laid end to end;
+the stream is cut every `sequence_length` tokens, and the pieces are shuffled again. All three arrays equal
+those of Megatron-Core 0.16.1, bit for bit, so that a run can change over and see the same samples.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer
 
-from mjx.data.cache import build_once
+from mjx.data.cache import cached_arrays
 from mjx.data.indexed import IndexedDataset
 from mjx.errors import InputError
 
@@ -30,7 +28,8 @@ class GPTIndex:
     document_index: Int32[np.ndarray, "documents"]
     """The sequences of the split, in the order in which they are laid end to end."""
     sample_index: Int[np.ndarray, "samples+1 2"]
-    """Where each sample starts: (position in `document_index`, offset in tokens). The next row is where it ends."""
+    """Where each sample starts: (position in `document_index`, offset in tokens). The next row is where it
+    ends."""
     shuffle_index: Integer[np.ndarray, "samples"]
     """Sample id → row of `sample_index`."""
 
@@ -119,9 +118,9 @@ def _sample_index(
 ) -> Int[np.ndarray, "samples+1 2"]:
     """The documents and offsets at which the stream is cut.
 
-    Megatron walks along the documents; a cut is in the document that holds the last token of the sample before it
-    (with an extra token, that is the first token of the sample after it), so all cuts are found by one search in the
-    running sum of the lengths.
+    Megatron walks along the documents; a cut is in the document that holds the last token of the sample
+    before it (with an extra token, that is the first token of the sample after it), so all cuts are found by
+    one search in the running sum of the lengths.
     """
     ends = sequence_lengths[document_index].astype(np.int64)
     np.cumsum(ends, out=ends)
@@ -160,8 +159,8 @@ def load_gpt_index(
 ) -> GPTIndex:
     """`build_gpt_index` through a cache: built by the first process that asks, mapped into memory by all.
 
-    The key is all that the arrays depend on, with the lengths of the documents but not their path: a dataset may
-    move, and a dataset that changed is another one.
+    The key is all that the arrays depend on, with the lengths of the documents but not their path: a dataset
+    may move, and a dataset that changed is another one.
     """
     choices = {
         "sequence_length": sequence_length,
@@ -171,17 +170,9 @@ def load_gpt_index(
         "drop_last_partial": drop_last_partial,
     }
     key = {"format": _FORMAT, "dataset": dataset.identity(), "split": [split.start, split.stop], **choices}
-    text = json.dumps(key, indent=2, sort_keys=True)
 
-    def build(folder: Path) -> None:
+    def build() -> dict[str, np.ndarray]:
         dataset.verify()
-        index = build_gpt_index(dataset.sequence_lengths, split, **choices)
-        for field in dataclasses.fields(index):
-            np.save(folder / f"{field.name}.npy", getattr(index, field.name))
-        (folder / "description.json").write_text(text)
+        return vars(build_gpt_index(dataset.sequence_lengths, split, **choices))
 
-    name = f"gpt-{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
-    folder = build_once(Path(cache_dir) / name, build, timeout)
-    return GPTIndex(
-        *(np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(GPTIndex))
-    )
+    return GPTIndex(**cached_arrays(cache_dir, "gpt", key, build, timeout))

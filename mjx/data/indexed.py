@@ -1,8 +1,9 @@
 """Megatron's `.bin`/`.idx` pair: a flat file of token ids, and the index that cuts it into sequences.
 
-`.idx`, little-endian: magic, u64 version, u8 dtype code, u64 sequence count N, u64 document-index count D, then
-int32 lengths[N], int64 byte offsets[N], int64 document indices[D] (the first sequence of each document, and N).
-`.bin`: the tokens, nothing else. The files are equal, byte for byte, to those that Megatron writes and reads.
+`.idx`, little-endian: magic, u64 version, u8 dtype code, u64 sequence count N, u64 document-index count D,
+then int32 lengths[N], int64 byte offsets[N], int64 document indices[D] (the first sequence of each document,
+and N). `.bin`: the tokens, nothing else. The files are equal, byte for byte, to those that Megatron writes
+and reads.
 """
 
 import array
@@ -168,7 +169,8 @@ class IndexedDataset:
                 raise InputError(f"Document {first + int(np.argmax(falls))} of {name} ends before it starts.")
 
     def identity(self) -> str:
-        """A digest of what an index over this dataset depends on: dtype, lengths, documents. Not of its path."""
+        """A digest of what an index over this dataset depends on: dtype, lengths, documents. Not of its
+        path."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(HEADER.pack(MAGIC, VERSION, self.dtype.itemsize, len(self), len(self.document_indices)))
         digest.update(np.ascontiguousarray(self.sequence_lengths))
@@ -179,8 +181,8 @@ class IndexedDataset:
 class IndexedDatasetWriter:
     """Writes a `.bin`/`.idx` pair document by document; only the index is held in memory.
 
-    A context manager. The files appear under their names when the block ends well, the `.idx` last, so a reader
-    never meets half a dataset; when the block raises they do not appear at all.
+    A context manager. The files appear under their names when the block ends well, the `.idx` last, so a
+    reader never meets half a dataset; when the block raises they do not appear at all.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], dtype: type[np.integer] | np.dtype = np.int32) -> None:
@@ -205,25 +207,35 @@ class IndexedDatasetWriter:
 
     def add_sequence(self, tokens: Sequence[int] | Int[np.ndarray, "sequence"]) -> None:
         """Appends one sequence (a sentence, or a whole document) to the document in hand."""
-        ids = np.asarray(tokens, dtype=None if len(tokens) else self.dtype)
-        if ids.size and (ids.min() < self._bounds.min or ids.max() > self._bounds.max):
-            bad = ids.max() if ids.max() > self._bounds.max else ids.min()
-            raise InputError(
-                f"Document {len(self._documents) - 1} has the token id {bad}, which does not fit into {self.dtype}: "
-                "is vocab_size right?"
-            )
-        self._file.write(np.ascontiguousarray(ids, dtype=self.dtype))
+        ids = np.asarray(tokens, np.int64)
+        self._write(ids, np.array([len(ids)]))
         self._lengths.append(len(ids))
-        self.num_tokens += len(ids)
 
     def end_document(self) -> None:
         self._documents.append(len(self._lengths))
 
-    def add_document(self, tokens: Sequence[int] | Int[np.ndarray, "sequence"]) -> None:
-        """Appends a document of one sequence; one without tokens becomes a document without sequences."""
-        if len(tokens):
-            self.add_sequence(tokens)
-        self.end_document()
+    def add_documents(self, tokens: Int[np.ndarray, "tokens"], lengths: Int[np.ndarray, "documents"]) -> None:
+        """Appends documents of one sequence each, laid end to end; an empty one becomes a document without
+        sequences."""
+        self._write(tokens, lengths)
+        some = lengths > 0
+        ends = len(self._lengths) + np.cumsum(some, dtype=np.int64)
+        self._lengths.frombytes(lengths[some].astype(np.int32).tobytes())
+        self._documents.frombytes(ends.tobytes())
+
+    def _write(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        wrong = (tokens < self._bounds.min) | (tokens > self._bounds.max)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            document = (
+                len(self._documents) - 1 + int(np.searchsorted(np.cumsum(lengths), place, side="right"))
+            )
+            raise InputError(
+                f"Document {document} has the token id {tokens[place]}, which does not fit into {self.dtype}: "
+                "is vocab_size right?"
+            )
+        self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype))
+        self.num_tokens += len(tokens)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -233,7 +245,8 @@ class IndexedDatasetWriter:
                 _flush(self._file)
                 self._file.close()
                 self._write_index()
-                # Without its index the old .bin is no dataset any more: at no time do an old and a new file pair up.
+                # Without its index the old .bin is no dataset any more: at no time do an old and a new file
+                # pair up.
                 self._paths[1].unlink(missing_ok=True)
                 for temporary, path in zip(self._temporary, self._paths, strict=True):
                     temporary.replace(path)

@@ -1,11 +1,11 @@
 """Batches for the steps of a run: each process reads its own rows of the global batch, ahead of time.
 
-Sample id = step · global_batch_size + row, whatever the number of processes; so the state of a loader is the step.
+Sample id = step · global_batch_size + row, whatever the number of processes; so the state of a loader is the
+step.
 """
 
 from collections.abc import Iterator
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
@@ -14,7 +14,8 @@ from mjx.errors import InputError
 
 
 class Loader:
-    """Iterates over this process's part of the batch of every step, until the dataset has no whole batch left."""
+    """Iterates over this process's part of the batch of every step, until the dataset has no whole batch
+    left."""
 
     def __init__(
         self,
@@ -42,11 +43,15 @@ class Loader:
                 f"{global_batch_size}."
             )
         if not 0 <= start_step <= num_steps:
-            raise InputError(f"start_step = {start_step} is not within the {num_steps} steps that the dataset has.")
+            raise InputError(
+                f"start_step = {start_step} is not within the {num_steps} steps that the dataset has."
+            )
         self.num_steps = num_steps
         self._step = start_step
         self._iterator: Iterator[Batch] = iter(())
         if start_step < num_steps:
+            import grain  # half a second, which those who only read a config need not wait for
+
             steps = grain.MapDataset.source(_Steps(dataset, global_batch_size, rows, start_step, num_steps))
             options = grain.ReadOptions(num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch)
             self._iterator = iter(steps.to_iter_dataset(options))
@@ -112,5 +117,7 @@ def checked_rows(rows: Int[np.ndarray, "rows"] | None, global_batch_size: int) -
         return np.arange(global_batch_size)
     rows = np.asarray(rows, np.int64)
     if rows.ndim != 1 or not rows.size or rows.min() < 0 or rows.max() >= global_batch_size:
-        raise InputError(f"rows = {rows.tolist()} are not rows of a batch of global_batch_size = {global_batch_size}.")
+        raise InputError(
+            f"rows = {rows.tolist()} are not rows of a batch of global_batch_size = {global_batch_size}."
+        )
     return rows

@@ -20,19 +20,19 @@ def barrier(name: str, timeout_seconds: float) -> None:
     shared = coordination.client()
     if shared is None:
         return
-    import jax
-
+    process_id, num_processes = coordination.place()
     _uses[name] += 1
     key = f"mjx/barrier/{name}/{_uses[name]}"
-    shared.key_value_set(f"{key}/{jax.process_index()}", "")
+    shared.key_value_set(f"{key}/{process_id}", "")
     try:
         shared.wait_at_barrier(key, int(timeout_seconds * 1000))
     except RuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
             raise
         present = {int(entry.rpartition("/")[2]) for entry, _ in shared.key_value_dir_get(f"{key}/")}
-        missing = [str(number) for number in range(jax.process_count()) if number not in present]
+        missing = [str(number) for number in range(num_processes) if number not in present]
         raise BarrierTimeout(
             f"Barrier {name!r}: after {timeout_seconds:g} s process{'es' if len(missing) > 1 else ''} "
-            f"{', '.join(missing) or '(all came too late)'} had not arrived, of {jax.process_count()}."
-        ) from error
+            f"{', '.join(missing) or '(all came too late)'} had not arrived, of {num_processes}."
+        ) from None
+    shared.key_value_delete(f"{key}/{process_id}")

@@ -91,7 +91,9 @@ def split_address(address: str) -> tuple[str, int]:
     """`host:port` or `[v6]:port` as (host, port). Raises `InputError` for anything else."""
     match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d{1,5})", address)
     if match is None or not 0 < int(match[3]) < 65536:
-        raise InputError(f"coordinator = {address!r} is not an address; write host:port, such as 10.0.0.1:61440.")
+        raise InputError(
+            f"coordinator = {address!r} is not an address; write host:port, such as 10.0.0.1:61440."
+        )
     return match[1] or match[2], int(match[3])
 
 
@@ -115,7 +117,9 @@ def _found(environment: Environment) -> list[Cluster]:
 
 
 def _explicit(environment: Environment) -> Cluster:
-    number = _number(environment, "MJX_PROCESS_ID") if "MJX_PROCESS_ID" in environment else _rank_only(environment)
+    number = (
+        _number(environment, "MJX_PROCESS_ID") if "MJX_PROCESS_ID" in environment else _rank_only(environment)
+    )
     count = _number(environment, "MJX_NUM_PROCESSES")
     coordinator = environment.get("MJX_COORDINATOR")
     if count > 1 and not coordinator:
@@ -279,7 +283,9 @@ def _rank_only(environment: Environment) -> int | None:
 
 
 def _port(environment: Environment, derived: int) -> int:
-    return _number(environment, "MJX_COORDINATOR_PORT") if environment.get("MJX_COORDINATOR_PORT") else derived
+    return (
+        _number(environment, "MJX_COORDINATOR_PORT") if environment.get("MJX_COORDINATOR_PORT") else derived
+    )
 
 
 def _address(host: str, port: int) -> str:

@@ -9,21 +9,27 @@
 
 import os
 import socket
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mjx.errors import InputError
 from mjx.launch.cluster import Cluster, split_address
 from mjx.launch.coordination import Notices
+from mjx.launch.ending import FAILED, follow, leave, say
 from mjx.launch.pmi import pass_on_address
 
 _notices: Notices | None = None
+_shutdown_seconds = 1800
 
 
 def notices() -> Notices | None:
     """The notices of this run; None before `connect` and in a process that runs alone."""
     return _notices
+
+
+def shutdown_seconds() -> int:
+    """How long a finished process waits for the others."""
+    return _shutdown_seconds
 
 
 def connect(
@@ -33,13 +39,14 @@ def connect(
     heartbeat_seconds: int = 10,
     initialization_seconds: int = 300,
     shutdown_seconds: int = 1800,
+    give_up: Callable[[str], None] | None = None,
 ) -> Notices:
     """Wait for all processes of `cluster`, then watch over them. Once per process, before a device is touched.
 
     Raises `InputError` where process 0 cannot serve at the coordinator's address. Ends the process (code 1, after a
-    sentence on stderr) where the processes do not meet within `initialization_seconds`.
+    sentence on stderr; `give_up` is called with it instead) where they do not meet within `initialization_seconds`.
     """
-    global _notices
+    global _notices, _shutdown_seconds
     import jax
 
     coordinator = _coordinator(cluster)
@@ -51,7 +58,10 @@ def connect(
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_check_proxy_envs", False)
     bind = coordinator if host == "127.0.0.1" and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ else None
-    limit = threading.Timer(initialization_seconds, _give_up, (cluster, coordinator, initialization_seconds))
+    limit = threading.Timer(
+        initialization_seconds,
+        lambda: (give_up or _give_up)(_unmet(cluster, coordinator, initialization_seconds)),
+    )
     limit.daemon = True
     limit.start()
     try:
@@ -69,9 +79,11 @@ def connect(
         )
     finally:
         limit.cancel()
-    _notices = Notices(cluster.process_id, cluster.num_processes)
-    _notices.start()
-    return _notices
+    _shutdown_seconds = shutdown_seconds
+    watch = _notices = Notices(cluster.process_id, cluster.num_processes)
+    watch.listen(lambda notice: follow(watch, notice))
+    watch.start()
+    return watch
 
 
 def free_port() -> int:
@@ -144,7 +156,12 @@ def _bypass_proxy(host: str) -> None:
         os.environ[name] = f"{listed},{host}" if listed else host
 
 
-def _give_up(cluster: Cluster, coordinator: str, seconds: int) -> None:
+def _give_up(sentence: str) -> None:
+    say(sentence)
+    leave(None, FAILED)
+
+
+def _unmet(cluster: Cluster, coordinator: str, seconds: int) -> str:
     who = f"process {cluster.process_id} of {cluster.num_processes} on {socket.gethostname()}"
     if cluster.process_id == 0:
         why = "some of the others did not arrive: look for their errors, and for a firewall before this port"
@@ -154,11 +171,10 @@ def _give_up(cluster: Cluster, coordinator: str, seconds: int) -> None:
             why = "it answers, so another process has not arrived: look for its error"
         except OSError as error:
             why = f"it does not answer ({error}): look for process 0's error, a wrong address or a firewall"
-    place = f"served at {coordinator}" if cluster.process_id == 0 else f"waited for process 0 at {coordinator}"
-    print(
-        f"mjx: {who} {place} for {seconds} s, but {why}. "
-        f"(Cluster described by: {cluster.launcher}; runtime.initialization_seconds = {seconds})",
-        file=sys.stderr,
-        flush=True,
+    place = (
+        f"served at {coordinator}" if cluster.process_id == 0 else f"waited for process 0 at {coordinator}"
     )
-    os._exit(1)
+    return (
+        f"mjx: {who} {place} for {seconds} s, but {why}. (The cluster is described by: {cluster.launcher}. "
+        "initialization_seconds sets the time.)"
+    )

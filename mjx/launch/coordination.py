@@ -23,6 +23,13 @@ def client() -> Any | None:
     return distributed.global_state.client
 
 
+def place() -> tuple[int, int]:
+    """(process id, number of processes), without touching a device."""
+    from jax._src import distributed
+
+    return distributed.global_state.process_id, distributed.global_state.num_processes
+
+
 def backends_started() -> bool:
     """Whether a device has been touched, after which JAX takes no start-up settings any more."""
     from jax._src import xla_bridge

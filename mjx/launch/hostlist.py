@@ -46,7 +46,9 @@ def _expand(pattern: str, hosts: str) -> list[str]:
     for part in bracket[1].split(","):
         match = _RANGE.fullmatch(part)
         if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
-            raise InputError(f"The host list {hosts!r} has the range {part!r}, which is not like '3' or '1-3'.")
+            raise InputError(
+                f"The host list {hosts!r} has the range {part!r}, which is not like '3' or '1-3'."
+            )
         width = len(match[1])
         for number in range(int(match[1]), int(match[2] or match[1]) + 1):
             names.extend(f"{prefix}{number:0{width}d}{suffix}" for suffix in rest)

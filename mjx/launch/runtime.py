@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 from mjx.errors import InputError
 from mjx.launch import connect, coordination
@@ -20,17 +20,17 @@ from mjx.launch.gpus import local_gpus, visible_gpus
 class RuntimeConfig:
     """How the processes start. The defaults suit a laptop, one GPU, `srun`, `mpirun`, `torchrun` and `mjx launch`."""
 
-    platform: Optional[Literal["cpu", "cuda"]] = None
+    platform: Literal["cpu", "cuda"] | None = None
     """Where to compute. None: CUDA where JAX finds a GPU, else the CPU."""
-    cpu_devices: Optional[int] = None
+    cpu_devices: int | None = None
     """Simulated CPU devices per process, to try a mesh without GPUs. None: one. Needs `platform: cpu`, or no GPU."""
-    coordinator: Optional[str] = None
+    coordinator: str | None = None
     """`host:port` of process 0. None: from `MJX_COORDINATOR` or the launcher."""
-    num_processes: Optional[int] = None
+    num_processes: int | None = None
     """How many processes run together. None: from `MJX_NUM_PROCESSES` or the launcher."""
-    process_id: Optional[int] = None
+    process_id: int | None = None
     """Which of them this one is. None, as it should be in a file: from `MJX_PROCESS_ID` or the launcher."""
-    local_device_ids: Optional[tuple[int, ...]] = None
+    local_device_ids: tuple[int, ...] | None = None
     """Which of the visible GPUs this process takes. None: its share of those of the host, one per process as a rule."""
     heartbeat_seconds: int = 10
     """How long a process may be silent before all others end. A stopped or unreachable process counts as dead."""
@@ -48,7 +48,7 @@ class RuntimeConfig:
     """Log each compilation, to find what recompiles."""
     deterministic: bool = False
     """Only GPU algorithms that give the same bits in each run; some are slower."""
-    gpu_memory_fraction: Optional[float] = None
+    gpu_memory_fraction: float | None = None
     """The part of each GPU's memory that is taken at the start. None: JAX's default, 0.75, or
     `XLA_PYTHON_CLIENT_MEM_FRACTION`."""
     xla_flags: tuple[str, ...] = ()
@@ -68,7 +68,9 @@ class RuntimeConfig:
         if self.coordinator is not None:
             split_address(self.coordinator)
         if self.cpu_devices is not None and self.platform == "cuda":
-            raise InputError(f"cpu_devices = {self.cpu_devices} needs platform = cpu; platform is {self.platform!r}.")
+            raise InputError(
+                f"cpu_devices = {self.cpu_devices} needs platform = cpu; platform is {self.platform!r}."
+            )
         if self.gpu_memory_fraction is not None and not 0 < self.gpu_memory_fraction <= 1:
             raise InputError(f"gpu_memory_fraction = {self.gpu_memory_fraction} must lie in (0, 1].")
         for flag in self.xla_flags:
@@ -113,7 +115,9 @@ def start(config: RuntimeConfig) -> Processes:
     if _started is not None:
         if _started[0] == config:
             return _started[1]
-        raise RuntimeError(f"mjx.launch.start was called with {_started[0]} before; it cannot change to {config}.")
+        raise RuntimeError(
+            f"mjx.launch.start was called with {_started[0]} before; it cannot change to {config}."
+        )
     cluster = find_cluster(config, os.environ)
     if coordination.backends_started():
         _require_same(config, cluster)
@@ -124,7 +128,7 @@ def start(config: RuntimeConfig) -> Processes:
         elif config.local_device_ids is not None:
             _show_gpus(config.local_device_ids)
     processes = _devices(config, cluster)
-    _report(processes, _gathered(processes))
+    _report(config, processes, _gathered(processes))
     _started = (config, processes)
     return processes
 
@@ -207,10 +211,14 @@ def _require_same(config: RuntimeConfig, cluster: Cluster) -> None:
 
     late = "mjx.launch.start must be called before any array, device or random key of JAX is made: "
     if cluster.num_processes > 1:
-        raise RuntimeError(f"{late}the {cluster.num_processes} processes of this run can no longer be brought together.")
+        raise RuntimeError(
+            f"{late}the {cluster.num_processes} processes of this run can no longer be brought together."
+        )
     platform = {"cuda": "gpu"}.get(config.platform or "", config.platform)
     if platform is not None and platform != jax.default_backend():
-        raise RuntimeError(f"{late}JAX already runs on {jax.default_backend()}, and platform = {config.platform!r}.")
+        raise RuntimeError(
+            f"{late}JAX already runs on {jax.default_backend()}, and platform = {config.platform!r}."
+        )
     if config.cpu_devices is not None and config.cpu_devices != jax.local_device_count():
         raise RuntimeError(
             f"{late}JAX already has {jax.local_device_count()} devices, and cpu_devices = {config.cpu_devices}."
@@ -271,7 +279,7 @@ def _gathered(processes: Processes) -> list[Processes]:
     return everyone
 
 
-def _report(processes: Processes, everyone: list[Processes]) -> None:
+def _report(config: RuntimeConfig, processes: Processes, everyone: list[Processes]) -> None:
     if not processes.is_first:
         return
     lines = []
@@ -282,20 +290,19 @@ def _report(processes: Processes, everyone: list[Processes]) -> None:
             f"process {one.process_id} of {one.num_processes} ({one.launcher}) on {one.host}: "
             f"{count} {one.device_kind} device{'s' if count > 1 else ''} (id {ids})"
         )
-    if processes.platform == "gpu" and any(len(one.local_device_ids) > 1 for one in everyone) and len(everyone) > 1:
+    if (
+        processes.platform == "gpu"
+        and any(len(one.local_device_ids) > 1 for one in everyone)
+        and len(everyone) > 1
+    ):
         lines.append(
             "warning: several GPUs in one process can hang in NCCL at scale; start one process per GPU "
             "(srun --ntasks-per-node=GPUS)."
         )
-    if processes.platform == "cpu" and os.environ.get("JAX_PLATFORMS", "") == "" and _idle_gpus():
+    if processes.platform == "cpu" and _expects_gpu(config):
         lines.append(
             f"warning: {visible_gpus(os.environ)} GPUs are visible, but JAX has no CUDA here and computes on the CPU; "
             "install mjx[cuda13], or set platform = cpu."
         )
     print("\n".join(lines), file=sys.stderr, flush=True)
 
-
-def _idle_gpus() -> bool:
-    import jax
-
-    return jax.config.jax_platforms is None and visible_gpus(os.environ) > 0

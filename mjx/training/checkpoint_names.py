@@ -83,7 +83,7 @@ def check_same_arrays(
     if any(of_model):
         missing, unexpected, differing = of_model
         opening = f"{checkpoint} holds another model than the config describes"
-        remedy = "Use the config that the checkpoint was made with (it lies beside it), or start another run."
+        remedy = "Use the config that the checkpoint was made with, or start another run."
     else:
         opening = (
             f"{checkpoint} holds the state of another optimizer than the config describes; the model fits"

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     """Applied to matrices and tables, never to norms and biases. Decoupled and multiplied by the learning
     rate; for `sgd`, added to the gradient instead, as PyTorch does."""
-    clip_norm: Optional[float] = 1.0
+    clip_norm: float | None = 1.0
     """Gradients whose global norm is larger are scaled down to it. Unset: no clipping."""
     momentum: float = 0.9
     """SGD's momentum (a sum, not a mean: v = momentum · v + gradient)."""

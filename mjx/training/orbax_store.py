@@ -93,7 +93,14 @@ def start_saving(
 
 def read_metadata(folder: Path) -> tuple[dict[Name, ArrayType], dict[str, Any]]:
     """The types of the arrays in a checkpoint, and the metadata it was saved with."""
-    found = _reading(folder, lambda ocp: ocp.metadata(folder))
+
+    def look(ocp: ModuleType) -> Any:
+        found = ocp.metadata(folder)
+        if not found.metadata:  # Orbax only logs that it could not read the arrays' descriptions.
+            raise ValueError("the description of its arrays is damaged.")
+        return found
+
+    found = _reading(folder, look)
     saved = {name: array_type(leaf) for name, leaf in named_leaves(found.metadata).items()}
     return saved, dict(found.custom_metadata or {})
 

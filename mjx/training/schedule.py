@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, Optional
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -26,9 +26,9 @@ class ScheduleConfig:
     """The rate at `decay_steps` and after it; a floor for `inverse-sqrt`; unused by `constant`."""
     warmup_steps: int = 0
     """Steps of the linear rise from zero. The very first update then has learning rate 0, as in Megatron."""
-    decay_steps: Optional[int] = None
+    decay_steps: int | None = None
     """The step, counted from the start of training, at which the decay ends. Unset: the end of training."""
-    wsd_decay_steps: Optional[int] = None
+    wsd_decay_steps: int | None = None
     """`wsd` only: how many steps before `decay_steps` the decay begins."""
     wsd_decay: Literal["exponential", "minus-sqrt", "linear", "cosine"] = "exponential"
     """`wsd` only: the shape of that decay."""

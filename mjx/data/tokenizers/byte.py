@@ -27,4 +27,6 @@ class ByteTokenizer:
     def save(self, folder: str | Path) -> None:
         path = Path(folder, BYTE_FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"kind": "byte", "vocab_size": self.vocab_size, "eod_id": self.eod_id}) + "\n")
+        path.write_text(
+            json.dumps({"kind": "byte", "vocab_size": self.vocab_size, "eod_id": self.eod_id}) + "\n"
+        )

@@ -17,7 +17,9 @@ _KNOWN_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|endâ–ofâ
 class HuggingFaceTokenizer:
     """A `tokenizers.Tokenizer` and its special tokens by name."""
 
-    def __init__(self, tokenizer: Any, eos_token: str | None, bos_token: str | None, pad_token: str | None) -> None:
+    def __init__(
+        self, tokenizer: Any, eos_token: str | None, bos_token: str | None, pad_token: str | None
+    ) -> None:
         """Args:
         tokenizer: A `tokenizers.Tokenizer`.
         eos_token: The token that ends a document.
@@ -28,7 +30,10 @@ class HuggingFaceTokenizer:
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.names = {"eos_token": eos_token, "bos_token": bos_token, "pad_token": pad_token}
-        ids = {name: None if token is None else tokenizer.token_to_id(token) for name, token in self.names.items()}
+        ids = {
+            name: None if token is None else tokenizer.token_to_id(token)
+            for name, token in self.names.items()
+        }
         for name, token in self.names.items():
             if token is not None and ids[name] is None:
                 raise InputError(f'{name} = "{token}" is not in the vocabulary of the tokenizer.')
@@ -42,7 +47,9 @@ class HuggingFaceTokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
-            raise InputError(f"{file} is not a tokenizer.json that the tokenizers library reads: {error}.") from error
+            raise InputError(
+                f"{file} is not a tokenizer.json that the tokenizers library reads: {error}."
+            ) from error
         config_file = file.with_name(CONFIG_FILE)
         if not config_file.is_file():
             eos = next((token for token in _KNOWN_ENDS if tokenizer.token_to_id(token) is not None), None)
@@ -51,13 +58,18 @@ class HuggingFaceTokenizer:
             config = json.loads(config_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{config_file} is not JSON: {error}.") from error
-        return cls(tokenizer, *(_content(config.get(name)) for name in ("eos_token", "bos_token", "pad_token")))
+        return cls(
+            tokenizer, *(_content(config.get(name)) for name in ("eos_token", "bos_token", "pad_token"))
+        )
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            encoding.ids
+            for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -66,7 +78,11 @@ class HuggingFaceTokenizer:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(Path(folder, TOKENIZER_FILE)))
         names = {name: token for name, token in self.names.items() if token is not None}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **names,
+        }
         Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

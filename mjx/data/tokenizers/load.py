@@ -21,7 +21,12 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
         return ByteTokenizer()
     path = Path(path_or_kind)
     if path.is_dir():
-        names = [BYTE_FILE, TOKENIZER_FILE, MODEL_FILE, *sorted(file.name for file in path.glob("*.tiktoken"))]
+        names = [
+            BYTE_FILE,
+            TOKENIZER_FILE,
+            MODEL_FILE,
+            *sorted(file.name for file in path.glob("*.tiktoken")),
+        ]
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
             raise InputError(
@@ -30,7 +35,9 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
             )
         path = found
     if not path.is_file():
-        raise InputError(f'tokenizer = {path} does not exist; give "byte", a tokenizer file or a folder with one.')
+        raise InputError(
+            f'tokenizer = {path} does not exist; give "byte", a tokenizer file or a folder with one.'
+        )
     if path.name == BYTE_FILE:
         return ByteTokenizer()
     if path.suffix == ".json":

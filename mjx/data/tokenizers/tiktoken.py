@@ -26,7 +26,8 @@ _O200K = "|".join(
 
 @dataclasses.dataclass(frozen=True)
 class _Encoding:
-    """What a tiktoken file does not say: how text is cut before merging, and the special tokens behind the ranks."""
+    """What a tiktoken file does not say: how text is cut before merging, and the special tokens behind the
+    ranks."""
 
     pattern: str
     special_tokens: dict[str, int]
@@ -108,7 +109,8 @@ class TiktokenTokenizer:
 
 
 def is_tiktoken(content: bytes) -> bool:
-    """Whether a file begins like a tiktoken file; Llama 3 calls its own `tokenizer.model`, as SentencePiece does."""
+    """Whether a file begins like a tiktoken file; Llama 3 calls its own `tokenizer.model`, as SentencePiece
+    does."""
     line = content[:256].split(b"\n", 1)[0].split()
     try:
         return len(line) == 2 and line[1].isdigit() and bool(base64.b64decode(line[0], validate=True))

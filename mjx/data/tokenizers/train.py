@@ -9,15 +9,18 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> HuggingFaceTokenizer:
-    """The same texts give the same tokenizer. Any text can be encoded: the 256 bytes are part of the vocabulary.
+    """The same texts give the same tokenizer. Any text can be encoded: the 256 bytes are part of the
+    vocabulary.
 
     Args:
         texts: What the merges are learned from.
-        vocab_size: With the bytes and the end-of-document token, which is id 0. Fewer come out where the texts have
-            nothing more to merge.
+        vocab_size: With the bytes and the end-of-document token, which is id 0. Fewer come out where the
+            texts have nothing more to merge.
     """
     if vocab_size < 257:
-        raise InputError(f"vocab_size = {vocab_size} leaves no room for the 256 bytes and {END_OF_TEXT}; at least 257.")
+        raise InputError(
+            f"vocab_size = {vocab_size} leaves no room for the 256 bytes and {END_OF_TEXT}; at least 257."
+        )
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

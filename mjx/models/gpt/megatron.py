@@ -17,7 +17,7 @@ def name_map(config: GPTConfig) -> NameMap:
         segment, position, repeat = locate(layout, 2 * layer + ("attention", "mlp").index(kind))
         return f"decoder.segments.{segment}.{position}", repeat
 
-    shapes = parameters_of(nnx.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0)))))
+    shapes = parameters_of(jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0)))))
     return NameMap(_rows(config), config.num_layers, place, shapes)
 
 

@@ -89,7 +89,7 @@ def test_logits_equal_megatron_to_1e_5_and_every_gradient_to_1e_4_relative(name)
     case, weights, gradients = load(name)
     config = config_of(name, case)
     names = name_map(config)
-    model = nnx.eval_shape(lambda: config.build(nnx.Rngs(0)))
+    model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
     parameters = names.to_ours(weights)
     batch = batch_of(case)
 
@@ -126,7 +126,7 @@ def test_recomputation_and_chunked_loss_and_padded_vocabulary_change_no_gradient
     case, weights, gradients = load("qwen3")
     config = config_of("qwen3", case, remat=remat, loss_chunks=4, vocab_divisor=48)
     names = name_map(config)
-    model = nnx.eval_shape(lambda: config.build(nnx.Rngs(0)))
+    model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
     parameters = names.to_ours(weights)
     assert flatten(parameters)["embedding.weight"].shape[0] == 96
     batch = batch_of(case)

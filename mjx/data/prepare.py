@@ -1,0 +1,80 @@
+"""A corpus by its name → tokenizer and `.bin`/`.idx`, once per machine."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from mjx.data.build import write_documents
+from mjx.data.cache import build_once
+from mjx.data.corpora import corpus
+from mjx.data.tokenizers import Tokenizer, load_tokenizer, train_bpe
+
+DEFAULT_VOCAB_SIZE = 4096
+
+_FORMAT = 1
+"""Part of the cache key: raised when a corpus or its making changes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedCorpus:
+    prefix: str
+    """Of the `.bin` and `.idx`."""
+    tokenizer: Tokenizer
+
+
+def prepare_corpus(
+    name: str,
+    cache_dir: str | os.PathLike[str],
+    *,
+    vocab_size: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    timeout: float = 600.0,
+) -> PreparedCorpus:
+    """Gathers a corpus, trains a byte-level BPE on it, and writes its tokens; later calls only open the
+    files.
+
+    Processes that start together wait for the first of them.
+
+    Args:
+        name: Of the corpus.
+        cache_dir: Where the files are kept.
+        vocab_size: Of the tokenizer that is trained.
+        tokenizer: Used instead of a trained one.
+        timeout: Seconds to wait for another process.
+    """
+    vocab_size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
+    key = {
+        "format": _FORMAT,
+        "corpus": name,
+        "python": list(sys.version_info[:3]),
+        "tokenizer": ["bpe", vocab_size, metadata.version("tokenizers")]
+        if tokenizer is None
+        else _fingerprint(tokenizer),
+    }
+    text = json.dumps(key, indent=2, sort_keys=True)
+
+    def build(folder: Path) -> None:
+        documents = corpus(name)
+        used = train_bpe(documents, vocab_size) if tokenizer is None else tokenizer
+        used.save(folder)
+        write_documents(documents, folder / "text", used)
+        (folder / "description.json").write_text(text)
+
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    folder = build_once(Path(cache_dir) / f"corpus-{name}-{digest}", build, timeout)
+    return PreparedCorpus(str(folder / "text"), load_tokenizer(folder) if tokenizer is None else tokenizer)
+
+
+def _fingerprint(tokenizer: Tokenizer) -> str:
+    """A digest of the files that the tokenizer saves: its content, not its path."""
+    digest = hashlib.blake2b(digest_size=16)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        for path in sorted(Path(folder).iterdir()):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

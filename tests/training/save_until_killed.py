@@ -1,0 +1,85 @@
+"""A run that saves as fast as it can and is killed, again and again. Prints one JSON line per life.
+
+    python save_until_killed.py FOLDER LIVES SEED
+
+Each life is a fork of this process, which has imported everything and started nothing: a restart that costs
+no second of imports. A life checks what the one before left, goes on from there and saves until SIGKILL.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+
+import jax
+import numpy as np
+
+import mjx.training.orbax_store
+from mjx.training.checkpoint import Checkpointer, CheckpointConfig
+
+mjx.training.orbax_store.orbax()
+
+ARRAYS, SIZE = 6, 2000
+
+
+def state_after(step: int) -> dict:
+    return {f"w{i}": np.random.default_rng([step, i]).standard_normal(SIZE) for i in range(ARRAYS)}
+
+
+def live(folder: str, report: int) -> None:
+    def tell(kind: str, step: int | None) -> None:
+        os.write(report, f"{kind} {step}\n".encode())
+
+    checkpointer = Checkpointer(folder, CheckpointConfig(interval=1, keep_last=2, keep_every=50))
+    step = checkpointer.latest_step()
+    if step is not None:
+        target = {f"w{i}": jax.ShapeDtypeStruct((SIZE,), np.float32) for i in range(ARRAYS)}
+        restored, data_state = checkpointer.restore(target, step)
+        assert data_state == {"step": step}
+        for name, expected in state_after(step).items():
+            assert np.array_equal(restored[name], expected.astype(np.float32)), (
+                f"{name} is not that of {step}"
+            )
+    tell("resumed", step)
+    for step in range((step or 0) + 1, 10**9):
+        state = {name: jax.device_put(x.astype(np.float32)) for name, x in state_after(step).items()}
+        checkpointer.save(step, state, data_state={"step": step}, config="x: 1", wait=True)
+        tell("saved", step)
+
+
+def main(folder: str, lives: int, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(lives):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                live(folder, writing)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as lines:
+            first = lines.readline().decode().split()
+            if first:
+                time.sleep(rng.uniform(0.0, 0.4))
+                os.kill(child, signal.SIGKILL)
+            rest = [line.split() for line in lines.read().decode().splitlines()]
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(
+            json.dumps(
+                {
+                    "killed": status == -signal.SIGKILL,
+                    "resumed": None if not first or first[1] == "None" else int(first[1]),
+                    "saved": [int(step) for kind, step in rest if kind == "saved"],
+                    "left": sorted(os.listdir(folder)),
+                }
+            ),
+            flush=True,
+        )
+
+
+main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
