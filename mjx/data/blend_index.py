@@ -87,8 +87,7 @@ def _run(
     taken: Int64[np.ndarray, "datasets lanes"] | None,
     steps: int,
 ) -> tuple[Int64[np.ndarray, "datasets lanes"], Int16[np.ndarray, "steps lanes"]]:
-    """Takes `steps` samples in every lane, lane l from sample `begins[l]` on; `taken` = None guesses the
-    counts."""
+    """Takes `steps` samples in every lane, lane l from sample `begins[l]` on; no `taken`: guessed counts."""
     lanes = np.arange(len(begins))
     begins = np.maximum(begins, 0)
     if taken is None:

@@ -40,8 +40,7 @@ def build_dataset(
     """Turns text files into PREFIX.bin and PREFIX.idx; returns the documents and tokens written.
 
     Args:
-        inputs: Files .txt (a document each), .jsonl (a document a line) or .parquet (a document a row), in
-            order.
+        inputs: Files .txt (a document each), .jsonl (a document a line) or .parquet (a document a row).
         prefix: Of the files to write.
         tokenizer: Makes the tokens; its vocabulary decides whether they are stored in 2 bytes or 4.
         key: The key of the text in a JSON line, the column of the text in a parquet file.
@@ -140,8 +139,7 @@ def _encode_in_worker(texts: list[str], eod: int | None) -> tuple[np.ndarray, np
 def _encode_in_processes(
     batches: Iterator[list[str]], tokenizer: Tokenizer, eod: int | None, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`_encode` of each batch, in order, with few batches in flight so that memory does not grow with the
-    input."""
+    """`_encode` of each batch, in order; few are in flight, so memory does not grow with the input."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
         pool = concurrent.futures.ProcessPoolExecutor(
@@ -185,9 +183,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode()
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: byte 0x{line[error.start]:02x} at column {error.start + 1} is not UTF-8."
-                ) from error
+                byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+                raise InputError(f"{path}, line {number}: {byte} is not UTF-8.") from error
 
 
 def _paragraphs(path: Path) -> Iterator[str]:

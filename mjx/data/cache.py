@@ -44,8 +44,7 @@ def build_once(
             if not folder.is_dir():
                 build(temporary)
                 _flush(temporary)
-                # Only where locks do not work can another process have been first: then its folder is as
-                # good.
+                # Only without locks can another process have been first: then its folder is as good.
                 try:
                     temporary.rename(folder)
                 except OSError:
@@ -95,8 +94,8 @@ def _locked(path: Path, timeout: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"Another process holds {path} for more than {timeout:.0f} s while it builds the cache; "
-                        "see whether it still works."
+                        f"Another process holds {path} for more than {timeout:.0f} s while it builds the "
+                        "cache; see whether it still works."
                     ) from None
                 time.sleep(0.05)
             except OSError:  # no locks on this file system

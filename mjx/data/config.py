@@ -43,8 +43,7 @@ class DataConfig:
     cache_dir: str = "data-cache"
     """Where indices and prepared corpora are kept; on a cluster, a folder that all hosts see."""
     document_mask: bool = False
-    """Documents in one row do not see each other (the batch has segment_ids). Megatron:
-    --reset-attention-mask."""
+    """Documents in a row do not see each other (gives segment_ids). Megatron: --reset-attention-mask."""
     reset_positions: bool = False
     """Positions start at 0 in every document. Megatron: --reset-position-ids."""
     mask_eod_loss: bool = False
@@ -60,7 +59,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if (self.corpus is None) == (not self.sources):
             raise InputError(
-                f"corpus = {self.corpus} and sources = {[source.path for source in self.sources]}: give one of the two."
+                f"corpus = {self.corpus} and sources = {[source.path for source in self.sources]}: give one "
+                "of the two."
             )
         parse_split(self.split)
         for name, least in (("sequence_length", 2), ("prefetch", 0), ("threads", 1)):

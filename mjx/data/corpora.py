@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mjx.errors import InputError
 
+_DEFINITION = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _NOT_READ = {
     "test",
     "tests",
@@ -37,8 +38,7 @@ def corpus(name: str) -> list[str]:
 
 
 def _python_docs() -> Iterator[str]:
-    """The language reference's topics (as `help()` shows them), and the docstrings of the standard
-    library."""
+    """The topics of the language reference, as `help()` shows them, and the library's docstrings."""
     from pydoc_data import topics
 
     yield from (text.strip() + "\n" for text in topics.topics.values())
@@ -58,10 +58,8 @@ def _docstrings(path: Path, module: str, seen: set[str]) -> Iterator[str]:
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return  # templates, and files of another encoding on purpose
-    for node, name in [
-        (tree, module),
-        *((node, f"{module}.{node.name}") for node in tree.body if _documented(node)),
-    ]:
+    tops = [(node, f"{module}.{node.name}") for node in tree.body if isinstance(node, _DEFINITION)]
+    for node, name in [(tree, module), *tops]:
         texts = []
         for inner, inner_name in _definitions(node, name):
             text = ast.get_docstring(inner, clean=False)
@@ -74,15 +72,11 @@ def _docstrings(path: Path, module: str, seen: set[str]) -> Iterator[str]:
                 yield document
 
 
-def _documented(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-
-
 def _definitions(node, name: str) -> Iterator[tuple]:
     yield node, name
     if isinstance(node, ast.ClassDef):
         for child in node.body:
-            if _documented(child):
+            if isinstance(child, _DEFINITION):
                 yield from _definitions(child, f"{name}.{child.name}")
 
 

@@ -32,8 +32,7 @@ SURPLUS = 0.005
 
 
 def source_sizes(weights: Sequence[float], size: int) -> list[int]:
-    """The samples that each source of a blend of `size` is asked for; they decide its epochs and its
-    order."""
+    """The samples that each source of a blend of `size` is built with; they decide its epochs and order."""
     shares = np.array(weights, np.float64)
     shares = (shares / shares.sum()).tolist()
     return [math.ceil(math.ceil(size * share) * (1 + SURPLUS)) for share in shares]

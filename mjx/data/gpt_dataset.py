@@ -37,8 +37,7 @@ class GPTDataset:
         vocab_size: A token id that is not below it is an error.
         eod_id: The token that ends a document; needed by the three masks.
         pad_id: Labels equal to it are not learned, and it is read as token 0.
-        document_mask: Give `segment_ids`, which keep documents from seeing each other
-            (--reset-attention-mask).
+        document_mask: Give `segment_ids`, which keep documents apart (--reset-attention-mask).
         reset_positions: Positions start at 0 in every document (--reset-position-ids).
         mask_eod_loss: Do not learn what comes after the end of a document (--eod-mask-loss).
         """
@@ -86,8 +85,7 @@ class GPTDataset:
         """The tokens of the samples and of one position more, by one gather from the `.bin`."""
         rows = self.index.shuffle_index[samples].astype(np.int64)
         begin, end = self.index.sample_index[rows], self.index.sample_index[rows + 1]
-        # Every document that a sample touches is a piece: from its start, except the first; to its end,
-        # except the last.
+        # A sample's documents are its pieces: whole, but for the start of the first and the end of the last.
         pieces = end[:, 0].astype(np.int64) - begin[:, 0] + 1
         last = np.cumsum(pieces) - 1
         first = last - pieces + 1
@@ -134,7 +132,7 @@ def gather(
         bad = int(np.argmax((found >= vocab_size) | (found < 0)))
         raise InputError(
             f"Document {dataset.document_of_token(int(where[bad]))} of {dataset.prefix}.bin has the token id "
-            f"{found[bad]}, but vocab_size = {vocab_size}: the data was made with another tokenizer, or vocab_size "
-            f"must be at least {found[bad] + 1}."
+            f"{found[bad]}, but vocab_size = {vocab_size}: the data was made with another tokenizer, or "
+            f"vocab_size must be at least {int(found[bad]) + 1}."
         )
     return found

@@ -1,5 +1,4 @@
-"""Which tokens make up a training sample: the document, sample and shuffle index of Megatron-Core's
-GPTDataset.
+"""Which tokens make up a sample: the document, sample and shuffle index of Megatron-Core's GPTDataset.
 
 The documents of a split are repeated for as many epochs as the samples need, shuffled, and laid end to end;
 the stream is cut every `sequence_length` tokens, and the pieces are shuffled again. All three arrays equal
@@ -28,8 +27,7 @@ class GPTIndex:
     document_index: Int32[np.ndarray, "documents"]
     """The sequences of the split, in the order in which they are laid end to end."""
     sample_index: Int[np.ndarray, "samples+1 2"]
-    """Where each sample starts: (position in `document_index`, offset in tokens). The next row is where it
-    ends."""
+    """Where each sample starts: (position in `document_index`, offset in tokens); the next row: its end."""
     shuffle_index: Integer[np.ndarray, "samples"]
     """Sample id → row of `sample_index`."""
 
@@ -74,7 +72,7 @@ def build_gpt_index(
         count = -(-(epochs * tokens - extra) // sequence_length)
     if count < 1:
         raise InputError(
-            f"The split has {tokens} tokens, fewer than one sample of sequence_length = {sequence_length} needs."
+            f"The split has {tokens} tokens, too few for one sample of sequence_length = {sequence_length}."
         )
     before_last = ((epochs - 1) * tokens - extra) // sequence_length
     per_epoch = (tokens - extra) // sequence_length

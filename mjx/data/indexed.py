@@ -13,10 +13,10 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 from jaxtyping import Int
-from typing_extensions import Self
 
 from mjx.errors import InputError
 
@@ -155,13 +155,12 @@ class IndexedDataset:
             wrong = pointers < np.concatenate([[end], ends[:-1]])
             if wrong.any():
                 raise InputError(
-                    f"Sequence {first + int(np.argmax(wrong))} of {name} starts before the one that precedes it "
-                    "ends: the pointers are not sorted, the index is damaged."
+                    f"Sequence {first + int(np.argmax(wrong))} of {name} starts before the one that precedes "
+                    "it ends: the pointers are not sorted, the index is damaged."
                 )
-            if (pointers % item).any():
-                raise InputError(
-                    f"Sequence {first + int(np.argmax(pointers % item != 0))} of {name} starts within a token."
-                )
+            split = pointers % item != 0
+            if split.any():
+                raise InputError(f"Sequence {first + int(np.argmax(split))} of {name} starts within a token.")
             end = int(ends[-1])
         for first in range(0, self.num_documents, _VERIFIED_AT_ONCE):
             falls = np.diff(self.document_indices[first : first + _VERIFIED_AT_ONCE + 1]) < 0
@@ -169,12 +168,11 @@ class IndexedDataset:
                 raise InputError(f"Document {first + int(np.argmax(falls))} of {name} ends before it starts.")
 
     def identity(self) -> str:
-        """A digest of what an index over this dataset depends on: dtype, lengths, documents. Not of its
-        path."""
+        """A digest of what a sample index depends on: dtype, lengths and documents, but not the path."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(HEADER.pack(MAGIC, VERSION, self.dtype.itemsize, len(self), len(self.document_indices)))
-        digest.update(np.ascontiguousarray(self.sequence_lengths))
-        digest.update(np.ascontiguousarray(self.document_indices))
+        digest.update(self.sequence_lengths.data)
+        digest.update(self.document_indices.data)
         return digest.hexdigest()
 
 
@@ -215,8 +213,7 @@ class IndexedDatasetWriter:
         self._documents.append(len(self._lengths))
 
     def add_documents(self, tokens: Int[np.ndarray, "tokens"], lengths: Int[np.ndarray, "documents"]) -> None:
-        """Appends documents of one sequence each, laid end to end; an empty one becomes a document without
-        sequences."""
+        """Appends documents of one sequence each, laid end to end; an empty one gets no sequence."""
         self._write(tokens, lengths)
         some = lengths > 0
         ends = len(self._lengths) + np.cumsum(some, dtype=np.int64)
@@ -231,10 +228,10 @@ class IndexedDatasetWriter:
                 len(self._documents) - 1 + int(np.searchsorted(np.cumsum(lengths), place, side="right"))
             )
             raise InputError(
-                f"Document {document} has the token id {tokens[place]}, which does not fit into {self.dtype}: "
-                "is vocab_size right?"
+                f"Document {document} has the token id {tokens[place]}, which does not fit into "
+                f"{self.dtype}: is vocab_size right?"
             )
-        self._file.write(np.ascontiguousarray(tokens, dtype=self.dtype))
+        np.asarray(tokens, self.dtype).tofile(self._file)
         self.num_tokens += len(tokens)
 
     def __exit__(
@@ -260,9 +257,9 @@ class IndexedDatasetWriter:
         ends = np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
         with self._temporary[1].open("wb") as file:
             file.write(HEADER.pack(MAGIC, VERSION, self._code, len(lengths), len(self._documents)))
-            file.write(lengths)
-            file.write(np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)])
-            file.write(np.frombuffer(self._documents, dtype=np.int64))
+            lengths.tofile(file)
+            np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)].tofile(file)
+            np.frombuffer(self._documents, dtype=np.int64).tofile(file)
             _flush(file)
 
 

@@ -5,6 +5,7 @@ step.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -48,7 +49,7 @@ class Loader:
             )
         self.num_steps = num_steps
         self._step = start_step
-        self._iterator: Iterator[Batch] = iter(())
+        self._iterator: Any = None
         if start_step < num_steps:
             import grain  # half a second, which those who only read a config need not wait for
 
@@ -60,9 +61,17 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
+        if self._iterator is None:
+            raise StopIteration
         batch = next(self._iterator)
         self._step += 1
         return batch
+
+    def close(self) -> None:
+        """Ends the reading ahead; no more batches come."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
 
     def state(self) -> dict[str, int]:
         """What a checkpoint keeps: `Loader(..., start_step=state["step"])` goes on with the next batch."""

@@ -53,8 +53,8 @@ def build_packed_index(
     sequence, offset, length = _windows(sequence_lengths, split, sequence_length)
     if not len(sequence):
         raise InputError(
-            f"The split has no document of two tokens or more (documents {split.start} to {split.stop}): nothing to "
-            "predict."
+            f"The split has no document of two tokens or more (documents {split.start} to {split.stop}): "
+            "nothing to predict."
         )
     row = best_fit(length, sequence_length, random)
     order = np.argsort(row, kind="stable")

@@ -52,8 +52,19 @@ class TrainingData:
         config = self.config
         try:
             documents = split_range(config.split, split, len(source))
-            load = load_packed_index if config.packing else load_gpt_index
-            index = load(
+            if config.packing:
+                packed = load_packed_index(
+                    source,
+                    documents,
+                    config.cache_dir,
+                    sequence_length=config.sequence_length,
+                    num_samples=num_samples,
+                    seed=config.seed,
+                )
+                return PackedDataset(
+                    source, packed, sequence_length=config.sequence_length, vocab_size=self.vocab_size
+                )
+            index = load_gpt_index(
                 source,
                 documents,
                 config.cache_dir,
@@ -63,10 +74,6 @@ class TrainingData:
             )
         except InputError as error:
             raise InputError(f"{source.prefix}, {split}: {error}") from error
-        if config.packing:
-            return PackedDataset(
-                source, index, sequence_length=config.sequence_length, vocab_size=self.vocab_size
-            )
         return GPTDataset(
             source,
             index,
@@ -98,7 +105,7 @@ def open_data(config: DataConfig) -> TrainingData:
     vocab_size = max(known or 0, config.vocab_size or 0)
     if known is not None and config.vocab_size is not None and known > config.vocab_size:
         raise InputError(
-            f"vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it out, or give at "
-            f"least {known}."
+            f"vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it out, or "
+            f"give at least {known}."
         )
     return TrainingData(config, tokenizer, vocab_size, sources)

@@ -1,6 +1,6 @@
 """Process start-up on a laptop or a cluster, and how a run ends: together, in time, saying why."""
 
-from mjx.launch.barrier import BarrierTimeout, barrier
+from mjx.launch.barrier import BarrierTimeoutError, barrier
 from mjx.launch.cluster import Cluster, detect
 from mjx.launch.failure import end_together
 from mjx.launch.local import launch_local
@@ -9,7 +9,7 @@ from mjx.launch.runtime import Processes, RuntimeConfig, start
 from mjx.launch.watchdog import Watchdog, WatchdogConfig
 
 __all__ = [
-    "BarrierTimeout",
+    "BarrierTimeoutError",
     "Cluster",
     "Preemption",
     "Processes",

@@ -7,15 +7,16 @@ from mjx.launch import coordination
 _uses: collections.Counter[str] = collections.Counter()
 
 
-class BarrierTimeout(TimeoutError):
+class BarrierTimeoutError(TimeoutError):
     """Not every process reached a barrier in time."""
 
 
 def barrier(name: str, timeout_seconds: float) -> None:
-    """Wait until every process has called this with `name`; a name can be used again. Returns at once when alone.
+    """Wait until every process has called this with `name`; a name can be used again. Returns at once when
+    alone.
 
     It runs over the coordination service, not the devices, so that it cannot hang behind a collective.
-    Raises `BarrierTimeout`, which names the processes that did not come.
+    Raises `BarrierTimeoutError`, which names the processes that did not come.
     """
     shared = coordination.client()
     if shared is None:
@@ -31,7 +32,7 @@ def barrier(name: str, timeout_seconds: float) -> None:
             raise
         present = {int(entry.rpartition("/")[2]) for entry, _ in shared.key_value_dir_get(f"{key}/")}
         missing = [str(number) for number in range(num_processes) if number not in present]
-        raise BarrierTimeout(
+        raise BarrierTimeoutError(
             f"Barrier {name!r}: after {timeout_seconds:g} s process{'es' if len(missing) > 1 else ''} "
             f"{', '.join(missing) or '(all came too late)'} had not arrived, of {num_processes}."
         ) from None

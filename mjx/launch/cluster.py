@@ -1,16 +1,18 @@
 """Which processes belong together: read from what a launcher left in the environment.
 
-Every function here is pure: it sees a mapping of environment variables and nothing else. The launchers, in the
-order in which they are asked, innermost first (an `mpirun` inside a Slurm allocation leaves both kinds of variables):
+Every function here is pure: it sees a mapping of environment variables and nothing else. The launchers, in
+the order in which they are asked, innermost first (an `mpirun` inside a Slurm allocation leaves both kinds of
+variables):
 
-1. `MJX_COORDINATOR`, `MJX_NUM_PROCESSES`, `MJX_PROCESS_ID`: said outright. All three settle it; fewer override what
-   the launcher says.
+1. `MJX_COORDINATOR`, `MJX_NUM_PROCESSES`, `MJX_PROCESS_ID`: said outright. All three settle it; fewer
+   override what the launcher says.
 2. torchrun (and Kubeflow's PyTorchJob): `RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`.
 3. Open MPI 4 and 5, and jsrun: `OMPI_COMM_WORLD_*`.
 4. MPICH and Intel MPI (Hydra): `PMI_RANK`, `PMI_SIZE`, `MPI_LOCALRANKID`.
 5. A Slurm step, that is `srun`; a bare batch script is one process.
 
-The first complete description wins; one that is begun and not complete is an error only where none is complete.
+The first complete description wins; one that is begun and not complete is an error only where none is
+complete.
 """
 
 import dataclasses
@@ -24,7 +26,8 @@ from mjx.launch.hostlist import expand_counts, expand_hosts
 Environment = Mapping[str, str]
 
 FIRST_PORT, NUM_PORTS = 61440, 4096
-"""The coordinator's ports: above Linux's ephemeral range (32768 to 60999), so that no client socket sits on one."""
+"""The coordinator's ports: above Linux's ephemeral range (32768 to 60999), so that no client socket sits on
+one."""
 
 _EXPLICIT = ("MJX_COORDINATOR", "MJX_NUM_PROCESSES", "MJX_PROCESS_ID")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -32,7 +35,8 @@ _OPEN_MPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
 _HYDRA = ("PMI_RANK", "PMI_SIZE")
 _SLURM_STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 _RANK_ONLY = ("PMIX_RANK", "JOB_COMPLETION_INDEX")
-"""Ranks without a size (PMIx, a Kubernetes indexed Job): they complete MJX_COORDINATOR and MJX_NUM_PROCESSES."""
+"""Ranks without a size (PMIx, a Kubernetes indexed Job): they complete MJX_COORDINATOR and
+MJX_NUM_PROCESSES."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class Cluster:
     num_processes: int = 1
     process_id: int = 0
     coordinator: str | None = None
-    """`host:port` of process 0. None for one process, and where only the process manager can pass it on (`pmi`)."""
+    """`host:port` of process 0. None for one process, and where only the process manager can pass it on
+    (`pmi`)."""
     local_process_id: int | None = None
     """This process's number on its host; None where the launcher does not say."""
     local_num_processes: int | None = None
@@ -54,8 +59,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if self.num_processes < 1 or not 0 <= self.process_id < self.num_processes:
             raise InputError(
-                f"process_id = {self.process_id} and num_processes = {self.num_processes} ({self.launcher}) do not fit: "
-                "the process id must lie in 0 ... num_processes - 1."
+                f"process_id = {self.process_id} and num_processes = {self.num_processes} ({self.launcher}) "
+                "do not fit: the process id must lie in 0 ... num_processes - 1."
             )
         if self.coordinator is not None:
             split_address(self.coordinator)
@@ -64,7 +69,8 @@ class Cluster:
 def detect(environment: Environment) -> Cluster:
     """The cluster that these variables describe; one process alone where they describe none.
 
-    Raises `InputError` for a description that lacks a variable, has one that is no number, or contradicts another.
+    Raises `InputError` for a description that lacks a variable, has one that is no number, or contradicts
+    another.
     """
     explicit = {name: environment[name] for name in _EXPLICIT if environment.get(name)}
     if len(explicit) == len(_EXPLICIT):
@@ -81,8 +87,8 @@ def detect(environment: Environment) -> Cluster:
         if explicit.keys() == {"MJX_NUM_PROCESSES"} and explicit["MJX_NUM_PROCESSES"] == "1":
             return Cluster()
         raise InputError(
-            f"{_and(explicit)} {'is' if len(explicit) == 1 else 'are'} set without {_and(missing)}, and no launcher "
-            "(srun, mpirun, torchrun) says the rest; set all three or none."
+            f"{_and(explicit)} {'is' if len(explicit) == 1 else 'are'} set without {_and(missing)}, and no "
+            "launcher (srun, mpirun, torchrun) says the rest; set all three or none."
         )
     return _override(found[0], environment)
 
@@ -106,12 +112,14 @@ def _found(environment: Environment) -> list[Cluster]:
     launchers: tuple[Callable[[Environment], Cluster | None], ...] = (_torchrun, _open_mpi, _hydra, _slurm)
     found = [cluster for launcher in launchers if (cluster := launcher(environment)) is not None]
     if len(found) > 1 and found[0].launcher == "torchrun" and "TORCHELASTIC_RUN_ID" not in environment:
-        # RANK and WORLD_SIZE were set by hand: a batch script that exports them once gives every task the same rank.
+        # RANK and WORLD_SIZE were set by hand: a batch script that exports them once gives every task the
+        # same rank.
         hand, other = found[0], found[1]
         if (hand.process_id, hand.num_processes) != (other.process_id, other.num_processes):
             raise InputError(
-                f"RANK = {hand.process_id} and WORLD_SIZE = {hand.num_processes} contradict {other.launcher}, which "
-                f"says process {other.process_id} of {other.num_processes}; unset RANK and WORLD_SIZE."
+                f"RANK = {hand.process_id} and WORLD_SIZE = {hand.num_processes} contradict "
+                f"{other.launcher}, which says process {other.process_id} of {other.num_processes}; unset "
+                "RANK and WORLD_SIZE."
             )
     return found
 
@@ -143,8 +151,8 @@ def _override(cluster: Cluster, environment: Environment) -> Cluster:
     ):
         if environment.get(variable) and _number(environment, variable) != said:
             raise InputError(
-                f"{variable} = {environment[variable]} contradicts {cluster.launcher}, which says {said}; unset "
-                f"{variable}, or set all of {_and(_EXPLICIT)}."
+                f"{variable} = {environment[variable]} contradicts {cluster.launcher}, which says {said}; "
+                f"unset {variable}, or set all of {_and(_EXPLICIT)}."
             )
     coordinator = environment.get("MJX_COORDINATOR")
     if coordinator and cluster.num_processes > 1:
@@ -252,7 +260,8 @@ def _slurm(environment: Environment) -> Cluster | None:
 
 
 def _is_slurm_step(environment: Environment) -> bool:
-    """False for the variables of another step that a batch script has inherited (sbatch called inside srun)."""
+    """False for the variables of another step that a batch script has inherited (sbatch called inside
+    srun)."""
     step_tasks = environment["SLURM_STEP_NUM_TASKS"]
     if step_tasks != "1" and environment.get("SLURM_NTASKS", step_tasks) != step_tasks:
         return False
@@ -261,7 +270,8 @@ def _is_slurm_step(environment: Environment) -> bool:
 
 
 def _refuse_partial(environment: Environment) -> None:
-    # MASTER_ADDR and MASTER_PORT alone are often exported and start nothing; a Slurm batch script has most of a step.
+    # MASTER_ADDR and MASTER_PORT alone are often exported and start nothing; a Slurm batch script has most of
+    # a step.
     for launcher, needed, telling in (
         ("torchrun", _TORCHRUN, ("RANK", "WORLD_SIZE")),
         ("Open MPI", _OPEN_MPI, _OPEN_MPI),
@@ -273,8 +283,9 @@ def _refuse_partial(environment: Environment) -> None:
             have = [name for name in needed if environment.get(name)]
             missing = [name for name in needed if not environment.get(name)]
             raise InputError(
-                f"{_and(have)} {'is' if len(have) == 1 else 'are'} set without {_and(missing)}: this is not a complete "
-                f"{launcher} environment. Set what is missing, or unset {_and(have)} to run one process."
+                f"{_and(have)} {'is' if len(have) == 1 else 'are'} set without {_and(missing)}: this is not "
+                f"a complete {launcher} environment. Set what is missing, or unset {_and(have)} to run one "
+                "process."
             )
 
 

@@ -1,10 +1,14 @@
 """Bring the processes of a cluster together: `jax.distributed.initialize`, with its traps taken out.
 
-- A rendezvous that fails aborts the process inside XLA with a C++ stack; here a sentence says who waited for whom.
-- gRPC lets a second coordinator share a port that is taken, and the two runs then mix; here a taken port is an error.
+- A rendezvous that fails aborts the process inside XLA with a C++ stack; here a sentence says who waited for
+  whom.
+- gRPC lets a second coordinator share a port that is taken, and the two runs then mix; here a taken port is
+  an error.
 - gRPC sends the rendezvous through an HTTP proxy and hangs; the coordinator is put on the no-proxy list.
-- XLA's preemption service swallows SIGTERM for the life of the process; it is off, `mjx.launch.preemption` does its work.
-- JAX detects Slurm and Open MPI by itself and picks GPUs by local rank, which is wrong under `--gpus-per-task`.
+- XLA's preemption service swallows SIGTERM for the life of the process; it is off, `mjx.launch.preemption`
+  does its work.
+- JAX detects Slurm and Open MPI by itself and picks GPUs by local rank, which is wrong under
+  `--gpus-per-task`.
 """
 
 import os
@@ -41,10 +45,12 @@ def connect(
     shutdown_seconds: int = 1800,
     give_up: Callable[[str], None] | None = None,
 ) -> Notices:
-    """Wait for all processes of `cluster`, then watch over them. Once per process, before a device is touched.
+    """Wait for all processes of `cluster`, then watch over them. Once per process, before a device is
+    touched.
 
-    Raises `InputError` where process 0 cannot serve at the coordinator's address. Ends the process (code 1, after a
-    sentence on stderr; `give_up` is called with it instead) where they do not meet within `initialization_seconds`.
+    Raises `InputError` where process 0 cannot serve at the coordinator's address. Ends the process (code 1,
+    after a sentence on stderr; `give_up` is called with it instead) where they do not meet within
+    `initialization_seconds`.
     """
     global _notices, _shutdown_seconds
     import jax
@@ -118,8 +124,9 @@ def _require_own_address(cluster: Cluster, host: str) -> None:
         addresses = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
         raise InputError(
-            f"The coordinator's host {host!r}, as {cluster.launcher} names it, has no address here ({error}); set "
-            "MJX_COORDINATOR=HOST:PORT with an address of process 0's host that all hosts can reach."
+            f"The coordinator's host {host!r}, as {cluster.launcher} names it, has no address here "
+            f"({error}); set MJX_COORDINATOR=HOST:PORT with an address of process 0's host that all hosts "
+            "can reach."
         ) from None
     for address in addresses:
         family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
@@ -130,8 +137,9 @@ def _require_own_address(cluster: Cluster, host: str) -> None:
             except OSError:
                 continue
     raise InputError(
-        f"Process 0 runs on {socket.gethostname()}, and the coordinator's address {host}, as {cluster.launcher} gives "
-        "it, is another host's; set MJX_COORDINATOR=HOST:PORT with process 0's host."
+        f"Process 0 runs on {socket.gethostname()}, and the coordinator's address {host}, as "
+        f"{cluster.launcher} gives it, is another host's; set MJX_COORDINATOR=HOST:PORT with process 0's "
+        "host."
     )
 
 
@@ -143,8 +151,8 @@ def _require_free_port(host: str, port: int) -> None:
             probe.listen()
         except OSError as error:
             raise InputError(
-                f"Port {port} of {socket.gethostname()}, where process 0 would serve the others, cannot be had "
-                f"({error.strerror}); set MJX_COORDINATOR_PORT in every process to a free one."
+                f"Port {port} of {socket.gethostname()}, where process 0 would serve the others, cannot be "
+                f"had ({error.strerror}); set MJX_COORDINATOR_PORT in every process to a free one."
             ) from None
 
 

@@ -1,8 +1,8 @@
 """The coordination service of `jax.distributed`: a small key-value store that process 0 serves to all.
 
 JAX has no public name for the client, so the private ones that mjx needs stand here and nowhere else.
-Notices are messages that every process sees within about a second: a failure, a signal to stop. Each process polls for
-them on a thread of its own, so that they arrive while the main thread is inside a collective.
+Notices are messages that every process sees within a second: a failure, a signal to stop. Each process polls
+for them on a thread of its own, so that they arrive while the main thread is inside a collective.
 """
 
 import atexit
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 _PREFIX = "mjx/notice/"
 
 
@@ -107,7 +107,8 @@ class Notices:
         return sorted(notices.values(), key=lambda notice: notice.process_id)
 
     def farewell(self, seconds: float) -> None:
-        """Leave the run for good: process 0, which serves the others, waits until all have said so or time is up."""
+        """Leave the run for good: process 0, which serves the others, waits until all have said so or time is
+        up."""
         shared = _client()
         try:
             shared.key_value_set(f"mjx/farewell/{self.process_id}", "")

@@ -1,9 +1,10 @@
 """How a process leaves a run that has failed: at once, after its last words, and never through a barrier.
 
-Python's ordinary exit runs `jax.distributed.shutdown`, which waits for processes that are still inside a collective
-and wait for this one. So a failed process tells the others, flushes, and leaves by `os._exit`.
+Python's ordinary exit runs `jax.distributed.shutdown`, which waits for processes that are still inside a
+collective and wait for this one. So a failed process tells the others, flushes, and leaves by `os._exit`.
 """
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -17,7 +18,7 @@ from mjx.launch.coordination import Notice, Notices
 FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 """Exit codes: an error or a stall; something the user can mend; Ctrl-C; a second SIGTERM."""
 
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 0.5
 """How long a process that hears of another's failure leaves its own main thread to fail in its own words."""
 FAREWELL_SECONDS = 5.0
 
@@ -34,10 +35,8 @@ def leave(notices: Notices | None, code: int) -> NoReturn:
     """Flush, let process 0 stay until all have heard, and end this process."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe must not keep the process
             stream.flush()
-        except (OSError, ValueError):  # a closed pipe must not keep the process
-            pass
     if notices is not None:
         notices.farewell(FAREWELL_SECONDS)
     os._exit(code)
@@ -71,7 +70,8 @@ def follow(notices: Notices, notice: Notice) -> None:
             notices.post(Notice(kind="input", process_id=0, text=notice.text, exit_code=notice.exit_code))
     elif notice.kind == "stalled":
         say(
-            f"mjx: process {own} ends because process {notice.process_id} stalled: {notice.text}. Its own stacks:"
+            f"mjx: process {own} ends because process {notice.process_id} stalled: {notice.text}. Its own "
+            "stacks:"
         )
         dump_stacks()
     else:

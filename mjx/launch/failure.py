@@ -25,10 +25,11 @@ _ECHO_SECONDS = 3.0
 def end_together() -> Iterator[None]:
     """Put the whole of `main` inside, from reading the config on.
 
-    An error in one process is printed there at once, with its traceback and the process's number, and ends all
-    (code 1). An `InputError` is printed as one sentence, once, also where every process has it (code 2); Ctrl-C ends
-    with 130. At the end a process waits for the others, so that a late failure is still everybody's.
-    In a process that runs alone `InputError` and Ctrl-C become `SystemExit`, and other errors pass through.
+    An error in one process is printed there at once, with its traceback and the process's number, and ends
+    all (code 1). An `InputError` is printed as one sentence, once, also where every process has it (code 2);
+    Ctrl-C ends with 130. At the end a process waits for the others, so that a late failure is still
+    everybody's. In a process that runs alone `InputError` and Ctrl-C become `SystemExit`, and other errors
+    pass through.
     """
     try:
         yield
@@ -53,6 +54,9 @@ def end_together() -> Iterator[None]:
 
 
 def _cluster() -> Cluster:
+    notices = connect.notices()
+    if notices is not None:  # a config may say more than the environment
+        return Cluster(num_processes=notices.num_processes, process_id=notices.process_id)
     try:
         return find_cluster(RuntimeConfig(), os.environ)
     except InputError:

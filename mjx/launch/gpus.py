@@ -9,13 +9,15 @@ from mjx.launch.cluster import Cluster
 
 
 def visible_gpus(environment: Mapping[str, str]) -> int:
-    """The number of GPUs that CUDA would show this process: `CUDA_VISIBLE_DEVICES`, else what the driver has."""
+    """The number of GPUs that CUDA would show this process: `CUDA_VISIBLE_DEVICES`, else what the driver
+    has."""
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return installed_gpus()
     count = 0
     for entry in listed.split(","):
-        # CUDA stops at the first entry that is no device: "0,1,-1,2" shows two. Slurm writes NoDevFiles for none.
+        # CUDA stops at the first entry that is no device: "0,1,-1,2" shows two. Slurm writes NoDevFiles for
+        # none.
         if not entry.strip() or entry.strip() in ("-1", "NoDevFiles"):
             break
         count += 1
@@ -41,9 +43,9 @@ def installed_gpus() -> int:
 def local_gpus(cluster: Cluster, visible: int) -> tuple[int, ...] | None:
     """Which of the visible GPUs this process takes, as CUDA numbers them here; None for all of them.
 
-    A launcher may show a process only its own GPUs (`--gpus-per-task=1` shows one, numbered 0, to each) or all of the
-    host's, and then the processes of a host share them out in equal, contiguous parts.
-    Raises `InputError` where they cannot be shared out.
+    A launcher may show a process only its own GPUs (`--gpus-per-task=1` shows one, numbered 0, to each) or
+    all of the host's, and then the processes of a host share them out in equal, contiguous parts. Raises
+    `InputError` where they cannot be shared out.
     """
     local, count = cluster.local_process_id, cluster.local_num_processes
     if visible == 0 or cluster.num_processes == 1 or local is None:
@@ -54,8 +56,8 @@ def local_gpus(cluster: Cluster, visible: int) -> tuple[int, ...] | None:
         # Only the local rank is known: more GPUs than one means that they are shared, one each.
         if visible > 1 and local >= visible:
             raise InputError(
-                f"This is process {local} of its host and {visible} GPUs are visible; start at most {visible} "
-                "processes on a host."
+                f"This is process {local} of its host and {visible} GPUs are visible; start at most "
+                f"{visible} processes on a host."
             )
         return (local,) if visible > 1 else None
     if count == 1 or (visible == 1 and cluster.launcher != "mjx"):

@@ -32,7 +32,7 @@ def expand_counts(counts: str) -> tuple[int, ...]:
 
 def _split_outside_brackets(hosts: str) -> list[str]:
     parts = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", hosts)
-    if ",".join(parts) != hosts:
+    if not parts or ",".join(parts) != hosts:
         raise InputError(f"The host list {hosts!r} is not of Slurm's form, such as 'n[1-3,07],m2'.")
     return parts
 

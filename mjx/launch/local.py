@@ -1,5 +1,6 @@
 """Several processes of one command on this machine: what `mjx launch -n 2 -- train ...` does."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,10 +26,10 @@ def launch_local(
 ) -> int:
     """Run `argv` in `num_processes` processes and wait; the exit code of the first that failed, or 0.
 
-    Each line of output carries its process's number. A failure gives the others `grace_seconds` to end by themselves,
-    saying why, before they are killed. SIGTERM and Ctrl-C are passed on to all; the processes decide what they mean.
-    The GPUs that are visible here are shared out. `environment` goes before this process's own.
-    Raises `InputError` where the command does not exist.
+    Each line of output carries its process's number. A failure gives the others `grace_seconds` to end by
+    themselves, saying why, before they are killed. SIGTERM and Ctrl-C are passed on to all; the processes
+    decide what they mean. The GPUs that are visible here are shared out. `environment` goes before this
+    process's own. Raises `InputError` where the command does not exist.
     """
     if num_processes < 1:
         raise InputError(f"num_processes = {num_processes} must be at least 1.")
@@ -103,7 +104,11 @@ def _wait(processes: list[subprocess.Popen[str]], grace_seconds: float) -> int:
         if not first and (first := _first_failure(processes)):
             deadline = time.monotonic() + grace_seconds
         if time.monotonic() > deadline:
-            print(f"mjx: killing what still runs {grace_seconds:g} s after the failure", file=sys.stderr, flush=True)
+            print(
+                f"mjx: killing what still runs {grace_seconds:g} s after the failure",
+                file=sys.stderr,
+                flush=True,
+            )
             break
         time.sleep(0.05)
     first = first or _first_failure(processes)
@@ -121,7 +126,5 @@ def _pass_on(processes: list[subprocess.Popen[str]], number: int) -> None:
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass

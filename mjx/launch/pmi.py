@@ -1,9 +1,9 @@
 """The PMI-1 wire protocol, as far as passing process 0's address on needs it.
 
-MPICH's and Intel MPI's process manager (Hydra) tells a process its rank and size by the environment, and nothing
-about where process 0 is. But it leaves an open socket, `PMI_FD`, on which lines such as `cmd=put` and `cmd=get`
-reach a key-value space that all processes share. Written after the protocol's description in MPICH's source
-documentation (PMI version 1.1).
+MPICH's and Intel MPI's process manager (Hydra) tells a process its rank and size by the environment, and
+nothing about where process 0 is. But it leaves an open socket, `PMI_FD`, on which lines such as `cmd=put` and
+`cmd=get` reach a key-value space that all processes share. Written after the protocol's description in
+MPICH's source documentation (PMI version 1.1).
 """
 
 import socket
@@ -14,10 +14,11 @@ from mjx.launch.cluster import Cluster
 
 
 def pass_on_address(cluster: Cluster, environment: Mapping[str, str], address: str) -> str:
-    """Process 0's `address` in every process. `address` is read in process 0 only; all processes must call this.
+    """Process 0's `address` in every process. `address` is read in process 0 only; all processes must call
+    this.
 
-    The connection is finished with afterwards, so that the process manager does not take a later exit for a crash;
-    MPI itself cannot be started in this process any more.
+    The connection is finished with afterwards, so that the process manager does not take a later exit for a
+    crash; MPI itself cannot be started in this process any more.
     """
     with socket.socket(fileno=int(environment["PMI_FD"])) as connection:
         ask = _Conversation(connection)
@@ -44,15 +45,15 @@ class _Conversation:
             chunk = self._connection.recv(4096)
             if not chunk:
                 raise InputError(
-                    f"The MPI process manager closed PMI_FD after {request.split()[0]}; set MJX_COORDINATOR=HOST:PORT "
-                    "to do without it."
+                    f"The MPI process manager closed PMI_FD after {request.split()[0]}; set "
+                    "MJX_COORDINATOR=HOST:PORT to do without it."
                 )
             self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         words = dict(word.split("=", 1) for word in line.decode().split() if "=" in word)
         if words.get("cmd") != reply or words.get("rc", "0") != "0":
             raise InputError(
-                f"The MPI process manager answered {line.decode()!r} to {request!r}; set MJX_COORDINATOR=HOST:PORT "
-                "to do without it."
+                f"The MPI process manager answered {line.decode()!r} to {request!r}; set "
+                "MJX_COORDINATOR=HOST:PORT to do without it."
             )
         return words

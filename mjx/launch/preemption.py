@@ -1,7 +1,7 @@
 """A signal to one process stops all of them after the same step, so that they can save and exit 0.
 
-SIGTERM is what `scancel`, a time limit and a cloud's reclaim send first; SIGUSR1 is what `sbatch --signal=USR1@120`
-asks for. A second SIGTERM or Ctrl-C ends the run at once, even inside a collective.
+SIGTERM is what `scancel`, a time limit and a cloud's reclaim send first; SIGUSR1 is what `sbatch
+--signal=USR1@120` asks for. A second SIGTERM or Ctrl-C ends the run at once, even inside a collective.
 """
 
 import os
@@ -19,7 +19,8 @@ _AGREEMENT_SECONDS = 600
 
 
 class Preemption:
-    """`with Preemption() as preemption:` around the loop, and `preemption.should_stop(step)` after every step.
+    """`with Preemption() as preemption:` around the loop, and `preemption.should_stop(step)` after every
+    step.
 
     All processes must ask after the same steps. Entered on the main thread, where Python takes signals.
     """
@@ -39,8 +40,8 @@ class Preemption:
         self._notices = connect.notices()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        # Python runs a handler only between two of its own instructions, never inside a collective. The number of the
-        # signal, though, is written to this pipe at once, and a thread reads it.
+        # Python runs a handler only between two of its own instructions, never inside a collective. The
+        # number of the signal, though, is written to this pipe at once, and a thread reads it.
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, lambda *_: None)
@@ -97,7 +98,8 @@ class Preemption:
                 self._stop_at = self._step + 1
 
     def _hear(self, notice: Notice) -> None:
-        """On the thread that reads the notices; the first `stop` starts the agreement, in every process alike."""
+        """On the thread that reads the notices; the first `stop` starts the agreement, in every process
+        alike."""
         if notice.kind != "stop" or self._agreeing or self._notices is None:
             return
         self._agreeing = True

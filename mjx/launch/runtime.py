@@ -18,12 +18,14 @@ from mjx.launch.gpus import local_gpus, visible_gpus
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How the processes start. The defaults suit a laptop, one GPU, `srun`, `mpirun`, `torchrun` and `mjx launch`."""
+    """How the processes start. The defaults suit a laptop, one GPU, `srun`, `mpirun`, `torchrun` and `mjx
+    launch`."""
 
     platform: Literal["cpu", "cuda"] | None = None
     """Where to compute. None: CUDA where JAX finds a GPU, else the CPU."""
     cpu_devices: int | None = None
-    """Simulated CPU devices per process, to try a mesh without GPUs. None: one. Needs `platform: cpu`, or no GPU."""
+    """Simulated CPU devices per process, to try a mesh without GPUs. None: one. Needs `platform: cpu`, or no
+    GPU."""
     coordinator: str | None = None
     """`host:port` of process 0. None: from `MJX_COORDINATOR` or the launcher."""
     num_processes: int | None = None
@@ -31,17 +33,19 @@ class RuntimeConfig:
     process_id: int | None = None
     """Which of them this one is. None, as it should be in a file: from `MJX_PROCESS_ID` or the launcher."""
     local_device_ids: tuple[int, ...] | None = None
-    """Which of the visible GPUs this process takes. None: its share of those of the host, one per process as a rule."""
+    """Which of the visible GPUs this process takes. None: its share of those of the host, one per process as
+    a rule."""
     heartbeat_seconds: int = 10
-    """How long a process may be silent before all others end. A stopped or unreachable process counts as dead."""
+    """How long a process may be silent before all others end. A stopped or unreachable process counts as
+    dead."""
     initialization_seconds: int = 300
     """How long to wait at the start until all processes have arrived."""
     shutdown_seconds: int = 1800
     """How long a finished process waits at the end for the others, which may still be writing."""
     compilation_cache: str = "auto"
-    """Where compiled programs are kept between runs: a folder, `off`, or `auto`: `~/.cache/mjx/xla` on GPUs and off on
-    the CPU, whose programs may not run on another kind of host. With several hosts name a shared folder: only process 0
-    writes. `JAX_COMPILATION_CACHE_DIR` goes before `auto`."""
+    """Where compiled programs are kept between runs: a folder, `off`, or `auto`: `~/.cache/mjx/xla` on GPUs
+    and off on the CPU, whose programs may not run on another kind of host. With several hosts name a shared
+    folder: only process 0 writes. `JAX_COMPILATION_CACHE_DIR` goes before `auto`."""
     debug_nans: bool = False
     """Raise at the operation that first made a NaN. Slow: every result is checked."""
     log_compiles: bool = False
@@ -61,7 +65,8 @@ class RuntimeConfig:
                 raise InputError(f"{name} = {value} must be at least 1.")
         if self.heartbeat_seconds < 3:
             raise InputError(
-                f"heartbeat_seconds = {self.heartbeat_seconds} must be at least 3: a busy host is silent for a moment."
+                f"heartbeat_seconds = {self.heartbeat_seconds} must be at least 3: a busy host is silent for "
+                "a moment."
             )
         if self.process_id is not None and self.process_id < 0:
             raise InputError(f"process_id = {self.process_id} must be 0 or more.")
@@ -106,10 +111,12 @@ _started: tuple[RuntimeConfig, Processes] | None = None
 
 
 def start(config: RuntimeConfig) -> Processes:
-    """Apply the settings, find the other processes, bring up the devices; process 0 prints a line per process.
+    """Apply the settings, find the other processes, bring up the devices; process 0 prints a line per
+    process.
 
-    A second call with the same config returns the first call's result. Raises `InputError` for a cluster that is
-    described wrongly or devices that cannot be had, and `RuntimeError` where a device has been touched before.
+    A second call with the same config returns the first call's result. Raises `InputError` for a cluster that
+    is described wrongly or devices that cannot be had, and `RuntimeError` where a device has been touched
+    before.
     """
     global _started
     if _started is not None:
@@ -128,7 +135,7 @@ def start(config: RuntimeConfig) -> Processes:
         elif config.local_device_ids is not None:
             _show_gpus(config.local_device_ids)
     processes = _devices(config, cluster)
-    _report(config, processes, _gathered(processes))
+    _report(config, processes, _gathered(config, processes))
     _started = (config, processes)
     return processes
 
@@ -206,7 +213,8 @@ def _show_gpus(ids: tuple[int, ...]) -> None:
 
 
 def _require_same(config: RuntimeConfig, cluster: Cluster) -> None:
-    """A device was touched before: fine for one process that has what it asks for, too late for everything else."""
+    """A device was touched before: fine for one process that has what it asks for, too late for everything
+    else."""
     import jax
 
     late = "mjx.launch.start must be called before any array, device or random key of JAX is made: "
@@ -221,7 +229,8 @@ def _require_same(config: RuntimeConfig, cluster: Cluster) -> None:
         )
     if config.cpu_devices is not None and config.cpu_devices != jax.local_device_count():
         raise RuntimeError(
-            f"{late}JAX already has {jax.local_device_count()} devices, and cpu_devices = {config.cpu_devices}."
+            f"{late}JAX already has {jax.local_device_count()} devices, and cpu_devices = "
+            f"{config.cpu_devices}."
         )
 
 
@@ -234,8 +243,8 @@ def _devices(config: RuntimeConfig, cluster: Cluster) -> Processes:
         if config.platform != "cuda":
             raise
         raise InputError(
-            f"platform = 'cuda' and JAX finds no usable GPU on {socket.gethostname()} ({error}). Install mjx[cuda13] or "
-            "mjx[cuda12] as the driver allows, or set platform = cpu."
+            f"platform = 'cuda' and JAX finds no usable GPU on {socket.gethostname()} ({error}). Install "
+            "mjx[cuda13] or mjx[cuda12] as the driver allows, or set platform = cpu."
         ) from error
     processes = Processes(
         process_id=jax.process_index(),
@@ -249,25 +258,26 @@ def _devices(config: RuntimeConfig, cluster: Cluster) -> Processes:
     )
     if (processes.process_id, processes.num_processes) != (cluster.process_id, cluster.num_processes):
         raise RuntimeError(
-            f"{cluster.launcher} describes process {cluster.process_id} of {cluster.num_processes}, but JAX came up as "
-            f"process {processes.process_id} of {processes.num_processes}."
+            f"{cluster.launcher} describes process {cluster.process_id} of {cluster.num_processes}, but JAX "
+            f"came up as process {processes.process_id} of {processes.num_processes}."
         )
     if config.cpu_devices is not None and processes.platform == "cpu" and len(local) != config.cpu_devices:
         raise RuntimeError(f"cpu_devices = {config.cpu_devices}, but JAX came up with {len(local)} devices.")
     if config.cpu_devices is not None and processes.platform != "cpu":
         raise InputError(
-            f"cpu_devices = {config.cpu_devices}, but this host has GPUs and JAX chose them; set platform = cpu."
+            f"cpu_devices = {config.cpu_devices}, but this host has GPUs and JAX chose them; set platform = "
+            "cpu."
         )
     return processes
 
 
-def _gathered(processes: Processes) -> list[Processes]:
+def _gathered(config: RuntimeConfig, processes: Processes) -> list[Processes]:
     """Every process's account of itself, in process 0; elsewhere this process's alone."""
     shared = coordination.client()
     if processes.num_processes == 1 or shared is None:
         return [processes]
     shared.key_value_set(f"mjx/processes/{processes.process_id}", json.dumps(dataclasses.asdict(processes)))
-    barrier("mjx/processes", 60)
+    barrier("mjx/processes", config.initialization_seconds)
     if not processes.is_first:
         return [processes]
     everyone = [Processes(**json.loads(value)) for _, value in shared.key_value_dir_get("mjx/processes/")]
@@ -301,8 +311,7 @@ def _report(config: RuntimeConfig, processes: Processes, everyone: list[Processe
         )
     if processes.platform == "cpu" and _expects_gpu(config):
         lines.append(
-            f"warning: {visible_gpus(os.environ)} GPUs are visible, but JAX has no CUDA here and computes on the CPU; "
-            "install mjx[cuda13], or set platform = cpu."
+            f"warning: {visible_gpus(os.environ)} GPUs are visible, but JAX has no CUDA here and computes on "
+            "the CPU; install mjx[cuda13], or set platform = cpu."
         )
     print("\n".join(lines), file=sys.stderr, flush=True)
-

@@ -1,7 +1,7 @@
 """The watchdog: a run that makes no steps ends, and shows where every thread of every process stood.
 
-A heartbeat finds a process that is dead; this finds one that is alive and stuck, in a collective, a data loader, a
-file system.
+A heartbeat finds a process that is dead; this finds one that is alive and stuck, in a collective, a data
+loader, a file system.
 """
 
 import contextlib
@@ -85,13 +85,15 @@ class Watchdog:
 
     def _run(self) -> None:
         stream = sys.__stderr__ if sys.__stderr__ is not None else sys.stderr
+        look = min(5.0, (self._config.stall_seconds or 0.0) / 4)
         while not self._stopped.is_set():
-            # Should some C code hold Python's lock for good, this thread stops, and a thread of C ends the process.
+            # Should some C code hold Python's lock for good, this thread stops, and a thread of C ends the
+            # process.
             faulthandler.dump_traceback_later(self._limit + _LAST_RESORT_SECONDS, exit=True, file=stream)
             left = self._since + self._limit - time.monotonic()
             if left <= 0:
                 self._end()
-            self._stopped.wait(min(left, 5.0))
+            self._stopped.wait(min(left, look))
 
     def _end(self) -> None:
         claim()

@@ -1,8 +1,10 @@
 """What training, inference and planning know of a model family: this, and nothing more."""
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
@@ -27,6 +29,19 @@ class ModelConfig:
     dataset: ClassVar[str] = "gpt"
     """The kind of dataset that feeds the family."""
 
+    vocab_size: int
+    """Token ids are below it."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, whose tensor cores it
+    feeds, float32 on CPUs."""
+
+    @property
+    def compute_dtype(self) -> Literal["float32", "bfloat16"]:
+        """`dtype`, decided for the devices here."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
     def build(self, rngs: nnx.Rngs) -> Any:
         """The module, with freshly drawn parameters."""
         raise NotImplementedError(type(self))
@@ -42,15 +57,15 @@ class ModelConfig:
     def check_sequence(self, sequence: int) -> None:
         """Raise `InputError` if rows of this length do not fit."""
 
-    def batch(self, rows: int, sequence: int, *, segmented: bool = False) -> dict[str, BatchArray]:
-        """Names, shapes and logical axes of what `loss` takes."""
+    def batch(self, rows: int, sequence: int, *, extras: Sequence[str] = ()) -> dict[str, BatchArray]:
+        """Names, shapes and logical axes of what `loss` takes; `extras` are those that not every batch has
+        (`positions`, `segment_ids`)."""
 
         def array(dtype: str) -> BatchArray:
             return BatchArray(shape=(rows, sequence), dtype=dtype, axes=("batch", "sequence"))
 
         names = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
-        if segmented:
-            names |= {"positions": "int32", "segment_ids": "int32"}
+        names |= dict.fromkeys(extras, "int32")
         return {name: array(dtype) for name, dtype in names.items()}
 
 

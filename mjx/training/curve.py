@@ -1,6 +1,7 @@
 """The picture of a run's loss, drawn from its metrics.jsonl."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ VALIDATION_LOSS = "validation_loss"
 """The metric of an evaluation; `validation_loss/NAME` where a run has several validation sets."""
 
 SMOOTHING = 0.02
-"""Share of the run that the smoothed curve averages over."""
+"""Share of the run that one point of the smoothed curve, and the loss in the subtitle, stand for."""
 
 _INK, _GRID, _TRAIN = "#1f2933", "#e4e7eb", "#2563eb"
 _VALIDATION = ("#d9480f", "#087f5b", "#862e9c", "#c2255c", "#5f3dc4")
@@ -38,10 +39,9 @@ def draw_loss_curve(run_folder: str | Path, *, title: str | None = None) -> Path
     axes = figure.add_subplot()
     if train:
         steps, losses = zip(*train, strict=True)
-        window = max(1, round(SMOOTHING * len(train)))
-        if window > 1:
+        if len(train) >= 60:
             axes.plot(steps, losses, color=_TRAIN, alpha=0.28, linewidth=0.9)
-            axes.plot(steps, smoothed(losses, window), color=_TRAIN, linewidth=2, label="training, smoothed")
+            axes.plot(*smoothed(steps, losses), color=_TRAIN, linewidth=2, label="training, smoothed")
         else:
             marker = "o" if len(train) < 25 else ""
             axes.plot(
@@ -50,11 +50,10 @@ def draw_loss_curve(run_folder: str | Path, *, title: str | None = None) -> Path
     for i, (name, points) in enumerate(validation.items()):
         _, _, part = name.partition("/")
         color = _VALIDATION[i % len(_VALIDATION)]
-        label = f"validation, {part}" if part else "validation"
+        label = f"validation, {part}, {points[-1][1]:.3f}" if part else "validation"
         axes.plot(
             *zip(*points, strict=True), color=color, linewidth=1.2, marker="o", markersize=4.5, label=label
         )
-        _mark_end(axes, points[-1], color)
 
     everything = [value for points in (train, *validation.values()) for _, value in points]
     _scale(axes, train or next(iter(validation.values())), everything)
@@ -64,13 +63,16 @@ def draw_loss_curve(run_folder: str | Path, *, title: str | None = None) -> Path
     return path
 
 
-def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """The mean over the last `window` values (fewer at the beginning): it never looks ahead."""
-    means, total = [], 0.0
-    for i, value in enumerate(values):
-        total += value - (values[i - window] if i >= window else 0.0)
-        means.append(total / min(i + 1, window))
-    return means
+def smoothed(steps: Sequence[int], losses: Sequence[float]) -> tuple[list[float], list[float]]:
+    """At most 400 points of the curve without its noise: medians around each, so that a spike leaves no
+    trace, in windows that narrow towards the steep beginning, so that the fall is not flattened."""
+    half = max(1, round(SMOOTHING * len(losses) / 2))
+    centers = range(len(losses))
+    if len(losses) > 400:
+        centers = [round(i * (len(losses) - 1) / 399) for i in range(400)]
+    medians = [statistics.median(losses[i - min(half, i) : i + min(half, i) + 1]) for i in centers]
+    means = [statistics.fmean(medians[i - min(2, i) : i + min(2, i) + 1]) for i in range(len(medians))]
+    return [float(steps[i]) for i in centers], means
 
 
 def _points(records: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
@@ -96,31 +98,18 @@ def _scale(axes: Any, main: list[tuple[int, float]], everything: list[float]) ->
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
 
 
-def _mark_end(axes: Any, point: tuple[int, float], color: str) -> None:
-    axes.annotate(
-        f"{point[1]:.3f}",
-        point,
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=color,
-        fontsize=10,
-        fontweight="bold",
-    )
-
-
 def _subtitle(train: Any, validation: dict[str, Any], records: list[dict[str, Any]]) -> str:
     parts = []
     if train:
         recent = [value for _, value in train[-max(1, round(SMOOTHING * len(train))) :]]
         parts.append(f"training loss {math.fsum(recent) / len(recent):.4f} at step {train[-1][0]:,}")
-    for name, points in validation.items():
-        step, best = min(points, key=lambda point: point[1])
-        parts.append(f"best {name.replace('_', ' ').replace('/', ' on ')} {best:.4f} at step {step:,}")
+    if list(validation) == [VALIDATION_LOSS]:
+        step, best = min(validation[VALIDATION_LOSS], key=lambda point: point[1])
+        parts.append(f"best validation loss {best:.4f} at step {step:,}")
     skipped = sum(r.get("updates_skipped") or 0 for r in records)
     if skipped:
-        parts.append(f"{skipped:.0f} updates skipped")
-    return "  ·  ".join(parts[:3])
+        parts.append(f"{skipped:.0f} update{'s' if skipped > 1 else ''} skipped")
+    return "  ·  ".join(parts)
 
 
 def _dress(axes: Any, title: str, subtitle: str) -> None:
@@ -137,4 +126,4 @@ def _dress(axes: Any, title: str, subtitle: str) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#9aa5b1")
     axes.tick_params(colors=_INK, labelsize=10)
-    axes.legend(loc="upper right", frameon=False, fontsize=10.5, labelcolor=_INK)
+    axes.legend(loc="best", facecolor="white", edgecolor="none", framealpha=1, fontsize=10.5, labelcolor=_INK)

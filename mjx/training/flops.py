@@ -41,7 +41,8 @@ def _count_equation(equation: Any) -> float:
     if name == "cond":
         return max(inner, default=0.0)  # one branch runs
     if name == "shard_map":
-        shards = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        axes = params.get("newly_manual_axes", params.get("manual_axes", ()))  # renamed between JAX versions
+        shards = math.prod(params["mesh"].shape[axis] for axis in axes)
         return shards * math.fsum(inner)  # traced for one shard
     if name.startswith("custom_vjp") or name.startswith("custom_jvp"):
         return inner[0] if inner else 0.0  # the forward rule repeats the function

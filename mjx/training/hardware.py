@@ -4,7 +4,7 @@ import functools
 import re
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,7 @@ _GPU_TFLOPS: tuple[tuple[str, tuple[float | None, float | None, float | None]], 
 )
 
 
-def peak_flops(
-    devices: Sequence[jax.Device] | None = None, precision: Precision = "bfloat16"
-) -> float | None:
+def peak_flops(devices: Sequence[Any] | None = None, precision: Precision = "bfloat16") -> float | None:
     """FLOP/s that the devices together can do in matrix products, or None where it is not known.
 
     GPUs are looked up in a table. CPUs are measured, by a fifth of a second of matrix products, once a

@@ -150,7 +150,11 @@ class TensorBoardSink:
         from tensorboardX import SummaryWriter
 
         # The purge step tells TensorBoard to forget what a dead run wrote from there on.
-        self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+        self._writer = SummaryWriter(
+            str(folder),
+            purge_step=resume_step + 1,
+            filename_suffix=f".{resume_step}",  # file names count seconds: a quick resume would overwrite
+        )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,8 +69,8 @@ def build_optimizer(
     tuple (direction, decay, learning rate's count), to be read through `updates_applied` and laid
     out by `like_params`.
 
-    Args:
-        axes: the parameters' tree with a tuple of logical axis names at each leaf.
+    `axes` is the parameters' tree with a tuple of logical axis names at each leaf; the kinds that follow
+    from them (`parameter_kinds`) say what is decayed and what Muon updates.
     """
     moment_dtype = jnp.dtype(config.moment_dtype)
 
@@ -90,7 +90,7 @@ def build_optimizer(
         direction = (optax.chain(hidden, others), decay)
     else:
         direction = (adam, decay)
-    return _in_float32(optax.chain(*direction, optax.scale_by_learning_rate(schedule)))
+    return _in_float32(optax.chain(*direction, optax.scale_by_learning_rate(cast(Any, schedule))))
 
 
 def apply_gradients(
@@ -150,10 +150,8 @@ def updates_applied(state: Any) -> Int[Array, ""]:
 def like_params(state: PyTree, params: PyTree, values: PyTree, other: Any) -> PyTree:
     """A tree of the optimizer state's structure: at each moment its parameter's value, `other` elsewhere.
 
-    For shardings above all: `like_params(jax.eval_shape(optimizer.init, params), params, shardings, replicated)`.
-
-    Args:
-        values: the parameters' tree with anything at its leaves.
+    `values` is the parameters' tree with anything at its leaves, shardings above all:
+    `like_params(jax.eval_shape(optimizer.init, params), params, shardings, replicated)`.
     """
     paths, treedef = jax.tree_util.tree_flatten_with_path(params)
     by_path: Mapping[Any, tuple[Any, Any]] = {
@@ -177,12 +175,13 @@ def _where_kind(params: PyTree, axes: PyTree, kinds: tuple[str, ...]) -> PyTree:
 
 
 def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """State and arithmetic in float32 for parameters of any dtype: a bfloat16 second moment would stand still."""
+    """Float32 state and arithmetic for parameters of any dtype: a bfloat16 mean would stand still."""
 
     def init(params):
         return inner.init(optax.tree.cast(params, jnp.float32))
 
-    def update(grads, state, params=None):
-        return inner.update(optax.tree.cast(grads, jnp.float32), state, optax.tree.cast(params, jnp.float32))
+    def update(updates, state, params=None):
+        params = None if params is None else optax.tree.cast(params, jnp.float32)
+        return inner.update(optax.tree.cast(updates, jnp.float32), state, params)
 
     return optax.GradientTransformation(init, update)

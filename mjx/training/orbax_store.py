@@ -52,7 +52,7 @@ def arrays_to_save(state: Any) -> dict[Name, Any]:
 
     A `jax.Array` needs no copy. On an accelerator its bytes are on the host before the save returns. On a
     CPU Orbax holds a view of the buffer, and a step that is given a viewed buffer by donation writes
-    elsewhere. A numpy array is copied: it has no such protection.
+    elsewhere. Numpy arrays Orbax copies.
     """
     named: dict[Name, Any] = {}
     for name, leaf in named_leaves(state).items():
@@ -72,7 +72,7 @@ def arrays_to_save(state: Any) -> dict[Name, Any]:
             )
         if leaf.size == 0:  # Orbax refuses these, and there is nothing to keep.
             continue
-        named[name] = leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+        named[name] = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
     return named
 
 

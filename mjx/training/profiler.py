@@ -48,7 +48,7 @@ class Profiler:
             yield
 
     def after_step(self, outputs: Any) -> bool:
-        """The end of the window: wait for the step's outputs and write the trace. True when it was written."""
+        """The end of the window: wait for the step's outputs and write the trace. True if it was written."""
         if self._recording and self.config.start is not None:
             if self._seen < self.config.start + self.config.steps:
                 return False

@@ -13,12 +13,8 @@ class Progress:
     """Shows where training is. Nothing here waits for a device: it is fed with what `Meter` has fetched."""
 
     def __init__(self, total_steps: int, *, start_step: int = 0, enabled: bool = True, console=None):
-        """
-        Args:
-            start_step: updates done before this process began.
-            enabled: False shows nothing, not even messages: for all processes but the first.
-            console: a `rich.console.Console`; standard error is the default.
-        """
+        """`start_step`: updates done before this process began. `enabled=False` shows nothing, not even
+        messages: for all processes but the first. `console`: a rich one, by default on standard error."""
         import rich.console
 
         self.total_steps = total_steps

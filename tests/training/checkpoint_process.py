@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 from jax.sharding import AxisType, NamedSharding  # noqa: E402
 
 from mjx.errors import InputError  # noqa: E402
-from mjx.training.checkpoint import Checkpointer, CheckpointConfig  # noqa: E402
+from mjx.training.checkpoint import CheckpointConfig, Checkpointer  # noqa: E402
 from mjx.training.run_folder import RunFolder  # noqa: E402
 from mjx.training.weights import load_weights, save_weights  # noqa: E402
 
@@ -120,7 +120,7 @@ def restore() -> None:
 def full_disk_on_one() -> None:
     """The disk of process 1 alone refuses: no half of the step must be taken for the whole."""
     state = state_on(mesh_of(2, 2), 1.0)
-    checkpointer = Checkpointer(folder, CheckpointConfig(timeout=6))
+    checkpointer = Checkpointer(folder, CheckpointConfig(timeout=3))
     checkpointer.save(1, state, data_state={}, config="", wait=True)
     if index == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import mjx.training.orbax_store
-from mjx.training.checkpoint import Checkpointer, CheckpointConfig
+from mjx.training.checkpoint import CheckpointConfig, Checkpointer
 
 mjx.training.orbax_store.orbax()
 
@@ -26,7 +26,9 @@ ARRAYS, SIZE = 6, 2000
 
 
 def state_after(step: int) -> dict:
-    return {f"w{i}": np.random.default_rng([step, i]).standard_normal(SIZE) for i in range(ARRAYS)}
+    return {
+        f"w{i}": np.random.default_rng([step, i]).standard_normal(SIZE, np.float32) for i in range(ARRAYS)
+    }
 
 
 def live(folder: str, report: int) -> None:
@@ -34,24 +36,23 @@ def live(folder: str, report: int) -> None:
         os.write(report, f"{kind} {step}\n".encode())
 
     checkpointer = Checkpointer(folder, CheckpointConfig(interval=1, keep_last=2, keep_every=50))
-    step = checkpointer.latest_step()
-    if step is not None:
+    latest = checkpointer.latest_step()
+    if latest is not None:
         target = {f"w{i}": jax.ShapeDtypeStruct((SIZE,), np.float32) for i in range(ARRAYS)}
-        restored, data_state = checkpointer.restore(target, step)
-        assert data_state == {"step": step}
-        for name, expected in state_after(step).items():
-            assert np.array_equal(restored[name], expected.astype(np.float32)), (
-                f"{name} is not that of {step}"
-            )
-    tell("resumed", step)
-    for step in range((step or 0) + 1, 10**9):
-        state = {name: jax.device_put(x.astype(np.float32)) for name, x in state_after(step).items()}
+        restored, data_state = checkpointer.restore(target, latest)
+        assert data_state == {"step": latest}
+        for name, expected in state_after(latest).items():
+            assert np.array_equal(restored[name], expected), f"{name} is not that of step {latest}"
+    tell("resumed", latest)
+    for step in range((latest or 0) + 1, 10**9):
+        state = jax.device_put(state_after(step))
         checkpointer.save(step, state, data_state={"step": step}, config="x: 1", wait=True)
         tell("saved", step)
 
 
 def main(folder: str, lives: int, seed: int) -> None:
     rng = random.Random(seed)
+    duration = 0.2  # of a save, before one was timed
     for _ in range(lives):
         reading, writing = os.pipe()
         child = os.fork()
@@ -63,18 +64,22 @@ def main(folder: str, lives: int, seed: int) -> None:
             os._exit(1)
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
-            first = lines.readline().decode().split()
-            if first:
-                time.sleep(rng.uniform(0.0, 0.4))
-                os.kill(child, signal.SIGKILL)
-            rest = [line.split() for line in lines.read().decode().splitlines()]
+            first, rest = lines.readline().decode().split(), []
+            for _ in range(rng.randint(0, 3)):
+                started = time.monotonic()
+                rest.append(lines.readline().decode().split())
+                duration = time.monotonic() - started
+            # Anywhere within the next save, however fast the machine is.
+            time.sleep(rng.uniform(0.0, 1.2) * duration)
+            os.kill(child, signal.SIGKILL)
+            rest += [line.split() for line in lines.read().decode().splitlines()]
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(
             json.dumps(
                 {
                     "killed": status == -signal.SIGKILL,
                     "resumed": None if not first or first[1] == "None" else int(first[1]),
-                    "saved": [int(step) for kind, step in rest if kind == "saved"],
+                    "saved": [int(step) for _, step in filter(None, rest)],
                     "left": sorted(os.listdir(folder)),
                 }
             ),

@@ -162,7 +162,9 @@ def test_muons_direction_is_nearly_orthogonal_and_of_adamws_size():
     config = OptimizerConfig(name="muon", weight_decay=0.0, clip_norm=None)
     optimizer = build_optimizer(config, lambda step: jnp.float32(1), axes)
     params = {"w": jnp.zeros(shape)}
-    updates, _ = optimizer.update({"w": jnp.asarray(rng.randn(*shape))}, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(
+        {"w": jnp.asarray(rng.randn(*shape))}, optimizer.init(params), params
+    )
     singular_values = np.linalg.svd(np.asarray(updates["w"]) / (0.2 * 96**0.5), compute_uv=False)
     assert 0.7 < singular_values.min() < singular_values.max() < 1.3
     assert 0.15 < float(jnp.sqrt(jnp.mean(updates["w"] ** 2))) < 0.25
@@ -175,7 +177,8 @@ def test_stacked_norms_and_biases_are_not_decayed_and_matrices_and_tables_are(na
     shapes = MUON_SHAPES | {"query_bias": (3, 2, 6), "sinks": (3, 2)}
     params = {k: jnp.ones(s) for k, s in shapes.items()}
     optimizer = build_optimizer(config, lambda step: jnp.float32(0.1), axes)
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    update = jax.jit(optimizer.update)
+    updates, _ = update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     decayed = {k for k, update in updates.items() if np.allclose(update, -0.05)}
     untouched = {k for k, update in updates.items() if np.all(np.asarray(update) == 0)}
     assert decayed == {"query", "output", "experts", "router", "embedding"}

@@ -59,6 +59,6 @@ def test_a_warm_up_longer_than_training_is_refused():
         InputError, match="warmup_steps = 10 must be smaller than the length of training = 10"
     ):
         build_schedule(ScheduleConfig(warmup_steps=10), 10)
+    config = ScheduleConfig(kind="wsd", warmup_steps=8, wsd_decay_steps=5, decay_steps=12)
     with pytest.raises(InputError, match="do not fit into decay_steps = 12"):
-        config = ScheduleConfig(kind="wsd", warmup_steps=8, wsd_decay_steps=5, decay_steps=12)
         build_schedule(config, 100)

@@ -30,8 +30,8 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
             raise InputError(
-                f"tokenizer = {path} holds no tokenizer: a folder must have tokenizer.json, tokenizer.model or a "
-                "*.tiktoken file."
+                f"tokenizer = {path} holds no tokenizer: a folder must have tokenizer.json, tokenizer.model "
+                "or a *.tiktoken file."
             )
         path = found
     if not path.is_file():
@@ -49,5 +49,5 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
     raise InputError(
-        f"tokenizer = {path} is of no known kind; known are tokenizer.json, SentencePiece's *.model and *.tiktoken."
+        f"tokenizer = {path} is of no known kind; known are tokenizer.json, *.model and *.tiktoken."
     )

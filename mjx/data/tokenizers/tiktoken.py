@@ -9,7 +9,17 @@ from mjx.data.tokenizers.protocol import optional_package
 from mjx.errors import InputError
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORD = "|".join(
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}%s",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _O200K = "|".join(
     [
@@ -80,10 +90,11 @@ class TiktokenTokenizer:
         if len(ranks) not in _ENCODINGS:
             known = ", ".join(str(count) for count in sorted(_ENCODINGS))
             raise InputError(
-                f"{file} has {len(ranks)} ranks; the pattern and special tokens are known of encodings with {known} "
-                "(GPT-2, cl100k, Llama 3, Qwen, o200k). Convert another one to tokenizer.json."
+                f"{file} has {len(ranks)} ranks; the pattern and special tokens are known of encodings with "
+                f"{known} (GPT-2, cl100k, Llama 3, Qwen, o200k). Convert another one to tokenizer.json."
             )
         encoding = _ENCODINGS[len(ranks)]
+        self._ranks = len(ranks)
         package = optional_package("tiktoken", file)
         self._encoding = package.Encoding(
             file.stem, pat_str=encoding.pattern, mergeable_ranks=ranks, special_tokens=encoding.special_tokens
@@ -100,8 +111,7 @@ class TiktokenTokenizer:
         return self._encoding.encode_ordinary_batch(list(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
-        ordinary = len(self._encoding._mergeable_ranks)
-        return self._encoding.decode([token for token in ids if token < ordinary])
+        return self._encoding.decode([token for token in ids if token < self._ranks])
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Literal
 
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
@@ -23,7 +22,6 @@ class GPTConfig(ModelConfig):
 
     num_layers: int
     hidden_size: int
-    vocab_size: int
     attention: AttentionConfig
     mlp: MLPConfig
     norm: NormConfig = NormConfig()
@@ -48,8 +46,6 @@ class GPTConfig(ModelConfig):
     """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
     remat: Remat = "none"
     """What the backward pass computes again: nothing, attention scores and element-wise work, or all."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, float32 on CPUs."""
 
     def __post_init__(self):
         for name in ("num_layers", "hidden_size", "vocab_size", "vocab_divisor", "loss_chunks"):

@@ -9,7 +9,6 @@ from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import dropout
 from mjx.models.common.embedding import Embedding
 from mjx.models.common.norm import Norm
-from mjx.models.common.precision import compute_dtype
 from mjx.models.common.rope import rotary_tables
 from mjx.models.common.stack import Caches, Stack
 from mjx.models.family import Batch, Metrics
@@ -89,7 +88,7 @@ class GPT(nnx.Module):
         context, embedding_key = context.split_dropout()
         context = context.with_rotary(config.sublayers(), positions)
 
-        x = self.embedding(tokens, compute_dtype(config.dtype))
+        x = self.embedding(tokens, config.compute_dtype)
         if self.positions is not None:
             x = x + self.positions(positions, x.dtype)
         x = shard(dropout(x, config.dropout, embedding_key), "batch", "residual_sequence", "embed")

@@ -1,4 +1,4 @@
-"""Makes schedule.json and optimizer.npz with the references: Megatron-Core's scheduler, and PyTorch's optimizers.
+"""Makes schedule.json and optimizer.npz with Megatron-Core's scheduler and PyTorch's optimizers.
 
 Needs torch 2.13 and megatron-core 0.16.1, neither of which the tests need:
     python make_goldens.py

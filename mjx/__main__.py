@@ -1,0 +1,5 @@
+"""`python -m mjx` is `mjx`."""
+
+from mjx.cli import main
+
+main()

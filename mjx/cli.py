@@ -1,0 +1,114 @@
+"""The `mjx` command. Only argparse is imported here, so that help comes at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_RECIPE = "a YAML recipe, see configs/"
+_OVERRIDES = "key.path=value, overrules the recipe"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand.
+
+    Exits with 0 when it did what was asked (a run stopped by a signal has saved), 2 for what the
+    user can mend, 130 for Ctrl-C, 1 for a bug.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        from mjx.errors import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        print(f"mjx: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mjx", description="Train the model families of Megatron-Core in JAX, on any mesh."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    train = _command(commands, "train", _train, "train a model, or resume a run")
+    train.add_argument("config", help=_RECIPE)
+    train.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    train.add_argument("--print-config", action="store_true", help="show the resolved recipe and stop")
+
+    generate = _command(commands, "generate", _generate, "continue text with a trained model")
+    generate.add_argument("run_dir", metavar="RUN", help="a run folder")
+    generate.add_argument("--prompt", action="append", required=True, help="may be given several times")
+    generate.add_argument("--step", type=int, help="which checkpoint (the newest)")
+    generate.add_argument("overrides", nargs="*", help="e.g. sampling.temperature=0, mesh.tensor=2")
+
+    explain = _command(commands, "explain", _explain, "show what lives where on a mesh")
+    explain.add_argument("config", help=_RECIPE)
+    explain.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    explain.add_argument("--devices", type=int, help="how many devices the mesh is for")
+
+    export = _command(commands, "export", _export, "write weights alone, readable by Orbax")
+    export.add_argument("run_dir", metavar="RUN", help="a run folder")
+    export.add_argument("directory", metavar="DIR", help="a new folder")
+    export.add_argument("--step", type=int, help="which checkpoint (the newest)")
+
+    data = commands.add_parser("data", help="prepare data")
+    kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    build = _command(kinds, "build", _data_build, "tokenize text into .bin/.idx")
+    build.add_argument("inputs", nargs="+", metavar="FILE", help=".txt, .jsonl or .parquet")
+    build.add_argument("--output", required=True, metavar="PREFIX", help="writes PREFIX.bin and PREFIX.idx")
+    build.add_argument("--tokenizer", required=True, help="a tokenizer's file or folder, or 'byte'")
+    build.add_argument("--key", default="text", help="the JSON key or Parquet column (text)")
+    build.add_argument("--split-blank-lines", action="store_true", help=".txt: a blank line ends a document")
+    build.add_argument("--no-eod", action="store_true", help="do not end documents with the end-of-document id")
+    build.add_argument("--workers", type=int, default=1, help="processes that tokenize (1; it uses all cores)")
+
+    launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
+    launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")
+    launch.add_argument("command", nargs=argparse.REMAINDER, help="e.g. train configs/gpt/docs.yaml")
+    return parser
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _train(options: argparse.Namespace) -> None:
+    from mjx.commands.train import train
+
+    train(options.config, options.overrides, print_only=options.print_config)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from mjx.commands.generate import generate
+
+    generate(options.run_dir, options.prompt, options.overrides, options.step)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from mjx.commands.explain import explain
+
+    explain(options.config, options.overrides, options.devices)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mjx.commands.export import export
+
+    export(options.run_dir, options.directory, options.step)
+
+
+def _data_build(options: argparse.Namespace) -> None:
+    from mjx.commands.data_build import data_build
+
+    data_build(options)
+
+
+def _launch(options: argparse.Namespace) -> None:
+    from mjx.launch.local import launch_local
+
+    sys.exit(launch_local(options.n, [sys.executable, "-m", "mjx", *options.command]))

@@ -1,0 +1,1 @@
+"""The subcommands of `mjx`, each imported only when it runs."""

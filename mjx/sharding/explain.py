@@ -1,0 +1,103 @@
+"""What lives where: one line per array, with its bytes on one device."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from mjx.sharding.rules import Kind, Rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """One array of a program on a mesh."""
+
+    name: str
+    axes: tuple[str | None, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    mesh_axes: tuple[tuple[str, ...], ...]
+    """Per dimension, the mesh axes that split it."""
+    local_shape: tuple[int, ...]
+    """Of the part that one device holds."""
+
+    @property
+    def local_bytes(self) -> int:
+        """On one device."""
+        return math.prod(self.local_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the whole array, counted once."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def place(
+    name: str,
+    axes: Sequence[str | None],
+    leaf: jax.ShapeDtypeStruct | jax.Array,
+    rules: Rules,
+    mesh_shape: Mapping[str, int],
+    kind: Kind,
+) -> Placement:
+    """Where one array lives.
+
+    Raises:
+        InputError: the rules cannot lay it out on this mesh.
+    """
+    spec = rules.spec(axes, leaf.shape, mesh_shape, kind=kind, array=f"{kind} {name}")
+    split = _axes_per_dimension(spec, len(leaf.shape))
+    local = tuple(
+        size // math.prod(mesh_shape[axis] for axis in names)
+        for size, names in zip(leaf.shape, split, strict=True)
+    )
+    return Placement(name, tuple(axes), tuple(leaf.shape), np.dtype(leaf.dtype).name, split, local)
+
+
+def table(title: str, placements: Iterable[Placement]):
+    """A rich table: array, logical axis → mesh axis, shape, bytes per device."""
+    from rich.table import Table
+
+    rows = list(placements)
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column, justify in (
+        ("array", "left"),
+        ("axes → mesh", "left"),
+        ("shape", "right"),
+        ("on a device", "right"),
+        ("bytes", "right"),
+    ):
+        out.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        out.add_row(
+            row.name,
+            ", ".join(_arrow(name, split) for name, split in zip(row.axes, row.mesh_axes, strict=True)),
+            " × ".join(map(str, row.shape)) or "scalar",
+            " × ".join(map(str, row.local_shape)) or "scalar",
+            readable_bytes(row.local_bytes),
+        )
+    out.add_section()
+    total, local = sum(r.total_bytes for r in rows), sum(r.local_bytes for r in rows)
+    out.add_row("total", f"{readable_bytes(total)} counted once", "", "", readable_bytes(local))
+    return out
+
+
+def readable_bytes(count: float) -> str:
+    """1536 → 1.5 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _arrow(name: str | None, split: tuple[str, ...]) -> str:
+    return f"{name or '·'}→{'+'.join(split)}" if split else name or "·"
+
+
+def _axes_per_dimension(spec: PartitionSpec, dimensions: int) -> tuple[tuple[str, ...], ...]:
+    entries = [*spec, *[None] * (dimensions - len(spec))]
+    return tuple((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in entries)

@@ -1,0 +1,228 @@
+"""A whole run, from a config to a trained checkpoint. Reads like a page: input, model, restore, loop, end."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mjx.config import RunConfig, to_tree, to_yaml
+from mjx.data.loader import Loader, evaluation_batches
+from mjx.data.tokenizers import Tokenizer
+from mjx.data.training_data import TrainingData, open_data
+from mjx.errors import InputError
+from mjx.launch.preemption import Preemption
+from mjx.launch.watchdog import Watchdog
+from mjx.training.checkpoint import Checkpointer
+from mjx.training.hardware import peak_flops
+from mjx.training.meter import Meter, StepReport
+from mjx.training.metrics import MetricSink, open_sinks
+from mjx.training.non_finite import check_finite
+from mjx.training.profiler import Profiler
+from mjx.training.progress import Progress
+from mjx.training.resume import changes_since
+from mjx.training.run_folder import RunFolder
+from mjx.training.state import TrainState
+from mjx.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    step: int
+    """Updates done, those of earlier starts included."""
+    validation_loss: float | None
+    """After the last step; None where the run was stopped early or has no validation."""
+    finished: bool
+    """False: stopped by a signal or training.stop_at, to be resumed."""
+    state: TrainState
+    trainer: Trainer
+    folder: RunFolder
+    tokenizer: Tokenizer | None
+
+
+def train(config: RunConfig) -> Result:
+    """Train until done, or until a signal asks to stop; resumes what the run folder already has.
+
+    Every process of the run calls this after `mjx.launch.runtime.start`.
+
+    Raises:
+        InputError: something in the config, the data, the mesh or the run folder does not fit.
+        NonFiniteError: the loss or the gradient is not finite, and optimizer.non_finite is `stop`.
+    """
+    # Input
+    data = open_data(config.data)
+    if data.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"model.vocab_size = {config.model.vocab_size} is smaller than the {data.vocab_size} token ids of the "
+            f"data; set model.vocab_size={data.vocab_size} or more"
+        )
+    plan = config.training
+    samples = data.dataset("train", plan.steps * plan.batch_size)
+    validation = data.dataset("valid") if plan.evaluation_rows else None
+
+    # Model, mesh, optimizer, compiled steps
+    trainer = build_trainer(config, data)
+
+    first = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        # Restore
+        folder = stack.enter_context(RunFolder(config.run_dir))
+        checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
+        progress = Progress(plan.steps, enabled=first and config.logging.progress)
+        start = checkpointer.latest_step() or 0
+        tree = to_tree(config)
+        if start > plan.steps:
+            raise InputError(
+                f"{folder.path} has a checkpoint of step {start}, beyond training.steps = {plan.steps}; "
+                "choose another run_dir or more steps"
+            )
+        if start:
+            for change in changes_since(checkpointer.saved_config(start), tree):
+                progress.say(f"resuming with a changed config: {change}")
+            state, _ = checkpointer.restore(trainer.layout.abstract, start)
+            progress.say(f"resuming {folder.path} at step {start}")
+        else:
+            state = trainer.init(plan.seed)
+        checkpointer.prepare(start)
+        folder.write_config(to_yaml(tree))
+        if first and data.tokenizer is not None:
+            data.tokenizer.save(folder.tokenizer)
+
+        # Loop
+        run = _Run(config, trainer, checkpointer, folder, tree, start, progress, validation, stack)
+        stopped = False
+        if start < plan.steps:
+            loader = Loader(
+                samples,
+                plan.batch_size,
+                trainer.local_rows(),
+                start_step=start,
+                prefetch=config.data.prefetch,
+                threads=config.data.threads,
+            )
+            state, stopped = run.loop(state, loader)
+        step = int(jax.device_get(state.step))
+        if stopped:
+            progress.say(f"stopped after step {step}; the same command resumes")
+        # Evaluate
+        loss = None if stopped else run.evaluate(state, step)
+    return Result(step, loss, not stopped, state, trainer, folder, data.tokenizer)
+
+
+def build_trainer(config: RunConfig, data: TrainingData | None = None) -> Trainer:
+    """The trainer of a recipe; `data` is not needed to look at its layout or to restore."""
+    plan = config.training
+    return Trainer(
+        config.model,
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        sequence_length=config.data.sequence_length,
+        mesh=config.mesh,
+        sharding=config.sharding,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        microbatches=plan.microbatches,
+        zero1=plan.zero1,
+        extras=config.data.batch_extras,
+        dropout_seed=plan.seed,
+    )
+
+
+class _Run:
+    """What the loop holds on to between two steps."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        trainer: Trainer,
+        checkpointer: Checkpointer,
+        folder: RunFolder,
+        tree: dict,
+        start: int,
+        progress: Progress,
+        validation,
+        stack: contextlib.ExitStack,
+    ):
+        plan, sequence = config.training, config.data.sequence_length
+        tokens = plan.batch_size * sequence
+        self.config, self.trainer, self.checkpointer, self.tree = config, trainer, checkpointer, tree
+        self.start, self.validation = start, validation
+        self.progress = stack.enter_context(progress)
+        self.sinks: MetricSink = stack.enter_context(
+            contextlib.closing(
+                open_sinks(config.logging, folder.path, resume_step=start, run_config=tree)
+            )
+        )
+        self.profiler = stack.enter_context(
+            contextlib.closing(Profiler(config.profile, folder.path / "profile"))
+        )
+        self.meter = Meter(
+            interval=config.logging.interval,
+            tokens_per_step=tokens,
+            flops_per_step=config.model.flops_per_token(sequence) * tokens,
+            peak_flops=peak_flops(precision=config.model.compute_dtype),
+        )
+
+    def loop(self, state: TrainState, loader: Loader) -> tuple[TrainState, bool]:
+        """Steps until the end or a signal; the last state is saved. True: stopped early."""
+        plan, step, stop = self.config.training, self.start, False
+        last = plan.steps if plan.stop_at is None else min(plan.stop_at, plan.steps)
+        with Preemption() as preemption, Watchdog(self.config.watchdog) as watchdog:
+            for batch in self._batches(loader, last - step):
+                with self.profiler.step(step), jax.transfer_guard("disallow"):
+                    state, metrics = self.trainer.step(state, batch)
+                step += 1
+                self._report(self.meter.push(step, metrics))
+                if self.profiler.after_step(state):
+                    self.progress.say(f"wrote the profile of this window to {self.profiler.folder}")
+                watchdog.beat(step)
+                stop = preemption.should_stop(step)
+                if stop or step == last or self.checkpointer.due(step):
+                    self._save(step, state, wait=stop or step == last)
+                if stop:
+                    self.progress.say(f"{preemption.reason}: saved step {step}")
+                    break
+                if plan.evaluation_interval and step % plan.evaluation_interval == 0 and step < plan.steps:
+                    with watchdog.allow(self.config.watchdog.first_step_seconds, "an evaluation"):
+                        self.evaluate(state, step)
+            self._report(self.meter.flush())
+        return state, step < plan.steps
+
+    def evaluate(self, state: TrainState, step: int) -> float | None:
+        """The validation loss, logged and shown."""
+        if self.validation is None:
+            return None
+        plan = self.config.training
+        batches = evaluation_batches(
+            self.validation,
+            plan.batch_size,
+            self.trainer.local_rows(),
+            num_batches=-(-plan.evaluation_rows // plan.batch_size),
+        )
+        with self.meter.pause():
+            loss = self.trainer.evaluate(state.parameters, batches)["loss"]
+        self.sinks.write(step, {"validation_loss": loss})
+        self.progress.say(f"step {step}: validation loss {loss:.4f}")
+        return loss
+
+    def _batches(self, loader: Loader, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """`count` batches, each placed on the devices while the step before it runs."""
+        for _, batch in zip(range(count), loader, strict=False):
+            yield self.trainer.place(batch)
+
+    def _report(self, report: StepReport | None) -> None:
+        if report is None:
+            return
+        if report.record is not None:
+            self.sinks.write(report.step, report.record)
+        self.progress.update(report)
+        check_finite(report.step, report.metrics, self.config.optimizer.non_finite)
+
+    def _save(self, step: int, state: TrainState, *, wait: bool) -> None:
+        # A checkpoint of a state that a non-finite step has reached would be taken for a good one.
+        self._report(self.meter.flush())
+        with self.meter.pause():
+            self.checkpointer.save(step, state, data_state={"step": step}, config=self.tree, wait=wait)

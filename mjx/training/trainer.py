@@ -1,0 +1,132 @@
+"""One model made ready to train on one mesh: what the command line drives, and what a script of your own can."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from mjx.errors import InputError
+from mjx.models.common.parameter import Tree, logical_axes_of
+from mjx.models.family import Batch, Metrics, ModelConfig
+from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
+from mjx.training.input import plan_batch
+from mjx.training.optimizer import OptimizerConfig, build_optimizer
+from mjx.training.schedule import ScheduleConfig, build_schedule
+from mjx.training.state import TrainState, abstract_model, init_state, plan_state
+from mjx.training.step import build_evaluation_step, build_train_step
+
+
+class Trainer:
+    """Mesh, shardings, optimizer and compiled steps of one model.
+
+    ```
+    trainer = Trainer(config, steps=100, batch_size=8, sequence_length=256)
+    state = trainer.init(seed=0)
+    for batch in batches:                   # dicts of numpy arrays, this process's rows
+        state, metrics = trainer.step(state, batch)
+    ```
+
+    Args:
+        steps: the length of training, which the schedule is laid out for.
+        batch_size: rows of a batch, over all devices of all processes.
+        extras: what batches have besides tokens, labels and loss_mask: `positions`, `segment_ids`.
+        dropout_seed: None switches dropout off.
+
+    Raises:
+        InputError: the mesh does not fit the devices, or the model or batch do not fit the mesh.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        *,
+        steps: int,
+        batch_size: int,
+        sequence_length: int,
+        mesh: Mesh | MeshConfig | None = None,
+        sharding: ShardingConfig | None = None,
+        optimizer: OptimizerConfig | None = None,
+        schedule: ScheduleConfig | None = None,
+        microbatches: int = 1,
+        zero1: bool = False,
+        extras: Sequence[str] = (),
+        dropout_seed: int | None = 0,
+    ):
+        self.config = model
+        model.check_sequence(sequence_length)
+        self.mesh = mesh if isinstance(mesh, Mesh) else build_mesh(mesh)
+        if self.mesh.shape["pipeline"] > 1:
+            raise InputError(
+                f"mesh.pipeline = {self.mesh.shape['pipeline']}: pipeline stages are not built yet (set 1)"
+            )
+        self.rules: Rules = (sharding or ShardingConfig()).build()
+        self.batch_layout = plan_batch(
+            model.batch(batch_size, sequence_length, extras=extras), self.mesh, self.rules
+        )
+        if microbatches > 1:  # each of them has to divide over the mesh as well
+            plan_batch(model.batch(batch_size // microbatches, sequence_length), self.mesh, self.rules)
+        self.schedule = build_schedule(schedule or ScheduleConfig(), steps)
+        optimizer = optimizer or OptimizerConfig()
+        with self.on_mesh():
+            self.model: Any = abstract_model(model)
+            self.transformation = build_optimizer(optimizer, self.schedule, logical_axes_of(self.model))
+            self.layout = plan_state(self.model, self.transformation, self.mesh, self.rules, zero1=zero1)
+            self.train_step = build_train_step(
+                self.model,
+                self.transformation,
+                optimizer,
+                self.schedule,
+                layout=self.layout,
+                microbatches=microbatches,
+                dropout_seed=dropout_seed,
+            )
+            self.evaluation_step = build_evaluation_step(self.model)
+
+    @contextlib.contextmanager
+    def on_mesh(self) -> Iterator[None]:
+        """Within it, arrays and traces belong to this trainer's mesh and rules."""
+        with use_mesh(self.mesh, self.rules):
+            yield
+
+    def init(self, seed: int) -> TrainState:
+        """Fresh parameters and optimizer state, drawn where they live."""
+        with self.on_mesh():
+            return init_state(self.config, self.transformation, self.layout, seed)
+
+    def local_rows(self) -> np.ndarray:
+        """Which rows of the global batch this process has to bring."""
+        return self.batch_layout.local_rows()
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """This process's rows on the devices, as parts of global arrays."""
+        return self.batch_layout.place(batch)
+
+    def step(
+        self, state: TrainState, batch: Mapping[str, np.ndarray] | Batch
+    ) -> tuple[TrainState, Metrics]:
+        """One update. The state given is donated: use the one returned. Metrics stay on the device."""
+        with self.on_mesh():
+            return self.train_step(state, self._on_devices(batch))
+
+    def evaluate(
+        self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]
+    ) -> dict[str, float]:
+        """Means over all unmasked tokens of the batches (`loss`, …), and how many there were (`tokens`)."""
+        totals: dict[str, Float[Array, ""]] = {}
+        with self.on_mesh():
+            for batch in batches:
+                sums = self.evaluation_step(parameters, self._on_devices(batch))
+                totals = {name: totals[name] + value for name, value in sums.items()} if totals else dict(sums)
+        values = {name: float(value) for name, value in jax.device_get(totals).items()}
+        tokens = values.pop("tokens", 0.0)
+        if not tokens:
+            raise InputError("the evaluation batches have no unmasked token")
+        return {name: value / tokens for name, value in values.items()} | {"tokens": tokens}
+
+    def _on_devices(self, batch: Mapping[str, Any]) -> Batch:
+        placed = isinstance(next(iter(batch.values())), jax.Array)
+        return dict(batch) if placed else self.place(batch)
