@@ -56,6 +56,12 @@ class DataConfig:
     threads: int = 1
     """Threads that read ahead, each a step of its own."""
 
+    @property
+    def batch_extras(self) -> tuple[str, ...]:
+        """The arrays that batches have and a model needs, besides tokens, labels and loss_mask."""
+        positions = ("positions",) if self.reset_positions or self.packing else ()
+        return positions + (("segment_ids",) if self.document_mask or self.packing else ())
+
     def __post_init__(self) -> None:
         if (self.corpus is None) == (not self.sources):
             raise InputError(
