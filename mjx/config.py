@@ -72,7 +72,7 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     tree = dict(tree)
     family, model = _expand_model(tree.get("model"))
     tree["model"] = model
-    config_class = models.family(family).CONFIG
+    config_class = models.load_family(family).CONFIG
     hints = typing.get_type_hints(RunConfig) | {"model": config_class}
     sections = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
     _check_keys(tree, sections, "")
@@ -117,7 +117,7 @@ def apply_override(tree: Tree, override: str) -> None:
 def to_tree(config: RunConfig) -> Tree:
     """The whole config as nested dicts that `parse_config` reads back, the model's family included."""
     tree = _plain(dataclasses.asdict(config))
-    family = next(n for n in models.FAMILIES if isinstance(config.model, models.family(n).CONFIG))
+    family = next(n for n in models.FAMILIES if isinstance(config.model, models.load_family(n).CONFIG))
     tree["model"] = {"family": family, **tree["model"]}
     return tree
 
@@ -162,7 +162,7 @@ def _expand_model(section: Any) -> tuple[str, Tree]:
     family = section.pop("family", None)
     if not isinstance(family, str):
         raise InputError(f"model.family is missing (choose from {', '.join(models.FAMILIES)})")
-    published = models.family(family).PUBLISHED
+    published = models.load_family(family).PUBLISHED
     preset = section.pop("preset", None)
     if preset is None:
         return family, section

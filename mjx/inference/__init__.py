@@ -1,0 +1,6 @@
+"""Continuing text with a trained model."""
+
+from mjx.inference.generate import Generator, generate
+from mjx.inference.sampling import SamplingConfig, sample
+
+__all__ = ["Generator", "SamplingConfig", "generate", "sample"]

@@ -16,7 +16,7 @@ def barrier(name: str, timeout_seconds: float) -> None:
     alone.
 
     It runs over the coordination service, not the devices, so that it cannot hang behind a collective.
-    Raises `BarrierTimeoutError`, which names the processes that did not come.
+    Raises `BarrierTimeoutError`, which names the processes that did not come; do not use the name again then.
     """
     shared = coordination.client()
     if shared is None:

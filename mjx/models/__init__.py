@@ -10,7 +10,7 @@ FAMILIES = {
 """Family → the package whose `CONFIG` is its config class and whose `PUBLISHED` its known sizes."""
 
 
-def family(name: str):
+def load_family(name: str):
     """The package of a family.
 
     Raises:

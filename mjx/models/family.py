@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
@@ -77,4 +77,36 @@ class Model(Protocol):
         self, batch: Batch, dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, ""], Metrics]:
         """The quantity to minimise, summed over the batch's unmasked tokens, and sums to report."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Model, Protocol):
+    """A family's module that can continue text token by token."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that a row may have; None where positions have no end."""
+        ...
+
+    def init_caches(self, batch: int, slots: int) -> Any:
+        """Empty caches for `slots` tokens a row."""
+        ...
+
+    def hidden_states(
+        self, tokens: Int[Array, "batch sequence"], *, caches: Any, cache_offset: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch sequence embed"], Any]:
+        """What `logits` takes, and the caches with these tokens from each row's `cache_offset` on.
+
+        Either one token, which sees all that its row's cache holds, or a prompt at offset 0.
+        """
+        ...
+
+    def logits(self, hidden: Float[Array, "batch sequence embed"]) -> Float[Array, "batch sequence vocab"]:
+        """Of the next token, in float32."""
         ...

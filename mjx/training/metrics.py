@@ -66,11 +66,12 @@ def open_sinks(
         return SinkGroup([])
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sinks: list[MetricSink] = [JSONLinesSink(folder / METRICS_FILE, resume_step)]
+    sinks: list[MetricSink] = []
+    if config.wandb_project is not None:  # the one that can refuse comes first
+        sinks.append(WandbSink(config, folder, resume_step, run_config))
+    sinks.append(JSONLinesSink(folder / METRICS_FILE, resume_step))
     if config.tensorboard:
         sinks.append(TensorBoardSink(folder / "tensorboard", resume_step))
-    if config.wandb_project is not None:
-        sinks.append(WandbSink(config, folder, resume_step, run_config))
     return SinkGroup(sinks)
 
 
@@ -158,7 +159,8 @@ class TensorBoardSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+            if math.isfinite(value):  # a chart has no place for it, and each would print a warning
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._writer.close()

@@ -93,14 +93,18 @@ class Progress:
         head = f"{self.step}/{self.total_steps}"
         tail = f"{share:4.0%}"
         text = rich.text.Text("  ".join(self._fields()), no_wrap=True, overflow="ellipsis")
-        available = self._console.width - len(head) - len(tail) - text.cell_len - 6
-        grid = rich.table.Table.grid(padding=(0, 2))
+        room = self._console.width - len(head) - len(tail) - 2  # beside both, a blank on each side
+        beside = room - text.cell_len - 2
+        one_line = beside >= 10
         bar = rich.progress_bar.ProgressBar(
-            total=max(self.total_steps, 1), completed=self.step, width=max(10, min(40, available))
+            total=max(self.total_steps, 1),
+            completed=self.step,
+            width=max(4, min(40, beside if one_line else room)),
         )
+        grid = rich.table.Table.grid(padding=(0, 2))
         line = rich.table.Table.grid(padding=(0, 1))
         line.add_row(rich.text.Text(head, style="bold"), bar, rich.text.Text(tail, style="bold cyan"))
-        if available >= 10:
+        if one_line:
             grid.add_row(line, text)
         else:  # a narrow terminal gets two lines
             grid.add_row(line)

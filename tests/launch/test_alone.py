@@ -127,10 +127,10 @@ def test_the_watchdog_lets_progress_pass_and_ends_a_stall():
         "import time\n"
         "from mjx.launch import Watchdog, WatchdogConfig\n"
         "def stuck():\n    time.sleep(60)\n"
-        "with Watchdog(WatchdogConfig(stall_seconds=0.6, first_step_seconds=20)) as watchdog:\n"
-        "    time.sleep(1.0)\n"  # the first step has its own limit
-        "    for step in range(4):\n        watchdog.beat(step)\n        time.sleep(0.3)\n"
-        "    with watchdog.allow(20, 'a checkpoint'):\n        time.sleep(1.0)\n"
+        "with Watchdog(WatchdogConfig(stall_seconds=1.5, first_step_seconds=30)) as watchdog:\n"
+        "    time.sleep(2.0)\n"  # the first step has its own limit
+        "    for step in range(4):\n        watchdog.beat(step)\n        time.sleep(0.5)\n"
+        "    with watchdog.allow(30, 'a checkpoint'):\n        time.sleep(2.0)\n"
         "    print('alive', flush=True)\n"
         "    watchdog.beat(3)\n"
         "    stuck()\n"
@@ -138,7 +138,7 @@ def test_the_watchdog_lets_progress_pass_and_ends_a_stall():
     ran = _run(code)
     assert ran.stdout == "alive\n"
     assert ran.returncode == 1
-    assert "no progress in the step after 3 for 0.6 s" in ran.stderr
+    assert "no progress in the step after 3 for 1.5 s" in ran.stderr
     assert "in stuck" in ran.stderr
 
 

@@ -101,6 +101,20 @@ class GPT(nnx.Module):
         logits = jnp.einsum("bse,ve->bsv", hidden, weight, preferred_element_type=jnp.float32)
         return shard(logits, "batch", "sequence", "vocab")[..., : self.config.vocab_size]
 
+    def init_caches(self, batch: int, slots: int) -> Caches:
+        """Empty key/value caches for `slots` tokens a row."""
+        return self.decoder.init_caches(batch, slots, compute_dtype(self.config.dtype))
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return self.config.vocab_size
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that a row may have; None without learned positions."""
+        return self.config.max_positions
+
     @property
     def output_weight(self) -> Float[Array, "vocab embed"]:
         """The head's table; the token table itself where they are tied."""

@@ -5,6 +5,7 @@ says so.
 six steps.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from mjx.errors import InputError
 from mjx.launch import (
+    BarrierTimeoutError,
     Preemption,
     RuntimeConfig,
     Watchdog,
@@ -36,6 +38,13 @@ def main() -> None:
     config = RuntimeConfig(
         platform="cpu", cpu_devices=2, initialization_seconds=60, heartbeat_seconds=heartbeat
     )
+    if fault == "late-error":  # the config says it all, and the environment nothing
+        config = dataclasses.replace(
+            config,
+            coordinator=os.environ.pop("MJX_COORDINATOR"),
+            num_processes=int(os.environ.pop("MJX_NUM_PROCESSES")),
+            process_id=int(os.environ.pop("MJX_PROCESS_ID")),
+        )
     processes = start(config)
     own = processes.process_id
     import jax

@@ -1,0 +1,283 @@
+"""Continuing prompts: one pass over the prompts, then token by token with a key/value cache."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from mjx.errors import InputError
+from mjx.inference.sampling import SamplingConfig, row_keys, sample
+from mjx.models.common.parameter import Tree, bind, flatten, logical_axes_of, unflatten
+from mjx.models.family import LanguageModel
+from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
+
+OnTokens = Callable[[list[list[int]]], None]
+"""Is told each row's new tokens, some at a time."""
+
+STREAM_BLOCK = 16
+"""Tokens a row between two calls of `on_tokens`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """All that changes from token to token."""
+
+    step: Int[Array, ""]
+    """Tokens drawn for every row that has not ended."""
+    last: Int[Array, " batch"]
+    """The token drawn last, which the caches do not hold yet."""
+    lengths: Int[Array, " batch"]
+    """Tokens in the caches."""
+    ended: Bool[Array, " batch"]
+    counts: Int[Array, " batch"]
+    """Tokens drawn before a stop token."""
+    drawn: Int[Array, "batch slots"]
+    caches: Any
+
+
+class Generator:
+    """Continues prompts with one model. Programs are compiled per batch size and rounded lengths, once."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        parameters: Tree,
+        *,
+        mesh: Mesh | None = None,
+        rules: Rules | None = None,
+    ):
+        """`model` may be abstract (shapes in place of arrays); only `parameters` are computed with.
+
+        Without `mesh`, the one in force is used, if any. Of `rules` the rows of the token axes are
+        left out: a step has one token, which nothing can split.
+        """
+        if mesh is None and not jax.sharding.get_mesh().empty:
+            mesh = jax.sharding.get_mesh()
+        rows = (rules or current_rules()).rows
+        self._rules = Rules({**rows, "sequence": Rule(), "residual_sequence": Rule()})
+        self._mesh = mesh
+        self._model = model
+        self._prefill = jax.jit(self._prefill_program, static_argnames=("slots", "config"))
+        self._decode = jax.jit(self._decode_program, static_argnames="config", donate_argnames="state")
+        self.load(parameters)
+
+    def load(self, parameters: Tree) -> None:
+        """Take other parameters of the same model; what is compiled stays."""
+        self._parameters = parameters if self._mesh is None else self._lay_out(parameters)
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        *,
+        row_seeds: Sequence[int] | None = None,
+        on_tokens: OnTokens | None = None,
+    ) -> list[list[int]]:
+        """The new tokens of each row, without prompt and stop token.
+
+        A row's text depends on its prompt, the seed and its entry of `row_seeds` (default: its index),
+        not on the other rows. `on_tokens` hears of the tokens as they come.
+
+        Raises:
+            InputError: a prompt is empty, has an unknown id, or is too long for the model's positions.
+        """
+        self._check(prompts, config)
+        if not prompts:
+            return []
+        seeds = list(range(len(prompts)) if row_seeds is None else row_seeds)
+        if len(seeds) != len(prompts):
+            raise InputError(f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each")
+
+        longest = max(map(len, prompts))
+        width, slots = rounded(longest, 16), rounded(longest + config.max_new_tokens, 64)
+        shards = self._batch_shards()
+        batch = -(-len(prompts) // shards) * shards
+        tokens = np.zeros((batch, width), np.int32)
+        lengths = np.zeros(batch, np.int32)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+            lengths[row] = len(prompt)
+        seed = np.uint32(config.seed)
+        rows = np.array([*seeds, *[0] * (batch - len(seeds))]).astype(np.uint32)
+
+        static = dataclasses.replace(config, max_new_tokens=1, seed=0)
+        texts: list[list[int]] = [[] for _ in prompts]
+        with use_mesh(self._mesh, self._rules) if self._mesh is not None else nullcontext():
+            tokens, lengths, seed, rows = self._put((tokens, lengths, seed, rows))
+            state = self._prefill(
+                self._parameters, tokens, lengths, seed, rows, slots=max(slots, width), config=static
+            )
+            limit = 1
+            while True:
+                ended = self._read(state, texts, on_tokens)
+                if ended or limit == config.max_new_tokens:
+                    return texts
+                block = config.max_new_tokens if on_tokens is None else STREAM_BLOCK
+                limit = min(limit + block, config.max_new_tokens)
+                state = self._decode(
+                    self._parameters, state, self._put(np.int32(limit)), seed, rows, config=static
+                )
+
+    def _prefill_program(
+        self,
+        parameters: Tree,
+        tokens: Int[Array, "batch sequence"],
+        lengths: Int[Array, " batch"],
+        seed: Int[Array, ""],
+        row_seeds: Int[Array, " batch"],
+        *,
+        slots: int,
+        config: SamplingConfig,
+    ) -> DecodeState:
+        """Fill the caches and draw each row's first token.
+
+        Prompts are padded on the right, where nothing looks: a token sees only what stands before it,
+        and decoding overwrites the padding's slots before it reads them. A row of length 0 is padding.
+        """
+        model = bind(self._model, parameters)
+        batch = tokens.shape[0]
+        hidden, caches = model.hidden_states(
+            tokens, caches=model.init_caches(batch, slots), cache_offset=jnp.zeros((batch,), jnp.int32)
+        )
+        final = jnp.maximum(lengths - 1, 0)[:, None, None]
+        state = DecodeState(
+            step=jnp.zeros((), jnp.int32),
+            last=jnp.zeros((batch,), jnp.int32),
+            lengths=lengths,
+            ended=lengths == 0,
+            counts=jnp.zeros((batch,), jnp.int32),
+            drawn=jnp.zeros((batch, slots), jnp.int32),
+            caches=caches,
+        )
+        logits = model.logits(jnp.take_along_axis(hidden, final, axis=1))
+        return _draw(state, logits, seed, row_seeds, config)
+
+    def _decode_program(
+        self,
+        parameters: Tree,
+        state: DecodeState,
+        limit: Int[Array, ""],
+        seed: Int[Array, ""],
+        row_seeds: Int[Array, " batch"],
+        *,
+        config: SamplingConfig,
+    ) -> DecodeState:
+        """Draw tokens until there are `limit`, or all rows have ended."""
+        model = bind(self._model, parameters)
+
+        def unfinished(state: DecodeState) -> Bool[Array, ""]:
+            return (state.step < limit) & ~jnp.all(state.ended)
+
+        def step(state: DecodeState) -> DecodeState:
+            hidden, caches = model.hidden_states(
+                state.last[:, None], caches=state.caches, cache_offset=state.lengths
+            )
+            # An ended row stays where it is, and its slots within the caches.
+            lengths = state.lengths + ~state.ended
+            state = dataclasses.replace(state, lengths=lengths, caches=caches)
+            return _draw(state, model.logits(hidden), seed, row_seeds, config)
+
+        return jax.lax.while_loop(unfinished, step, state)
+
+    def _read(self, state: DecodeState, texts: list[list[int]], on_tokens: OnTokens | None) -> bool:
+        """Bring the new tokens to the host; whether all rows have ended."""
+        counts, drawn, ended = jax.device_get((state.counts, state.drawn, state.ended))
+        new = [drawn[row, len(text) : counts[row]].tolist() for row, text in enumerate(texts)]
+        for text, more in zip(texts, new, strict=True):
+            text.extend(more)
+        if on_tokens is not None and any(new):
+            on_tokens(new)
+        return bool(ended.all())
+
+    def _check(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> None:
+        vocab, positions = self._model.vocab_size, self._model.max_positions
+        for row, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise InputError(f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one")
+            for token in prompt:
+                if not 0 <= token < vocab:
+                    raise InputError(f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}")
+            total = len(prompt) + config.max_new_tokens
+            if positions is not None and total > positions:
+                raise InputError(
+                    f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = {config.max_new_tokens} "
+                    f"that is {total}, but the model has only {positions} learned positions"
+                )
+
+    def _batch_shards(self) -> int:
+        """What the number of rows must be a multiple of."""
+        sizes = {} if self._mesh is None else dict(self._mesh.shape)
+        return math.prod(sizes.get(axis, 1) for axis in self._rules.mesh_axes("batch"))
+
+    def _put(self, arrays: Any) -> Any:
+        """Small host arrays on every device."""
+        return jax.device_put(
+            arrays, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        )
+
+    def _lay_out(self, parameters: Tree) -> Tree:
+        """The parameters where the rule table wants them; those that are there already are not copied."""
+        mesh = self._mesh
+        assert mesh is not None
+        axes = flatten(logical_axes_of(self._model))  # type: ignore[arg-type]
+        sizes = dict(mesh.shape)
+
+        def place(path: str, array: Array) -> Array:
+            spec = self._rules.spec(
+                axes[path], array.shape, sizes, kind="parameter", array=f"parameter {path}"
+            )
+            return jax.device_put(array, NamedSharding(mesh, spec))
+
+        return unflatten({path: place(path, array) for path, array in flatten(parameters).items()})
+
+
+def generate(
+    model: LanguageModel,
+    parameters: Tree,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    **options: Any,
+) -> list[list[int]]:
+    """`Generator(...)(prompts, config, **options)` for a single use; make a `Generator` for several."""
+    return Generator(model, parameters)(prompts, config, **options)
+
+
+def rounded(length: int, least: int) -> int:
+    """Up to a multiple of `least`, or of an eighth to a quarter of itself where that is more.
+
+    Few distinct sizes mean few compilations; little waste means little attention to empty slots.
+    """
+    step = max(least, 2 ** max(length.bit_length() - 3, 0))
+    return -(-length // step) * step
+
+
+def _draw(
+    state: DecodeState,
+    logits: Float[Array, "batch 1 vocab"],
+    seed: Int[Array, ""],
+    row_seeds: Int[Array, " batch"],
+    config: SamplingConfig,
+) -> DecodeState:
+    """The state with one more token in every row that has not ended."""
+    keys = row_keys(seed, row_seeds, state.lengths)
+    tokens = sample(shard(logits[:, 0], "batch", None), keys, config)
+    stops = jnp.isin(tokens, jnp.array(config.stop_tokens, jnp.int32))
+    ended = state.ended | stops
+    drawn = jax.lax.dynamic_update_slice_in_dim(state.drawn, tokens[:, None], state.step, 1)
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        last=tokens,
+        ended=ended,
+        counts=state.counts + ~ended,
+        # Every device holds all of these few numbers, so that every process can read them.
+        drawn=shard(drawn, None, None),
+    )

@@ -1,0 +1,231 @@
+"""Generation with caches against the whole forward pass, run again for every token."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.errors import InputError
+from mjx.inference import Generator, SamplingConfig, generate
+from mjx.inference.generate import rounded
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import bind, parameters_of
+from mjx.models.common.rope import RoPEConfig, RoPEScaling
+from mjx.models.gpt import GPTConfig
+from mjx.sharding import MeshConfig, ShardingConfig, build_mesh, use_mesh
+
+VOCAB = 61
+GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=12)
+PROMPTS = [[5], [7, 1, 9, 30, 2], [3] * 17, list(range(1, 22))]
+ROPE = RoPEConfig()
+
+
+def config_of(*, attention: dict | None = None, **changes) -> GPTConfig:
+    options = {
+        "num_layers": 2,
+        "hidden_size": 32,
+        "vocab_size": VOCAB,
+        "attention": AttentionConfig(**{"num_heads": 4, "head_dim": 8, "rope": ROPE, **(attention or {})}),
+        "mlp": MLPConfig(features=48, activation="silu", gated=True),
+        "norm": NormConfig(kind="rmsnorm"),
+        "dtype": "float32",
+        "init_std": 0.2,
+    }
+    return GPTConfig(**{**options, **changes})
+
+
+def model_of(config: GPTConfig, seed: int = 0):
+    """An abstract model, and parameters none of which (gains, biases, sinks) has a special value."""
+    model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
+    parameters = jax.jit(lambda: parameters_of(config.build(nnx.Rngs(seed))))()
+    leaves, treedef = jax.tree.flatten(parameters)
+    random = np.random.default_rng(seed)
+    noisy = [leaf + random.normal(0, 0.1, leaf.shape).astype(np.float32) for leaf in leaves]
+    return model, jax.tree.unflatten(treedef, noisy)
+
+
+def from_scratch(model, parameters, prompts, count: int) -> list[list[int]]:
+    """Greedy continuation without any cache, one prompt at a time."""
+    width = max(map(len, prompts)) + count
+    forward = jax.jit(lambda p, tokens: bind(model, p)(tokens))
+    texts = []
+    for prompt in prompts:
+        tokens = list(prompt)
+        for _ in range(count):
+            row = np.zeros((1, width), np.int32)
+            row[0, : len(tokens)] = tokens
+            tokens.append(int(np.argmax(forward(parameters, row)[0, len(tokens) - 1])))
+        texts.append(tokens[len(prompt) :])
+    return texts
+
+
+CONFIGS = {
+    "multi-head": {},
+    "grouped-query": {"attention": {"num_query_groups": 2, "output_gate": True, "qkv_bias": True}},
+    "multi-query": {"attention": {"num_query_groups": 1, "soft_cap": 2.0}},
+    "sliding window every other layer": {
+        "attention": {"window": 4},
+        "window_pattern": (True, False),
+        "num_layers": 4,
+    },
+    "sliding window in three of five layers, rope in some": {
+        "attention": {"window": 3, "softmax": "learnable"},
+        "window_pattern": (True, False, True),
+        "rope_pattern": (True, True, False),
+        "num_layers": 5,
+    },
+    "partial interleaved rope": {"attention": {"rope": RoPEConfig(percent=0.5, layout="interleaved")}},
+    "stretched rope": {
+        "attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="llama3", factor=8, original_positions=16))}
+    },
+    "yarn": {"attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="yarn", factor=4, original_positions=16))}},
+    "learned positions": {"attention": {"rope": None}, "max_positions": 40, "norm": NormConfig()},
+    "qk-norm and off-by-one softmax": {
+        "attention": {"qk_norm": NormConfig(kind="rmsnorm"), "softmax": "off-by-one", "scale": 1.0}
+    },
+    "tied table, biases": {
+        "tie_embeddings": True,
+        "attention": {"qkv_bias": True, "output_bias": True},
+        "mlp": MLPConfig(features=40, bias=True),
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_ragged_batch_with_caches_continues_like_the_whole_forward_pass_of_each_prompt(name):
+    model, parameters = model_of(config_of(**CONFIGS[name]))
+    texts = generate(model, parameters, PROMPTS, GREEDY)
+    expected = from_scratch(model, parameters, PROMPTS, GREEDY.max_new_tokens)
+    assert texts == expected
+    assert len({tuple(text) for text in texts}) == len(PROMPTS)  # the prompts matter
+
+
+@pytest.fixture(scope="module")
+def small():
+    model, parameters = model_of(config_of(attention={"num_query_groups": 2}))
+    return Generator(model, parameters)
+
+
+def test_a_row_alone_in_its_batch_draws_the_same_text(small):
+    config = SamplingConfig(temperature=1.5, top_k=30, top_p=0.95, seed=11, max_new_tokens=20)
+    whole = small(PROMPTS, config)
+    for row, prompt in enumerate(PROMPTS):
+        assert small([prompt], config, row_seeds=[row]) == [whole[row]]
+
+
+def test_equal_seeds_draw_equal_text_and_others_other_text(small):
+    config = SamplingConfig(temperature=2.0, max_new_tokens=20, seed=1)
+    first = small(PROMPTS, config)
+    assert small(PROMPTS, config) == first
+    assert small(PROMPTS, dataclasses.replace(config, seed=2)) != first
+    same_prompt = small([[4, 5]] * 3, config)
+    assert len({tuple(text) for text in same_prompt}) == 3
+
+
+def test_a_longer_continuation_begins_with_the_shorter_one(small):
+    config = SamplingConfig(temperature=1.0, max_new_tokens=70, seed=1)
+    long = small(PROMPTS, config)
+    short = small(PROMPTS, dataclasses.replace(config, max_new_tokens=9))
+    assert [text[:9] for text in long] == short
+    assert [len(text) for text in small(PROMPTS, dataclasses.replace(config, max_new_tokens=1))] == [1] * 4
+
+
+def test_a_stop_token_ends_its_row_only_and_is_not_part_of_the_text(small):
+    free = small(PROMPTS, GREEDY)
+    stop = free[1][4]
+    stopped = small(PROMPTS, dataclasses.replace(GREEDY, stop_tokens=(stop, VOCAB + 5)))
+    for text, whole in zip(stopped, free, strict=True):
+        assert text == (whole[: whole.index(stop)] if stop in whole else whole)
+    assert stop in free[1]
+    assert any(stop not in text for text in free)
+
+
+def test_decoding_ends_when_every_row_has(small):
+    endless = dataclasses.replace(GREEDY, max_new_tokens=5000, stop_tokens=tuple(range(VOCAB)))
+    assert small(PROMPTS, endless) == [[], [], [], []]
+
+
+def test_streamed_tokens_are_the_text_in_blocks(small):
+    config = SamplingConfig(max_new_tokens=40, seed=3)
+    blocks = []
+    texts = small(PROMPTS, config, on_tokens=blocks.append)
+    assert texts == small(PROMPTS, config)
+    assert [len(block[0]) for block in blocks] == [1, 16, 16, 7]
+    for row, text in enumerate(texts):
+        assert [token for block in blocks for token in block[row]] == text
+
+
+def test_programs_are_compiled_once_per_rounded_length():
+    model, parameters = model_of(config_of())
+    generator = Generator(model, parameters)
+    for prompt, count, seed in (([1], 4, 0), ([1, 2, 3], 30, 1), ([4] * 16, 48, 2)):
+        generator([prompt], SamplingConfig(max_new_tokens=count, seed=seed))
+    assert generator._prefill._cache_size() == 1
+    assert generator._decode._cache_size() == 1
+    assert [rounded(n, 16) for n in (1, 16, 17, 129, 1000, 1025)] == [16, 16, 32, 160, 1024, 1280]
+
+
+def test_loaded_parameters_replace_the_old_ones():
+    config = config_of()
+    (model, old), (_, new) = model_of(config, 0), model_of(config, 1)
+    generator = Generator(model, old)
+    before = generator(PROMPTS, GREEDY)
+    generator.load(new)
+    assert generator(PROMPTS, GREEDY) == generate(model, new, PROMPTS, GREEDY) != before
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2], ids=["kv heads split", "kv heads replicated"])
+@pytest.mark.parametrize(
+    "mesh", [{"data": 2, "tensor": 4}, {"data": 2, "fsdp": 2, "context": 2}], ids=lambda sizes: "-".join(sizes)
+)
+def test_a_mesh_generates_what_one_device_generates(mesh, kv_heads):
+    model, parameters = model_of(config_of(attention={"num_query_groups": kv_heads}, max_positions=64))
+    config = SamplingConfig(temperature=1.3, top_p=0.9, max_new_tokens=10, seed=4)
+    prompts = PROMPTS[:3]  # not a multiple of the data shards
+    expected = generate(model, parameters, prompts, config)
+    mesh = build_mesh(MeshConfig(**mesh))
+    assert Generator(model, parameters, mesh=mesh, rules=ShardingConfig().build())(prompts, config) == expected
+
+
+def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():
+    model, parameters = model_of(config_of())
+    mesh = build_mesh(MeshConfig(data=2, tensor=4))
+    with use_mesh(mesh, ShardingConfig().build(sequence_parallel=False)):
+        generator = Generator(model, parameters)
+        texts = generator(PROMPTS, GREEDY)
+        state = generator._prefill(
+            generator._parameters,
+            jnp.ones((4, 16), jnp.int32),
+            jnp.ones(4, jnp.int32),
+            np.uint32(0),
+            jnp.zeros(4, jnp.uint32),
+            slots=64,
+            config=GREEDY,
+        )
+    assert texts == generate(model, parameters, PROMPTS, GREEDY)
+    for leaf in jax.tree.leaves(state.caches):
+        assert leaf.addressable_shards[0].data.size == leaf.size / 8
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sentence"),
+    [
+        ([[1], []], r"prompt 1 is empty"),
+        ([[1, VOCAB]], rf"prompt 0 has the token id {VOCAB}; the model's ids are 0 to {VOCAB - 1}"),
+        ([[-1]], r"prompt 0 has the token id -1"),
+        ([[1] * 29], r"prompt 0 has 29 tokens.*= 12 that is 41, but the model has only 40 learned positions"),
+    ],
+)
+def test_a_prompt_that_cannot_be_continued_is_refused_with_a_sentence(prompts, sentence):
+    model, parameters = model_of(config_of(max_positions=40))
+    with pytest.raises(InputError, match=sentence):
+        generate(model, parameters, prompts, GREEDY)
+
+
+def test_no_prompts_give_no_texts(small):
+    assert small([], GREEDY) == []
