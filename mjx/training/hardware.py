@@ -65,7 +65,7 @@ def gpu_peak_flops(name: str, precision: Precision) -> float | None:
     """FLOP/s of one GPU by the name its driver gives it; None for an unknown one."""
     column = {"float32": 0, "bfloat16": 1, "float16": 1, "float8": 2}[precision]
     for pattern, tflops in _GPU_TFLOPS:
-        if re.search(r"\b" + pattern, name, re.IGNORECASE):
+        if re.search(rf"\b(?:{pattern})", name, re.IGNORECASE):
             value = tflops[column]
             return None if value is None else value * 1e12
     return None

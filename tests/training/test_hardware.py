@@ -39,7 +39,13 @@ def test_the_dense_peak_of_a_gpu_is_found_by_its_drivers_name(name, precision, t
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("NVIDIA A100-SXM4-80GB", "float8"), ("Some GPU 9000", "bfloat16"), ("NVIDIA A10G", "bfloat16")],
+    [
+        ("NVIDIA A100-SXM4-80GB", "float8"),
+        ("Some GPU 9000", "bfloat16"),
+        ("Some XH100", "bfloat16"),
+        ("Some XA800", "bfloat16"),
+        ("NVIDIA A10G", "bfloat16"),
+    ],
 )
 def test_an_unknown_peak_is_none_and_never_a_guess(name, precision):
     assert gpu_peak_flops(name, precision) is None
@@ -55,6 +61,6 @@ def test_the_cpus_peak_is_measured_once_for_the_machine_however_many_devices_it_
     with jax.transfer_guard("disallow"):
         one = peak_flops([FakeDevice("cpu", "cpu")], "float32")
     assert 1e9 < one < 1e14
-    assert peak_flops([FakeDevice("cpu", "cpu")] * 8, "float32") == one
+    assert peak_flops([FakeDevice("cpu", "cpu") for _ in range(8)], "float32") == one
     assert peak_flops([FakeDevice("cpu", "cpu", i) for i in range(2)], "float32") == 2 * one
     assert measure_cpu_flops("float32") == one
