@@ -71,7 +71,43 @@ def initial_parameters() -> dict[str, Any]:
 
 def mjx_step() -> Step:
     """mjx through its public API."""
-    raise NotImplementedError("the step of mjx is not connected to this benchmark yet")
+    from mjx.launch import RuntimeConfig, start
+    from mjx.models.common.attention import AttentionConfig
+    from mjx.models.common.mlp import MLPConfig
+    from mjx.models.common.norm import NormConfig
+    from mjx.models.common.rope import RoPEConfig
+    from mjx.models.gpt import GPTConfig
+    from mjx.training.optimizer import OptimizerConfig
+    from mjx.training.schedule import ScheduleConfig
+    from mjx.training.trainer import Trainer
+
+    start(RuntimeConfig(platform="cpu"))
+    config = GPTConfig(
+        num_layers=LAYERS,
+        hidden_size=HIDDEN,
+        vocab_size=VOCAB,
+        attention=AttentionConfig(num_heads=HEADS, rope=RoPEConfig(base=ROPE_BASE)),
+        mlp=MLPConfig(features=MLP, activation="silu", gated=True),
+        norm=NormConfig(kind="rmsnorm", epsilon=NORM_EPSILON),
+    )
+    trainer = Trainer(
+        config,
+        steps=1000,
+        batch_size=BATCH,
+        sequence_length=SEQUENCE,
+        optimizer=OptimizerConfig(beta2=OPTIMIZER["b2"], weight_decay=OPTIMIZER["weight_decay"], clip_norm=CLIP),
+        schedule=ScheduleConfig(kind="constant", learning_rate=OPTIMIZER["learning_rate"]),
+    )
+    state = trainer.init(seed=0)
+    tokens, labels = batch()
+    inputs = {"tokens": tokens, "labels": labels, "loss_mask": np.ones(tokens.shape, np.float32)}
+
+    def step() -> float:
+        nonlocal state
+        state, metrics = trainer.step(state, inputs)
+        return float(metrics["loss"])
+
+    return step
 
 
 def jax_step() -> Step:

@@ -5,14 +5,14 @@ from typing import Literal, get_args
 
 from mjx.errors import InputError
 
-Implementation = Literal["auto", "reference"]
+Implementation = Literal["auto", "reference", "xla"]
 
 
 def attention(implementation: Implementation) -> Callable:
-    """The attention function of this name; `auto` is the fastest that can do everything asked."""
-    from mjx.kernels.flash_attention import reference
+    """The attention function of this name; `auto` is `xla`, which can do everything."""
+    from mjx.kernels.flash_attention import reference, xla
 
-    table = {"reference": reference.attention, "auto": reference.attention}
+    table = {"reference": reference.attention, "xla": xla.attention, "auto": xla.attention}
     if implementation not in table:
         raise InputError(
             f"attention.implementation = {implementation!r} is not known "

@@ -14,7 +14,7 @@ from mjx.models import backends
 from mjx.models.common.cache import KVCache
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import check_rate
-from mjx.models.common.linear import Linear
+from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.rope import RoPEConfig, rotate
@@ -209,7 +209,7 @@ class Attention(nnx.Module):
             ]
             return jnp.concatenate(shaped, axis=-2).astype(x.dtype)
 
-        y = jnp.tensordot(x, join([p.kernel[...] for p in parts]), axes=1)
+        y = project(x, join([p.kernel[...] for p in parts]))
         if self.query.bias is not None:
             y = y + join([p.bias[...] for p in parts if p.bias is not None])
         bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]

@@ -10,7 +10,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
 from mjx.models.common.context import Context
-from mjx.models.common.linear import Linear
+from mjx.models.common.linear import Linear, project
 from mjx.sharding import relayout, shard
 
 Activation = Literal["gelu", "gelu-tanh", "silu", "relu2", "quick-gelu"]
@@ -111,7 +111,7 @@ class MLP(nnx.Module):
         """
         assert self.gate is not None
         kernel = jnp.stack([self.gate.kernel[...], self.up.kernel[...]], axis=1).astype(x.dtype)
-        h = jnp.tensordot(x, kernel, axes=1)
+        h = project(x, kernel)
         if self.gate.bias is not None and self.up.bias is not None:
             h = h + jnp.stack([self.gate.bias[...], self.up.bias[...]]).astype(x.dtype)
         return h[..., 0, :], h[..., 1, :]

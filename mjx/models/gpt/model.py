@@ -103,7 +103,7 @@ class GPT(nnx.Module):
 
     def init_caches(self, batch: int, slots: int) -> Caches:
         """Empty key/value caches for `slots` tokens a row."""
-        return self.decoder.init_caches(batch, slots, compute_dtype(self.config.dtype))
+        return self.decoder.init_caches(batch, slots, self.config.compute_dtype)
 
     @property
     def vocab_size(self) -> int:
