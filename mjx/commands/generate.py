@@ -1,18 +1,17 @@
 """`mjx generate RUN --prompt TEXT`: continue text with a trained model."""
 
+import dataclasses
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from mjx.config import RunConfig
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
-from mjx.inference.generate import generate as generate_tokens
+from mjx.inference.generate import Generator
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.common.parameter import Tree
-from mjx.sharding import use_mesh
 from mjx.training.saved_run import load_run, read_run_config
 
 
@@ -34,11 +33,10 @@ def continue_texts(
     model: Any, parameters: Tree, mesh: Mesh, config: RunConfig, tokenizer: Tokenizer, prompts: list[str]
 ) -> list[str]:
     """Each prompt with what the model makes of it; every process of the run calls this."""
-    ids = [tokenizer.encode(prompt) for prompt in prompts]
-    with use_mesh(mesh, config.sharding.build(sequence_parallel=False)), jax.transfer_guard("allow"):
-        continued = generate_tokens(
-            model, parameters, ids, config.sampling, end_of_document=tokenizer.eod_id
-        )
-    return [
-        prompt + tokenizer.decode(tokens) for prompt, tokens in zip(prompts, continued, strict=True)
-    ]
+    sampling = config.sampling
+    if tokenizer.eod_id is not None:
+        sampling = dataclasses.replace(sampling, stop_tokens=(*sampling.stop_tokens, tokenizer.eod_id))
+    rules = config.sharding.build(sequence_parallel=False)
+    generator = Generator(model, parameters, mesh=mesh, rules=rules)
+    continued = generator([tokenizer.encode(prompt) for prompt in prompts], sampling)
+    return [prompt + tokenizer.decode(tokens) for prompt, tokens in zip(prompts, continued, strict=True)]
