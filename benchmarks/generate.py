@@ -185,13 +185,19 @@ def show(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace)
         speeds = [options.batch * options.prompt / f(prefill) for f in (statistics.median, min)]
         speeds += [drawn / f(decode) for f in (statistics.median, min)]
         ratios = (
-            statistics.median(ours["one"] / theirs["one"] for ours, theirs in zip(reference, results, strict=True)),
+            statistics.median(
+                ours["one"] / theirs["one"] for ours, theirs in zip(reference, results, strict=True)
+            ),
             statistics.median(
                 (ours["all"] - ours["one"]) / (theirs["all"] - theirs["one"])
                 for ours, theirs in zip(reference, results, strict=True)
             ),
         )
-        print(f"{name:14}" + "".join(f"{speed:9.1f}" for speed in speeds) + "".join(f"{r:13.2f}" for r in ratios))
+        print(
+            f"{name:14}"
+            + "".join(f"{speed:9.1f}" for speed in speeds)
+            + "".join(f"{r:13.2f}" for r in ratios)
+        )
 
 
 def main() -> None:
@@ -205,7 +211,9 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64, help="tokens to generate, at least 2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="cores that every process may use")
-    parser.add_argument("--pause", type=float, default=0.3, help="seconds before a turn: idle threads stop spinning")
+    parser.add_argument(
+        "--pause", type=float, default=0.3, help="seconds before a turn: idle threads stop spinning"
+    )
     parser.add_argument("--json", help="write all measurements to this file")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -95,7 +95,9 @@ def mjx_step() -> Step:
         steps=1000,
         batch_size=BATCH,
         sequence_length=SEQUENCE,
-        optimizer=OptimizerConfig(beta2=OPTIMIZER["b2"], weight_decay=OPTIMIZER["weight_decay"], clip_norm=CLIP),
+        optimizer=OptimizerConfig(
+            beta2=OPTIMIZER["b2"], weight_decay=OPTIMIZER["weight_decay"], clip_norm=CLIP
+        ),
         schedule=ScheduleConfig(kind="constant", learning_rate=OPTIMIZER["learning_rate"]),
     )
     state = trainer.init(seed=0)

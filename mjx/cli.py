@@ -63,8 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--tokenizer", required=True, help="a tokenizer's file or folder, or 'byte'")
     build.add_argument("--key", default="text", help="the JSON key or Parquet column (text)")
     build.add_argument("--split-blank-lines", action="store_true", help=".txt: a blank line ends a document")
-    build.add_argument("--no-eod", action="store_true", help="do not end documents with the end-of-document id")
-    build.add_argument("--workers", type=int, default=1, help="processes that tokenize (1; it uses all cores)")
+    build.add_argument(
+        "--no-eod", action="store_true", help="do not end documents with the end-of-document id"
+    )
+    build.add_argument(
+        "--workers", type=int, default=1, help="processes that tokenize (1; it uses all cores)"
+    )
 
     launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
     launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")

@@ -148,7 +148,9 @@ def _walk_defaults(config: Any, prefix: str):
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         key = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value) and (default is dataclasses.MISSING or type(default) is type(value)):
+        if dataclasses.is_dataclass(value) and (
+            default is dataclasses.MISSING or type(default) is type(value)
+        ):
             yield from _walk_defaults(value, f"{key}.")
         else:
             yield key, default, value
@@ -157,7 +159,9 @@ def _walk_defaults(config: Any, prefix: str):
 def _expand_model(section: Any) -> tuple[str, Tree]:
     """The family, and its config's tree with a preset's values under the section's own."""
     if not isinstance(section, dict):
-        raise InputError("the recipe has no section 'model' (at least: model: {family: gpt, preset: gpt2-124m})")
+        raise InputError(
+            "the recipe has no section 'model' (at least: model: {family: gpt, preset: gpt2-124m})"
+        )
     section = dict(section)
     family = section.pop("family", None)
     if not isinstance(family, str):
@@ -244,7 +248,9 @@ def _yaml_value(text: str, what: str) -> Any:
     try:
         return _plain(YAML(typ="safe", pure=True).load(text))
     except DuplicateKeyError as error:
-        raise InputError(f"{what} gives a key twice: {str(error.problem)}, {error.problem_mark}".strip()) from error
+        raise InputError(
+            f"{what} gives a key twice: {str(error.problem)}, {error.problem_mark}".strip()
+        ) from error
     except YAMLError as error:
         raise InputError(f"{what} is not YAML: {error}") from error
 

@@ -29,7 +29,9 @@ def explain(path: str, overrides: list[str], devices: int | None) -> None:
     rules = config.sharding.build()
     model = abstract_model(config.model)
     axes, shapes = flatten(logical_axes_of(model)), flatten(parameters_of(model))
-    parameters = [place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()]
+    parameters = [
+        place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()
+    ]
 
     activations: dict[tuple, Placement] = {}
 

@@ -94,7 +94,9 @@ class Generator:
             return []
         seeds = list(range(len(prompts)) if row_seeds is None else row_seeds)
         if len(seeds) != len(prompts):
-            raise InputError(f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each")
+            raise InputError(
+                f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each"
+            )
 
         longest = max(map(len, prompts))
         width, slots = rounded(longest, 16), rounded(longest + config.max_new_tokens, 64)
@@ -201,10 +203,14 @@ class Generator:
         vocab, positions = self._model.vocab_size, self._model.max_positions
         for row, prompt in enumerate(prompts):
             if not len(prompt):
-                raise InputError(f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one")
+                raise InputError(
+                    f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one"
+                )
             for token in prompt:
                 if not 0 <= token < vocab:
-                    raise InputError(f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}")
+                    raise InputError(
+                        f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}"
+                    )
             total = len(prompt) + config.max_new_tokens
             if positions is not None and total > positions:
                 raise InputError(

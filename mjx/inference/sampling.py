@@ -31,7 +31,9 @@ class SamplingConfig:
         if self.max_new_tokens < 1:
             raise InputError(f"sampling.max_new_tokens = {self.max_new_tokens} must be at least 1")
         if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"sampling.temperature = {self.temperature} must be a number of at least 0 (0 is greedy)")
+            raise InputError(
+                f"sampling.temperature = {self.temperature} must be a number of at least 0 (0 is greedy)"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"sampling.top_k = {self.top_k} must be at least 1, or null for all tokens")
         if not 0 < self.top_p <= 1:
@@ -48,7 +50,9 @@ def row_keys(
     Always threefry: other generators draw different numbers for a row when the batch's size differs.
     """
     key = jax.random.key(seed, impl="threefry2x32")
-    return jax.vmap(lambda row, at: jax.random.fold_in(jax.random.fold_in(key, row), at))(row_seeds, positions)
+    return jax.vmap(lambda row, at: jax.random.fold_in(jax.random.fold_in(key, row), at))(
+        row_seeds, positions
+    )
 
 
 def sample(
@@ -80,7 +84,9 @@ def _nucleus(scores: Float[Array, "batch vocab"], top_p: float) -> Bool[Array, "
     floats of one sign order as their bits do, hence 32 halvings find it exactly.
     """
     probabilities = jax.nn.softmax(scores, axis=-1)
-    bits = jax.lax.bitcast_convert_type(scores + 0.0, jnp.int32)  # -0.0 + 0.0 is 0.0: equal scores, equal bits
+    bits = jax.lax.bitcast_convert_type(
+        scores + 0.0, jnp.int32
+    )  # -0.0 + 0.0 is 0.0: equal scores, equal bits
     rank = jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
     outside = 1 - top_p
 

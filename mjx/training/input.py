@@ -70,7 +70,9 @@ def plan_batch(arrays: Mapping[str, BatchArray], mesh: Mesh, rules: Rules) -> Ba
     return BatchLayout(
         arrays,
         {
-            name: NamedSharding(mesh, rules.spec(array.axes, array.shape, shape, array=f"batch array '{name}'"))
+            name: NamedSharding(
+                mesh, rules.spec(array.axes, array.shape, shape, array=f"batch array '{name}'")
+            )
             for name, array in arrays.items()
         },
     )

@@ -152,9 +152,7 @@ class _Run:
         self.start, self.validation = start, validation
         self.progress = stack.enter_context(progress)
         self.sinks: MetricSink = stack.enter_context(
-            contextlib.closing(
-                open_sinks(config.logging, folder.path, resume_step=start, run_config=tree)
-            )
+            contextlib.closing(open_sinks(config.logging, folder.path, resume_step=start, run_config=tree))
         )
         self.profiler = stack.enter_context(
             contextlib.closing(Profiler(config.profile, folder.path / "profile"))

@@ -57,7 +57,9 @@ def load_run(run_dir: str, config: RunConfig, step: int | None = None) -> SavedR
         model = abstract_model(config.model)
         specs = parameter_specs(model, rules, dict(mesh.shape))
         abstract = jax.tree.map(
-            lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)),
+            lambda leaf, spec: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+            ),
             parameters_of(model),
             specs,
         )

@@ -105,22 +105,20 @@ class Trainer:
         """This process's rows on the devices, as parts of global arrays."""
         return self.batch_layout.place(batch)
 
-    def step(
-        self, state: TrainState, batch: Mapping[str, np.ndarray] | Batch
-    ) -> tuple[TrainState, Metrics]:
+    def step(self, state: TrainState, batch: Mapping[str, np.ndarray] | Batch) -> tuple[TrainState, Metrics]:
         """One update. The state given is donated: use the one returned. Metrics stay on the device."""
         with self.on_mesh():
             return self.train_step(state, self._on_devices(batch))
 
-    def evaluate(
-        self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]
-    ) -> dict[str, float]:
+    def evaluate(self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]) -> dict[str, float]:
         """Means over all unmasked tokens of the batches (`loss`, …), and how many there were (`tokens`)."""
         totals: dict[str, Float[Array, ""]] = {}
         with self.on_mesh():
             for batch in batches:
                 sums = self.evaluation_step(parameters, self._on_devices(batch))
-                totals = {name: totals[name] + value for name, value in sums.items()} if totals else dict(sums)
+                totals = (
+                    {name: totals[name] + value for name, value in sums.items()} if totals else dict(sums)
+                )
         values = {name: float(value) for name, value in jax.device_get(totals).items()}
         tokens = values.pop("tokens", 0.0)
         if not tokens:

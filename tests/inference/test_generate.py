@@ -83,7 +83,9 @@ CONFIGS = {
     "stretched rope": {
         "attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="llama3", factor=8, original_positions=16))}
     },
-    "yarn": {"attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="yarn", factor=4, original_positions=16))}},
+    "yarn": {
+        "attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="yarn", factor=4, original_positions=16))}
+    },
     "learned positions": {"attention": {"rope": None}, "max_positions": 40, "norm": NormConfig()},
     "qk-norm and off-by-one softmax": {
         "attention": {"qk_norm": NormConfig(kind="rmsnorm"), "softmax": "off-by-one", "scale": 1.0}
@@ -181,7 +183,9 @@ def test_loaded_parameters_replace_the_old_ones():
 
 @pytest.mark.parametrize("kv_heads", [4, 2], ids=["kv heads split", "kv heads replicated"])
 @pytest.mark.parametrize(
-    "mesh", [{"data": 2, "tensor": 4}, {"data": 2, "fsdp": 2, "context": 2}], ids=lambda sizes: "-".join(sizes)
+    "mesh",
+    [{"data": 2, "tensor": 4}, {"data": 2, "fsdp": 2, "context": 2}],
+    ids=lambda sizes: "-".join(sizes),
 )
 def test_a_mesh_generates_what_one_device_generates(mesh, kv_heads):
     model, parameters = model_of(config_of(attention={"num_query_groups": kv_heads}, max_positions=64))
@@ -189,7 +193,9 @@ def test_a_mesh_generates_what_one_device_generates(mesh, kv_heads):
     prompts = PROMPTS[:3]  # not a multiple of the data shards
     expected = generate(model, parameters, prompts, config)
     mesh = build_mesh(MeshConfig(**mesh))
-    assert Generator(model, parameters, mesh=mesh, rules=ShardingConfig().build())(prompts, config) == expected
+    assert (
+        Generator(model, parameters, mesh=mesh, rules=ShardingConfig().build())(prompts, config) == expected
+    )
 
 
 def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():

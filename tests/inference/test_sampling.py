@@ -103,7 +103,13 @@ def test_a_rows_draw_does_not_depend_on_the_rows_beside_it():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_new_tokens", 0), ("temperature", -1.0), ("temperature", float("nan")), ("top_k", 0), ("top_p", 0.0)]
+    [
+        ("max_new_tokens", 0),
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("top_k", 0),
+        ("top_p", 0.0),
+    ]
     + [("top_p", 1.1), ("seed", -1)],
 )
 def test_a_setting_that_cannot_be_is_named(field, value):

@@ -24,7 +24,9 @@ FEATURES = {
 HEADS = [(4, 4, 16, 16), (6, 2, 8, 8), (4, 1, 12, 20)]
 
 
-def inputs(heads, kv_heads, head_dim, value_dim, *, keys=17, segments=False, sinks=False, dtype=np.float32, **options):
+def inputs(
+    heads, kv_heads, head_dim, value_dim, *, keys=17, segments=False, sinks=False, dtype=np.float32, **options
+):
     random = np.random.RandomState(0)
     q = random.randn(2, 17, heads, head_dim).astype(dtype)
     k = random.randn(2, keys, kv_heads, head_dim).astype(dtype)

@@ -19,7 +19,9 @@ _OP = re.compile(r"= (.+?) (all-gather|all-reduce|reduce-scatter|all-to-all|coll
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 
 
-def collectives_per_layer(*, sequence_parallel: bool, kv_heads: int, remat="none") -> list[collections.Counter]:
+def collectives_per_layer(
+    *, sequence_parallel: bool, kv_heads: int, remat="none"
+) -> list[collections.Counter]:
     """Per scan body (forward, backward): how often each collective moves a residual-stream-sized array,
     and under "small" how often anything else is moved."""
     config = GPTConfig(
@@ -41,7 +43,9 @@ def collectives_per_layer(*, sequence_parallel: bool, kv_heads: int, remat="none
     )
     with trainer.on_mesh():
         text = (
-            trainer.train_step.lower(trainer.layout.abstract, trainer.batch_layout.abstract).compile().as_text()
+            trainer.train_step.lower(trainer.layout.abstract, trainer.batch_layout.abstract)
+            .compile()
+            .as_text()
         )
     bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
     found: dict[str, collections.Counter] = {}

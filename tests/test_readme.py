@@ -1,0 +1,30 @@
+"""The README's words are the tests': what it shows runs as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_training_script_of_the_readme_runs_and_learns(tmp_path):
+    (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert 20 <= len(script.strip().splitlines()) <= 32
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    loss = float(re.fullmatch(r"loss after 50 steps: ([\d.]+)\n", done.stdout).group(1))
+    assert loss < 4.6, "below log 256 = 5.5"
+
+
+def test_every_command_of_the_readme_is_one_that_mjx_has():
+    from mjx.cli import _parser
+
+    commands = re.findall(r"^(?:srun )?mjx (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(commands) >= 7
+    for command in commands:
+        words = re.findall(r'"[^"]*"|\S+', command)
+        _parser().parse_args([word.strip('"') for word in words])
