@@ -14,7 +14,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 0 when it did what was asked (a run stopped by a signal has saved), 2 for what the
     user can mend, 130 for Ctrl-C, 1 for a bug.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    # argparse takes positional arguments only in one row: those after an option come back as unknown.
+    if more and (not hasattr(options, "overrides") or any(text.startswith("-") for text in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        options.overrides = [*options.overrides, *more]
     try:
         options.run(options)
     except KeyboardInterrupt:
@@ -24,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if not isinstance(error, InputError):
             raise
-        print(f"mjx: {error}", file=sys.stderr)
+        print(f"mjx: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -113,6 +119,10 @@ def _data_build(options: argparse.Namespace) -> None:
 
 
 def _launch(options: argparse.Namespace) -> None:
+    from mjx.errors import InputError
     from mjx.launch.local import launch_local
 
-    sys.exit(launch_local(options.n, [sys.executable, "-m", "mjx", *options.command]))
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise InputError("launch what? e.g. mjx launch -n 2 -- train configs/gpt/docs.yaml")
+    sys.exit(launch_local(options.n, [sys.executable, "-m", "mjx", *command]))

@@ -249,7 +249,7 @@ def _yaml_value(text: str, what: str) -> Any:
         return _plain(YAML(typ="safe", pure=True).load(text))
     except DuplicateKeyError as error:
         raise InputError(
-            f"{what} gives a key twice: {str(error.problem)}, {error.problem_mark}".strip()
+            f"{what} gives a key twice: {error.problem!s}, {error.problem_mark}".strip()
         ) from error
     except YAMLError as error:
         raise InputError(f"{what} is not YAML: {error}") from error

@@ -17,7 +17,7 @@ def test_the_training_script_of_the_readme_runs_and_learns(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     loss = float(re.fullmatch(r"loss after 50 steps: ([\d.]+)\n", done.stdout).group(1))
-    assert loss < 4.6, "below log 256 = 5.5"
+    assert loss < 4.0, "it started at log 256 = 5.5"
 
 
 def test_every_command_of_the_readme_is_one_that_mjx_has():

@@ -14,8 +14,7 @@ from mjx.training.state import abstract_model
 def explain(path: str, overrides: list[str], devices: int | None) -> None:
     """Print the tables; nothing is allocated or compiled, so any mesh can be looked at.
 
-    Args:
-        devices: how many the mesh is for; None: as many as its sizes say, or runtime.cpu_devices.
+    The mesh is for `devices`; None: as many as its sizes say, or runtime.cpu_devices.
     """
     config = load_config(path, overrides)
     if devices is None:
@@ -55,6 +54,8 @@ def explain(path: str, overrides: list[str], devices: int | None) -> None:
         jax.eval_shape(lambda p, b: bind(model, p).loss(b), parameters_of(model), batch)
 
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to break lines for
+        console = Console(highlight=False, width=160)
     used = " × ".join(f"{axis} {size}" for axis, size in mesh_shape.items() if size > 1) or "one device"
     count = config.model.num_parameters()
     console.print(f"mesh: {used} ({devices} devices); {count:,} parameters\n", style="bold")

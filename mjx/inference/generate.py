@@ -214,8 +214,9 @@ class Generator:
             total = len(prompt) + config.max_new_tokens
             if positions is not None and total > positions:
                 raise InputError(
-                    f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = {config.max_new_tokens} "
-                    f"that is {total}, but the model has only {positions} learned positions"
+                    f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = "
+                    f"{config.max_new_tokens} that is {total}, but the model has only {positions} learned "
+                    "positions"
                 )
 
     def _batch_shards(self) -> int:
@@ -233,7 +234,7 @@ class Generator:
         """The parameters where the rule table wants them; those that are there already are not copied."""
         mesh = self._mesh
         assert mesh is not None
-        axes = flatten(logical_axes_of(self._model))  # type: ignore[arg-type]
+        axes = flatten(logical_axes_of(self._model))
         sizes = dict(mesh.shape)
 
         def place(path: str, array: Array) -> Array:

@@ -70,7 +70,7 @@ def table(title: str, placements: Iterable[Placement]):
         ("on a device", "right"),
         ("bytes", "right"),
     ):
-        out.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        out.add_column(column, justify=justify, overflow="fold", no_wrap=column == "array")  # type: ignore[arg-type]
     for row in rows:
         out.add_row(
             row.name,

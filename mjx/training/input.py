@@ -52,7 +52,8 @@ class BatchLayout:
             )
         local = np.asarray(local, wanted.dtype)
 
-        def shard_of(index: tuple[slice, ...]) -> np.ndarray:
+        def shard_of(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # JAX asks for nothing where this process has no device
             start, stop, _ = index[0].indices(wanted.shape[0])
             first = int(np.searchsorted(rows, start))
             return local[(slice(first, first + stop - start), *index[1:])]

@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Iterator
 
 import jax
-import numpy as np
 
 from mjx.config import RunConfig, to_tree, to_yaml
 from mjx.data.loader import Loader, evaluation_batches
@@ -14,6 +13,7 @@ from mjx.data.training_data import TrainingData, open_data
 from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
+from mjx.models.family import Batch
 from mjx.training.checkpoint import Checkpointer
 from mjx.training.hardware import peak_flops
 from mjx.training.meter import Meter, StepReport
@@ -56,8 +56,8 @@ def train(config: RunConfig) -> Result:
     data = open_data(config.data)
     if data.vocab_size > config.model.vocab_size:
         raise InputError(
-            f"model.vocab_size = {config.model.vocab_size} is smaller than the {data.vocab_size} token ids of the "
-            f"data; set model.vocab_size={data.vocab_size} or more"
+            f"model.vocab_size = {config.model.vocab_size} is smaller than the {data.vocab_size} token ids "
+            f"of the data; set model.vocab_size={data.vocab_size} or more"
         )
     plan = config.training
     samples = data.dataset("train", plan.steps * plan.batch_size)
@@ -206,7 +206,7 @@ class _Run:
         self.progress.say(f"step {step}: validation loss {loss:.4f}")
         return loss
 
-    def _batches(self, loader: Loader, count: int) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, loader: Loader, count: int) -> Iterator[Batch]:
         """`count` batches, each placed on the devices while the step before it runs."""
         for _, batch in zip(range(count), loader, strict=False):
             yield self.trainer.place(batch)

@@ -34,6 +34,9 @@ def build_train_step(
 
     Args:
         model: the definition (`abstract_model`); its arrays are not used.
+        optimizer: built from `config`; what it makes of the gradient is added to the parameters.
+        config: what else the optimizer's config asks for: clipping, non-finite steps.
+        schedule: of the learning rate that is reported.
         layout: where the state lives; None on one device.
         microbatches: the batch is cut into this many parts, whose gradients are added up in a scan.
         dropout_seed: None switches dropout off.

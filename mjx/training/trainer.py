@@ -1,4 +1,4 @@
-"""One model made ready to train on one mesh: what the command line drives, and what a script of your own can."""
+"""One model made ready to train on one mesh: what the command line drives, and your own script can."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

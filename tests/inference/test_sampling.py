@@ -109,8 +109,9 @@ def test_a_rows_draw_does_not_depend_on_the_rows_beside_it():
         ("temperature", float("nan")),
         ("top_k", 0),
         ("top_p", 0.0),
-    ]
-    + [("top_p", 1.1), ("seed", -1)],
+        ("top_p", 1.1),
+        ("seed", -1),
+    ],
 )
 def test_a_setting_that_cannot_be_is_named(field, value):
     with pytest.raises(InputError, match=rf"sampling\.{field} = {value}"):

@@ -1,4 +1,4 @@
-"""The collectives of the compiled step are those of Megatron's scheme (Korthikanti et al. 2022, section 4.2.2)."""
+"""The compiled step's collectives are those of Megatron's scheme (Korthikanti et al. 2022, section 4.2.2)."""
 
 import collections
 import re

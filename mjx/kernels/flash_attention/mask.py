@@ -21,9 +21,10 @@ def attention_mask(
     if causal or window is not None:
         queries = jnp.asarray(query_offset).reshape(-1, 1) + jnp.arange(query_length)
         distance = queries[:, :, None] - jnp.arange(key_length)
-        mask = distance >= 0 if causal else jnp.abs(distance) < window
-        if causal and window is not None:
-            mask &= distance < window
+        mask = distance >= 0 if causal else None
+        if window is not None:
+            near = jnp.abs(distance) < window
+            mask = near if mask is None else mask & near
     if segment_ids is not None:
         same = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids[:, :, None] > 0)
         mask = same if mask is None else mask & same

@@ -22,7 +22,7 @@ def attention(
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "batch query heads value_dim"]:
-    """Softmax attention (Vaswani et al. 2017, equation 1); heads share keys in groups (Ainslie et al. 2023)."""
+    """Softmax attention (Vaswani et al. 2017, equation 1), in groups of heads (Ainslie et al. 2023)."""
     batch, queries, heads, _ = q.shape
     kv_heads = k.shape[2]
     grouped = q.reshape(batch, queries, kv_heads, heads // kv_heads, -1)

@@ -68,13 +68,13 @@ def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
     """Run `local` on every device's own tokens and its own share of the vocabulary."""
     shape = mesh_shape()
     if all(size == 1 for size in shape.values()):
-        return local(hidden, weight, labels, mask, reduce=_Reduction({}, ()))
+        return local(hidden, weight, labels, mask, reduce=_Reduction({}, PartitionSpec()))
     tokens = activation_spec(("batch", "sequence"), labels.shape)
     states = activation_spec(("batch", "sequence", "embed"), hidden.shape)
     rows = activation_spec(("vocab", "embed"), weight.shape)
     stored = current_rules().spec(("vocab", "embed"), weight.shape, shape, kind="parameter", array="the head")
     reduction = _Reduction(shape, stored)
-    sums = (PartitionSpec(), LossSums(PartitionSpec(), PartitionSpec()))
+    sums = PartitionSpec()  # of the loss and of both its parts
     return jax.shard_map(
         functools.partial(local, reduce=reduction),
         in_specs=(states, rows, tokens, tokens),
@@ -86,7 +86,7 @@ def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
 class _Reduction:
     """The sums over devices that the loss needs; on one device, none."""
 
-    def __init__(self, shape: Mapping[str, int], stored: tuple):
+    def __init__(self, shape: Mapping[str, int], stored: PartitionSpec):
         rules = current_rules()
         self.tensor = shape.get("tensor", 1) > 1
         token_axes = (*rules.mesh_axes("batch"), *rules.mesh_axes("sequence"))

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-ModuleT = TypeVar("ModuleT", bound=nnx.Module)
+ModelT = TypeVar("ModelT")
 Tree = dict[str, Any]
 """Nested dicts by attribute name, e.g. `tree["embedding"]["weight"]`."""
 
@@ -31,17 +31,17 @@ def stack_modules(build: Any, key: jax.Array, repeats: int) -> Any:
     return stacked
 
 
-def parameters_of(model: nnx.Module) -> Tree:
+def parameters_of(model: Any) -> Tree:
     """The model's arrays (or their shapes) as nested dicts: what is trained, sharded and saved."""
     return _nest(model, lambda variable: variable.get_value())
 
 
-def logical_axes_of(model: nnx.Module) -> Tree:
+def logical_axes_of(model: Any) -> Tree:
     """The logical axes of every parameter, in the shape of `parameters_of`; leaves are tuples."""
     return _nest(model, axes_of)
 
 
-def bind(model: ModuleT, parameters: Tree) -> ModuleT:
+def bind(model: ModelT, parameters: Tree) -> ModelT:
     """A model like `model` whose arrays are `parameters`; cheap, for use inside `jax.jit`."""
     paths, treedef = jax.tree_util.tree_flatten_with_path(model)
     leaves = []
@@ -83,6 +83,6 @@ def _names(path: tuple[Any, ...]) -> list[str]:
     return keys[:-1] if keys and keys[-1] == "value" else keys
 
 
-def _nest(model: nnx.Module, read: Any) -> Tree:
+def _nest(model: Any, read: Any) -> Tree:
     paths, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_variable)
     return unflatten({".".join(_names(path)): read(variable) for path, variable in paths})
