@@ -11,6 +11,8 @@ from jax.sharding import AxisType, Mesh
 from mjx.errors import InputError
 from mjx.sharding.axes import MESH_AXES
 
+Devices = Sequence[jax.Device]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
@@ -63,7 +65,7 @@ class MeshConfig:
         return sizes
 
 
-def build_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def build_mesh(config: MeshConfig | None = None, devices: Devices | None = None) -> Mesh:
     """The mesh over all devices of all processes, or over `devices`.
 
     Devices are ordered by process, then by id within it, and laid out with `tensor` innermost, so
@@ -80,7 +82,7 @@ def build_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] |
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def _check_nodes(sizes: dict[str, int], devices: Sequence[jax.Device]) -> None:
+def _check_nodes(sizes: dict[str, int], devices: Devices) -> None:
     """Tensor groups must be whole shares of a process, or whole processes: never parts of two."""
     per_process = sum(d.process_index == devices[0].process_index for d in devices)
     tensor = sizes["tensor"]

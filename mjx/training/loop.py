@@ -17,7 +17,7 @@ from mjx.models.family import Batch
 from mjx.training.checkpoint import Checkpointer
 from mjx.training.hardware import peak_flops
 from mjx.training.meter import Meter, StepReport
-from mjx.training.metrics import MetricSink, open_sinks
+from mjx.training.metrics import MetricSink, open_sinks, read_metrics
 from mjx.training.non_finite import check_finite
 from mjx.training.profiler import Profiler
 from mjx.training.progress import Progress
@@ -95,6 +95,8 @@ def train(config: RunConfig) -> Result:
         run = _Run(config, trainer, checkpointer, folder, tree, start, progress, validation, stack)
         stopped = False
         if start < plan.steps:
+            if start and run.evaluation_due(start):  # the signal or the crash came between it and the save
+                run.evaluate(state, start)
             loader = Loader(
                 samples,
                 plan.batch_size,
@@ -154,6 +156,8 @@ class _Run:
         self.sinks: MetricSink = stack.enter_context(
             contextlib.closing(open_sinks(config.logging, folder.path, resume_step=start, run_config=tree))
         )
+        # Read behind the opening, which drops what a dead run wrote about later steps.
+        self.evaluated = _evaluated_steps(folder) if jax.process_index() == 0 else set()
         self.profiler = stack.enter_context(
             contextlib.closing(Profiler(config.profile, folder.path / "profile"))
         )
@@ -183,11 +187,16 @@ class _Run:
                 if stop:
                     self.progress.say(f"{preemption.reason}: saved step {step}")
                     break
-                if plan.evaluation_interval and step % plan.evaluation_interval == 0 and step < plan.steps:
+                if self.evaluation_due(step) and step < plan.steps:
                     with watchdog.allow(self.config.watchdog.first_step_seconds, "an evaluation"):
                         self.evaluate(state, step)
             self._report(self.meter.flush())
         return state, step < plan.steps
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether the recipe asks for a validation loss after `step`, besides the one at the end."""
+        interval = self.config.training.evaluation_interval
+        return interval is not None and step % interval == 0
 
     def evaluate(self, state: TrainState, step: int) -> float | None:
         """The validation loss, logged and shown."""
@@ -202,7 +211,8 @@ class _Run:
         )
         with self.meter.pause():
             loss = self.trainer.evaluate(state.parameters, batches)["loss"]
-        self.sinks.write(step, {"validation_loss": loss})
+        if step not in self.evaluated:
+            self.sinks.write(step, {"validation_loss": loss})
         self.progress.say(f"step {step}: validation loss {loss:.4f}")
         return loss
 
@@ -224,3 +234,9 @@ class _Run:
         self._report(self.meter.flush())
         with self.meter.pause():
             self.checkpointer.save(step, state, data_state={"step": step}, config=self.tree, wait=wait)
+
+
+def _evaluated_steps(folder: RunFolder) -> set[int]:
+    """The steps whose validation loss earlier starts of the run have logged."""
+    records = read_metrics(folder.metrics) if folder.metrics.exists() else []
+    return {record["step"] for record in records if "validation_loss" in record}

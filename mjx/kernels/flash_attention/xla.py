@@ -5,7 +5,6 @@ product is one batched GEMM on contiguous operands; and the probabilities are no
 backward pass, which needs only the log-sum-exp of each row (Dao et al. 2022, algorithm 4).
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -69,8 +68,7 @@ def attention(
     return heads_first(out.reshape(batch, heads, queries, -1))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(
+def _output(
     options: _Options,
     q: Float[Array, "batch kv_heads group query head_dim"],
     k: Float[Array, "batch kv_heads key head_dim"],
@@ -79,6 +77,9 @@ def _attention(
     sinks: Float[Array, "kv_heads group"] | None,
 ) -> Float[Array, "batch kv_heads group query value_dim"]:
     return _forward(options, q, k, v, mask, sinks)[0]
+
+
+_attention = jax.custom_vjp(_output, nondiff_argnums=(0,))
 
 
 def _forward(options, q, k, v, mask, sinks):

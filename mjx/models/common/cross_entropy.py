@@ -25,7 +25,6 @@ class LossSums(NamedTuple):
     """log²(partition function), not yet weighted."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def language_model_loss(
     hidden: Float[Array, "batch sequence embed"],
     weight: Float[Array, "vocab embed"],
@@ -45,6 +44,10 @@ def language_model_loss(
     Returns:
         The loss summed over tokens by `mask`, and its parts. The parts have no gradient.
     """
+    return _loss(hidden, weight, labels, mask, vocab_size, z_loss, chunks)
+
+
+def _value(hidden, weight, labels, mask, vocab_size, z_loss, chunks):
     local, _ = _local_functions(vocab_size, z_loss, chunks)
     return _over_the_mesh(local, hidden, weight, labels, mask, gradients=False)
 
@@ -61,7 +64,8 @@ def _backward(vocab_size, z_loss, chunks, gradients, cotangents):
     return d_hidden * scale.astype(d_hidden.dtype), d_weight * scale.astype(d_weight.dtype), None, None
 
 
-language_model_loss.defvjp(_forward, _backward)
+_loss = jax.custom_vjp(_value, nondiff_argnums=(4, 5, 6))
+_loss.defvjp(_forward, _backward)
 
 
 def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
