@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for both runs (a temporary folder)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_intermixed_args()
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="kill_test-"))
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="kill_test-"))).absolute()
     plain, killed = folder / "undisturbed", folder / "killed"
     seconds = finish(options, plain)
     expected = losses(plain)
@@ -132,7 +132,9 @@ def main() -> None:
     if found != expected or one.keys() != other.keys() or differing:
         wrong = [pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]][:3]
         sys.exit(f"NOT the same: losses {wrong} of {len(found)}, arrays {differing[:3]}")
-    print(f"the same bits: {len(found)} losses, each logged once, and {len(one)} arrays of step {newest(killed)}")
+    print(
+        f"the same bits: {len(found)} losses, each logged once, and {len(one)} arrays of step {newest(killed)}"
+    )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
     launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")
-    launch.add_argument("command", nargs=argparse.REMAINDER, help="e.g. train configs/gpt/docs.yaml")
+    launch.add_argument("command", nargs=argparse.REMAINDER, help="e.g. train RECIPE")
     return parser
 
 
@@ -124,5 +124,5 @@ def _launch(options: argparse.Namespace) -> None:
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise InputError("launch what? e.g. mjx launch -n 2 -- train configs/gpt/docs.yaml")
+        raise InputError("launch what? e.g. mjx launch -n 2 -- train RECIPE")
     sys.exit(launch_local(options.n, [sys.executable, "-m", "mjx", *command]))

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from mjx import models
 from mjx.data.config import DataConfig
@@ -38,18 +38,31 @@ class RunConfig:
     """A whole run. Each section is the config of the component that reads it."""
 
     model: ModelConfig
+    """A family and its sizes: `family`, then `preset` or the fields of the family's own config."""
     data: DataConfig
+    """What it reads: corpora, tokenizer, sequence length."""
     training: TrainingConfig
+    """How long, how much at a time."""
     mesh: MeshConfig = MeshConfig()
+    """Sizes of the mesh axes: the kinds of parallelism."""
     sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
+    """Which mesh axes the logical axes live on."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """Kind of optimizer, weight decay, clipping."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate over the steps."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """How often the state is saved, and how many of them stay."""
     logging: LoggingConfig = LoggingConfig()
+    """Where the metrics go, and how often."""
     profile: ProfileConfig = ProfileConfig()
+    """Which steps are profiled."""
     sampling: SamplingConfig = SamplingConfig()
+    """How text is continued."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """Processes and devices."""
     watchdog: WatchdogConfig = WatchdogConfig()
+    """How long a step may take before the run is ended."""
     run_dir: str = "runs/default"
     """Where the run keeps everything: checkpoints, logs, pictures."""
 
@@ -160,7 +173,7 @@ def _expand_model(section: Any) -> tuple[str, Tree]:
     """The family, and its config's tree with a preset's values under the section's own."""
     if not isinstance(section, dict):
         raise InputError(
-            "the recipe has no section 'model' (at least: model: {family: gpt, preset: gpt2-124m})"
+            f"the recipe has no section 'model' (at least a family, {' or '.join(models.FAMILIES)}, and a preset)"
         )
     section = dict(section)
     family = section.pop("family", None)
@@ -193,7 +206,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
 
 
 def _check_type_keys(kind: Any, value: Any, path: str) -> None:
-    """Unknown keys anywhere below, before values are looked at."""
+    """Unknown keys anywhere below, and truth values for numbers, before other values are looked at."""
     if isinstance(value, dict):
         for candidate in _dataclasses_in(kind):
             hints = typing.get_type_hints(candidate)
@@ -204,6 +217,9 @@ def _check_type_keys(kind: Any, value: Any, path: str) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             _check_type_keys(kind, inner, f"{path}.{index}")
+    elif isinstance(value, bool) and kind in (int, float, int | None, float | None):
+        # pydantic would take true for 1.
+        raise InputError(f"{path} = {str(value).lower()} is not accepted: input should be a number")
 
 
 def _dataclasses_in(kind: Any) -> list[type]:
@@ -226,6 +242,13 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
+_EXPECTED = {
+    "tuple_type": "input should be a list",
+    "dataclass_type": "input should be a mapping of its keys",
+}
+"""What YAML calls it, where pydantic's word is Python's."""
+
+
 def _sentence(section: str, error: Any) -> str:
     """pydantic's error in our words: the key's whole path, the value, what would be right."""
     path = ".".join([section, *(str(part) for part in error["loc"])])
@@ -237,10 +260,10 @@ def _sentence(section: str, error: Any) -> str:
             return message
         if message.startswith(f"{name}."):
             return f"{parent}.{message}" if parent else message
-        return f"{path}.{message}" if re.match(r"\w+ = ", message) else f"{path}: {message}"
+        return f"{path}.{message}" if re.match(r"[\w.]+ = ", message) else f"{path}: {message}"
     if error["type"] == "missing":
         return f"{path} is missing: the recipe has to say it"
-    said = error["msg"][0].lower() + error["msg"][1:]
+    said = _EXPECTED.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
     return f"{path} = {error['input']!r} is not accepted: {said}"
 
 
@@ -248,11 +271,17 @@ def _yaml_value(text: str, what: str) -> Any:
     try:
         return _plain(YAML(typ="safe", pure=True).load(text))
     except DuplicateKeyError as error:
-        raise InputError(
-            f"{what} gives a key twice: {error.problem!s}, {error.problem_mark}".strip()
-        ) from error
+        raise InputError(f"{what} gives a key twice: {_problem(error)}") from error
     except YAMLError as error:
-        raise InputError(f"{what} is not YAML: {error}") from error
+        raise InputError(f"{what} is not YAML: {_problem(error)}") from error
+
+
+def _problem(error: YAMLError) -> str:
+    """ruamel's error in one line."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _plain(node: Any) -> Any:

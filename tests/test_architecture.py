@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -59,10 +60,10 @@ def floor(module: str) -> int:
     return next(number for number, entries in enumerate(FLOORS) if room(module) in entries)
 
 
-def imports(module: str) -> set[str]:
-    """The modules of this package that a module imports, at its top or inside a function."""
+def imports(module: str, *, deferred: bool = True) -> set[str]:
+    """The modules of this package that a module imports: at its top and, if `deferred`, inside functions."""
     found = set()
-    for node in ast.walk(tree_of(module)):
+    for node in ast.walk(tree_of(module)) if deferred else tree_of(module).body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -88,7 +89,8 @@ def test_rooms_on_one_floor_do_not_know_each_other():
         f"{module} imports {target}"
         for module in FILES
         for target in imports(module)
-        if floor(target) == floor(module) > 0 and room(target) != room(module)
+        if floor(target) == floor(module) > 0
+        and room(target) != room(module)
         # The blocks, the table of their implementations and the protocol of families are one floor of one room.
         and not FLOORS[2] >= {room(target), room(module)}
         and not FLOORS[7] >= {room(target), room(module)}
@@ -102,7 +104,11 @@ def test_no_imports_go_in_a_circle():
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, f"a circle: {' → '.join((*path[path.index(module) :], module))}"
         if module not in done:
-            for target in imports(module):
+            # Inside one folder a config may build, late, the module that it configures.
+            late = {
+                target for target in imports(module) if target.rpartition(".")[0] != module.rpartition(".")[0]
+            }
+            for target in imports(module, deferred=False) | late:
                 visit(target, (*path, module))
             done.add(module)
 
@@ -141,12 +147,13 @@ def family_names() -> set[str]:
 
 
 NAMES_OF_OTHER_THINGS = {
-    # Megatron's kind of dataset, which several families are fed by.
-    "mjx.data": {"gpt", "GPTDataset", "GPTDatasetConfig", "mjx.data.gpt_dataset", "mjx.data.gpt_index"},
-    "mjx.models.family": {"gpt"},  # names that kind of dataset
-    "mjx.models.common.rope": {"llama3"},  # a published way to stretch rotary positions
+    # Megatron's kind of dataset, which several families are fed by: files data/gpt_*, dataset kind "gpt".
+    "mjx.data": "^gpt$|gpt_(dataset|index)",
+    "mjx.models.family": "^gpt$",  # that kind of dataset
+    "mjx.data.tokenizers.tiktoken": "GPT-?_?2",  # a way to split text into words
+    "mjx.models.common.rope": "^llama3$",  # a way to stretch rotary positions
 }
-"""Module → words that look like a family's name and are not."""
+"""Module (with those inside it) → words that look like a family's name and are not."""
 
 
 def test_no_family_is_named_outside_its_own_folder():
@@ -156,13 +163,12 @@ def test_no_family_is_named_outside_its_own_folder():
         own = re.match(r"mjx\.models\.(\w+)", module)
         if module == "mjx.models" or (own and own.group(1) in FAMILIES):
             continue
-        allowed = {
-            w for prefix, ws in NAMES_OF_OTHER_THINGS.items() if f"{module}.".startswith(f"{prefix}.") for w in ws
-        }
+        others = [
+            other for prefix, other in NAMES_OF_OTHER_THINGS.items() if f"{module}.".startswith(f"{prefix}.")
+        ]
         for line, word in words_of(module):
-            snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word)
-            kind_of_dataset = module.startswith("mjx.data") and re.search(r"gpt_(dataset|index)", word.lower())
-            if pattern.search(snake) and word not in allowed and not kind_of_dataset:
+            snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word)  # GPTConfig, MyGPT
+            if pattern.search(snake) and not any(re.search(other, word) for other in others):
                 named.append(f"{module}, line {line}: {word!r}")
     assert not named
 
@@ -198,8 +204,7 @@ def full_names(module: str):
 
 
 FORBIDDEN = {
-    r"jax\.experimental\.(shard_map|pjit|maps|xmap)\b": "jax.shard_map, jax.jit",
-    r"jax\.(experimental\.)?x?p?map$|jax\.pmap": "jax.jit and jax.shard_map",
+    r"jax\.experimental\.(shard_map|pjit|maps|xmap)\b|^jax\.pmap$": "jax.shard_map, jax.jit",
     r"jax\.lax\.pvary": "jax.lax.pcast",
     r"device_put_(sharded|replicated)": "jax.device_put",
     r"^jax\.core\b|^jax\.interpreters\b": "jax.extend",
@@ -209,13 +214,17 @@ FORBIDDEN = {
     r"jax\.experimental\.pallas\.ops\.gpu": "a kernel of our own",
     r"jax\.experimental\.pallas\.(load|store|dot)$": "references and jnp.dot",
     r"^flax\.linen|^flax\.nnx\.(scan|jit|grad|value_and_grad|get_abstract_model)$": "pure pytrees",
-    r"^orbax\.checkpoint\.(?!v1\b)": "orbax.checkpoint.v1",
+    r"^orbax\.checkpoint\.(?!(experimental\.)?v1\b)": "orbax.checkpoint.v1",
     r"^grain\.(python\.)?DataLoader": "grain.MapDataset",
     r"^(tensorflow|tf|seqio|torch)(\.|$)": "no second framework in the process",
     r"^jax\.numpy\.empty(_like)?$": "jax.numpy.zeros",
     r"sync_global_devices": "mjx.launch.barrier, which has a timeout",
 }
 """Deprecated, removed or treacherous → what does it now."""
+EXCEPTIONS = {
+    # JAX has no public name for the client of its coordination service, nor for "has a backend started".
+    r"^jax\._src\b": ("mjx.launch.coordination",),
+}
 
 
 @pytest.mark.parametrize("pattern", FORBIDDEN)
@@ -224,7 +233,7 @@ def test_nothing_deprecated_or_treacherous_is_used(pattern):
         f"{module}, line {line}: {name}"
         for module in FILES
         for line, name in full_names(module)
-        if re.search(pattern, name)
+        if re.search(pattern, name) and module not in EXCEPTIONS.get(pattern, ())
     ]
     assert not used, f"use instead: {FORBIDDEN[pattern]}"
 
@@ -253,8 +262,12 @@ def test_variables_are_read_and_named_the_new_way():
             if function in ("jnp.array", "jnp.asarray"):
                 assert len(call.args) <= 2, f"{where}: `copy` and `order` are keywords"
         if module.startswith("mjx.models"):
-            reads = [n for n in ast.walk(tree_of(module)) if isinstance(n, ast.Attribute) and n.attr == "value"]
-            reads = [n for n in reads if ast.unparse(n) not in ("self.value", "cache.value")]  # layer and cache
+            reads = [
+                n for n in ast.walk(tree_of(module)) if isinstance(n, ast.Attribute) and n.attr == "value"
+            ]
+            reads = [
+                n for n in reads if ast.unparse(n) not in ("self.value", "cache.value")
+            ]  # layer and cache
             assert not reads, f"{module}, line {reads[0].lineno}: variable[...] instead of .value"
 
 
@@ -295,7 +308,7 @@ def documented_fields(config: type) -> set[str]:
     body = next(n.body for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == config.__name__)
     return {
         statement.target.id
-        for statement, following in zip(body, body[1:], strict=False)
+        for statement, following in itertools.pairwise(body)
         if isinstance(statement, ast.AnnAssign)
         and isinstance(statement.target, ast.Name)
         and isinstance(following, ast.Expr)

@@ -7,10 +7,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mjx.data.build import build_dataset
 from mjx.data.tokenizers import load_tokenizer
+from mjx.errors import InputError
 
 
 def data_build(options: argparse.Namespace) -> None:
     """Tokenize `options.inputs` into `options.output`."""
+    if options.workers < 1:
+        raise InputError(f"--workers = {options.workers} must be at least 1")
     tokenizer = load_tokenizer(options.tokenizer)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, highlight=False)

@@ -1,5 +1,7 @@
 """`mjx explain CONFIG`: the sharding of every parameter and of the main activations, on any machine."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from rich.console import Console
@@ -18,12 +20,8 @@ def explain(path: str, overrides: list[str], devices: int | None) -> None:
     """
     config = load_config(path, overrides)
     if devices is None:
-        sizes = config.mesh.sizes().values()
-        devices = config.runtime.cpu_devices or 1
-        if -1 not in sizes:
-            devices = 1
-            for size in sizes:
-                devices *= size
+        named = math.prod(size for size in config.mesh.sizes().values() if size != -1)
+        devices = config.runtime.cpu_devices or named
     mesh_shape = config.mesh.resolve(devices)
     rules = config.sharding.build()
     model = abstract_model(config.model)

@@ -32,7 +32,7 @@ def corpus(name: str) -> list[str]:
         InputError: there is no corpus of this name.
     """
     if name not in CORPORA:
-        raise InputError(f'corpus = "{name}" is not known; known are {", ".join(sorted(CORPORA))}.')
+        raise InputError(f'data.corpus = "{name}" is not known; known are {", ".join(sorted(CORPORA))}.')
     documents = {hashlib.blake2b(text.encode(), digest_size=16).digest(): text for text in CORPORA[name]()}
     return [documents[digest] for digest in sorted(documents)]
 

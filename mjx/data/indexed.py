@@ -199,8 +199,11 @@ class IndexedDatasetWriter:
         self.num_tokens = 0
 
     def __enter__(self) -> Self:
-        self._paths[0].parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary[0].open("wb")
+        try:
+            self._paths[0].parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary[0].open("wb")
+        except OSError as error:
+            raise InputError(f"{self._paths[0]} cannot be written: {error.strerror}.") from error
         return self
 
     def add_sequence(self, tokens: Sequence[int] | Int[np.ndarray, "sequence"]) -> None:

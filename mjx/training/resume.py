@@ -5,7 +5,11 @@ from typing import Any
 
 from mjx.models.common.parameter import flatten
 
-IGNORED = ("run_dir", "runtime.", "logging.", "profile.", "watchdog.", "sampling.", "training.stop_at")
+IGNORED = (
+    *("run_dir", "checkpoint.", "logging.", "profile.", "runtime.", "sampling.", "watchdog."),
+    *("data.cache_dir", "data.prefetch", "data.threads"),
+    *("training.evaluation_interval", "training.evaluation_rows", "training.prompts", "training.stop_at"),
+)
 """Nothing of what is learnt depends on these."""
 
 

@@ -72,11 +72,11 @@ def build_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
     end_name = "the length of training" if config.decay_steps is None else "decay_steps"
     warmup, peak, floor = config.warmup_steps, config.learning_rate, config.min_learning_rate
     if config.kind != "constant" and warmup >= end:
-        raise InputError(f"warmup_steps = {warmup} must be smaller than {end_name} = {end}")
+        raise InputError(f"schedule.warmup_steps = {warmup} must be smaller than {end_name} = {end}")
     wsd_steps = config.wsd_decay_steps or 0
     if warmup + wsd_steps > end:
         raise InputError(
-            f"warmup_steps = {warmup} and wsd_decay_steps = {wsd_steps} do not fit into {end_name} = {end}"
+            f"schedule.warmup_steps = {warmup} and wsd_decay_steps = {wsd_steps} do not fit into {end_name} = {end}"
         )
 
     def schedule(step):

@@ -33,7 +33,10 @@ def save_weights(path: str | os.PathLike, params: Any, config: dict[str, Any] | 
     def prepare() -> None:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise InputError(f"{folder} exists and is not an empty folder: weights go to a new one.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
         orbax_store.check_free_space(folder.parent, needed, what)
         for leftover in (partial, partial.with_name(partial.name + orbax_store.UNFINISHED_SUFFIX)):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -97,4 +97,3 @@ def undisturbed(run_once) -> Path:
 def half(run_once) -> tuple[Path, str]:
     """The folder of a run that stopped itself after 10 of its 20 steps, and what it said."""
     return run_once("half", "training.stop_at=10")
-

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def losses(run: Path) -> list[tuple[int, float]]:
 def validation_losses(run: Path) -> list[tuple[int, float]]:
     """(step, validation loss), likewise."""
     return [(r["step"], r["validation_loss"]) for r in records(run) if "validation_loss" in r]
+
+
+def wait_for_steps(run: Path, count: int, process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+    """Until a live run has logged so many steps."""
+    limit = time.monotonic() + seconds
+    while not (run / "metrics.jsonl").exists() or len(losses(run)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
 
 
 def saved_steps(run: Path) -> list[int]:

@@ -26,16 +26,21 @@ class AttentionConfig:
     """Heads, positions and softmax of one attention sub-layer."""
 
     num_heads: int
+    """Query heads."""
     num_query_groups: int | None = None
     """Key/value heads, each shared by a group of query heads; default num_heads (multi-head), 1 is multi-query."""
     head_dim: int | None = None
     """Features of a head; default hidden_size / num_heads."""
     qkv_bias: bool = False
+    """Add biases to queries, keys and values (and to the output gate)."""
     output_bias: bool = False
+    """Add a bias to the projection back into the residual stream."""
     qk_norm: NormConfig | None = None
     """Normalise each head's queries and keys before rotation."""
     rope: RoPEConfig | None = None
+    """Rotate queries and keys by their positions; null: attention knows no positions."""
     causal: bool = True
+    """A token sees itself and what stands before it; false: the whole row, or its document."""
     window: int | None = None
     """Sliding window: a token sees itself and the window - 1 tokens before it."""
     soft_cap: float | None = None

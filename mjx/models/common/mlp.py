@@ -40,9 +40,11 @@ class MLPConfig:
     features: int
     """Hidden features (Megatron's ffn_hidden_size)."""
     activation: Activation = "gelu"
+    """gelu is exact (erf), gelu-tanh its approximation, relu2 the square of relu, quick-gelu x · σ(1.702 x)."""
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020): with silu, SwiGLU."""
     bias: bool = False
+    """Add biases to all projections."""
     clamp: float | None = None
     """Bound the gate from above and the linear half from both sides before they meet (gpt-oss: 7)."""
     linear_offset: float = 0.0

@@ -17,6 +17,7 @@ class NormConfig:
     """Which normalisation, and how its gain is stored."""
 
     kind: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """layernorm: mean and variance, gain and bias. rmsnorm: mean square and gain."""
     epsilon: float = 1e-5
     """Added to the variance (layernorm) or mean square (rmsnorm)."""
     zero_centered: bool = False

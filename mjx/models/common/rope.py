@@ -58,6 +58,7 @@ class RoPEConfig:
     layout: Literal["halves", "interleaved"] = "halves"
     """Which features form a pair: i and i + d/2 (GPT-NeoX), or 2i and 2i + 1 (the paper)."""
     scaling: RoPEScaling | None = None
+    """Stretch the frequencies to longer contexts than those of pre-training; null: do not."""
 
     def __post_init__(self):
         if not 0 < self.percent <= 1:

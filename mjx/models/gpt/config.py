@@ -21,10 +21,15 @@ class GPTConfig(ModelConfig):
     """
 
     num_layers: int
+    """Pairs of an attention and an MLP sub-layer."""
     hidden_size: int
+    """Features of the residual stream."""
     attention: AttentionConfig
+    """Of every layer; `window_pattern` and `rope_pattern` take parts of it away from some."""
     mlp: MLPConfig
+    """Of every layer."""
     norm: NormConfig = NormConfig()
+    """Before every sub-layer, and before the head."""
     max_positions: int | None = None
     """Rows of a table of learned positions; null for none (rotary positions are attention.rope)."""
     tie_embeddings: bool = False

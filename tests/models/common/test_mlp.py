@@ -1,0 +1,121 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.errors import InputError
+from mjx.models.common.context import Context
+from mjx.models.common.mlp import ACTIVATIONS, MLP, MLPConfig
+from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.sharding import MeshConfig, build_mesh, use_mesh
+
+EMBED, FEATURES = 8, 12
+X = np.random.RandomState(0).randn(2, 8, EMBED).astype(np.float32)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+DEFINITIONS = {
+    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu-tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x * sigmoid(x),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+    "quick-gelu": lambda x: x * sigmoid(1.702 * x),
+}
+
+
+def filled(config: MLPConfig) -> tuple[MLP, dict[str, np.ndarray]]:
+    """An MLP with large random parameters, biases too, and the parameters."""
+    mlp = config.build(EMBED, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
+    random = np.random.RandomState(1)
+    values = {
+        path: random.randn(*leaf.shape).astype(np.float32) for path, leaf in flatten(parameters_of(mlp)).items()
+    }
+    return bind(mlp, unflatten(values)), values
+
+
+def by_hand(x: np.ndarray, p: dict[str, np.ndarray], config: MLPConfig) -> np.ndarray:
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ p[f"{name}.kernel"].astype(np.float64) + p.get(f"{name}.bias", np.float32(0))
+
+    activation, limit = DEFINITIONS[config.activation], config.clamp or np.inf
+    up = np.clip(linear("up", x), -limit, limit)
+    if config.gated:
+        h = activation(np.minimum(linear("gate", x), limit)) * (up + config.linear_offset)
+    else:
+        h = activation(up)
+    return linear("down", h)
+
+
+@pytest.mark.parametrize("activation", DEFINITIONS)
+def test_activations_equal_their_definitions(activation):
+    x = np.linspace(-6, 6, 101)
+    ours = ACTIVATIONS[activation](jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(ours, DEFINITIONS[activation](x), rtol=1e-5, atol=2e-6)
+
+
+def test_every_activation_has_a_definition_here():
+    assert set(DEFINITIONS) == set(ACTIVATIONS)
+
+
+CONFIGS = {
+    "plain": {},
+    "bias": {"bias": True},
+    "gated": {"gated": True, "activation": "silu"},
+    "gated, bias": {"gated": True, "activation": "silu", "bias": True},
+    "clamp": {"clamp": 0.7, "bias": True},
+    "gpt-oss": {"gated": True, "activation": "quick-gelu", "clamp": 0.7, "linear_offset": 1.0, "bias": True},
+}
+
+
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
+def test_equals_the_formula_to_1e_5(options):
+    config = MLPConfig(features=FEATURES, **options)
+    mlp, values = filled(config)
+    y, cache = mlp(jnp.asarray(X), Context())
+    np.testing.assert_allclose(y, by_hand(X, values, config), rtol=1e-5, atol=1e-4)
+    assert cache is None
+
+
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
+@pytest.mark.parametrize("sizes", [{"data": 2, "tensor": 4}, {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}])
+def test_the_mesh_changes_nothing(options, sizes):
+    mlp, _ = filled(MLPConfig(features=FEATURES, **options))
+    graph, state = nnx.split(mlp)
+
+    def loss(state, x):
+        return jnp.sum(jnp.sin(nnx.merge(graph, state)(x, Context())[0]))
+
+    expected, expected_gradient = jax.value_and_grad(loss)(state, jnp.asarray(X))
+    with use_mesh(build_mesh(MeshConfig(**sizes))):
+        got, gradient = jax.jit(jax.value_and_grad(loss))(state, jnp.asarray(X))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
+def test_counts_its_parameters(options):
+    config = MLPConfig(features=FEATURES, **options)
+    assert config.num_parameters(EMBED) == sum(value.size for value in filled(config)[1].values())
+
+
+def test_megatrons_mlp_of_width_12_has_1212_parameters():
+    assert MLPConfig(features=48, bias=True).num_parameters(12) == 1212
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"features": 0}, r"mlp\.features = 0 must be positive"),
+        ({"clamp": -1.0}, r"mlp\.clamp = -1\.0 must be positive, or null"),
+        ({"linear_offset": 1.0}, r"mlp\.linear_offset = 1\.0 needs mlp\.gated = true"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        MLPConfig(**{"features": 4} | options)

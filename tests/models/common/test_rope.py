@@ -1,0 +1,124 @@
+"""Rotary positions equal those of transformers (goldens/rope)."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx.errors import InputError
+from mjx.models.common.rope import RoPEConfig, RoPEScaling, inverse_frequencies, rotary_tables, rotate
+
+GOLDENS = np.load(Path(__file__).parents[2] / "goldens/rope/rope.npz")
+CASES = json.loads(str(GOLDENS["cases"]))
+
+
+def config_of(case: dict) -> RoPEConfig:
+    kind = case["rope_type"]
+    if kind in ("default", "interleaved"):
+        layout = "halves" if kind == "default" else "interleaved"
+        return RoPEConfig(base=case["rope_theta"], layout=layout)
+    names = {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_positions",
+        "low_freq_factor": "low_frequency_factor",
+        "high_freq_factor": "high_frequency_factor",
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "truncate": "round_ramp",
+        "attention_factor": "concentration",
+    }
+    given = {ours: case[theirs] for theirs, ours in names.items() if theirs in case}
+    return RoPEConfig(base=case["rope_theta"], scaling=RoPEScaling(kind=kind, **given))
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(CASES)), ids=list(CASES))
+def test_tables_and_rotation_equal_transformers(number, name):
+    case = CASES[name]
+    config = config_of(case)
+    positions = jnp.asarray(GOLDENS["positions"])[None]
+    cos, sin = rotary_tables(config, case["head_dim"], positions)
+    # Angles reach 40000 radians in float32, whose spacing there is 0.004; early positions are exact.
+    assert np.abs(cos[0, :5] - GOLDENS[f"{number}.cos"][:5]).max() < 1e-5
+    assert np.abs(sin[0, :5] - GOLDENS[f"{number}.sin"][:5]).max() < 1e-5
+    np.testing.assert_allclose(cos[0], GOLDENS[f"{number}.cos"], atol=2e-2)
+    np.testing.assert_allclose(sin[0], GOLDENS[f"{number}.sin"], atol=2e-2)
+    queries = jnp.asarray(GOLDENS[f"{number}.queries"])[None]
+    cos, sin = jnp.asarray(GOLDENS[f"{number}.cos"])[None], jnp.asarray(GOLDENS[f"{number}.sin"])[None]
+    turned = rotate(queries, cos, sin, config.layout)
+    np.testing.assert_allclose(turned[0], GOLDENS[f"{number}.rotated"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_a_share_of_the_features_is_rotated_and_the_rest_passes(layout):
+    config = RoPEConfig(percent=0.25, layout=layout)
+    x = jnp.asarray(np.random.RandomState(0).randn(2, 7, 3, 32), jnp.float32)
+    positions = jnp.arange(7)[None]
+    cos, sin = rotary_tables(config, 32, positions)
+    assert cos.shape == (1, 7, 4)
+    y = rotate(x, cos, sin, layout)
+    np.testing.assert_array_equal(y[..., 8:], x[..., 8:])
+    alone = rotate(x[..., :8], *rotary_tables(dataclasses.replace(config, percent=1.0), 8, positions), layout)
+    np.testing.assert_array_equal(y[..., :8], alone)
+    assert np.abs(y[:, 1:, :, :8] - x[:, 1:, :, :8]).min(axis=-1).max() > 0
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_scores_depend_on_the_distance_alone(layout):
+    config = RoPEConfig(layout=layout)
+    q, k = np.random.RandomState(0).randn(2, 1, 1, 1, 16).astype(np.float32)
+
+    def score(i, j):
+        rotated = [
+            rotate(jnp.asarray(x), *rotary_tables(config, 16, jnp.array([[at]])), layout)
+            for x, at in ((q, i), (k, j))
+        ]
+        return float(jnp.vdot(*rotated))
+
+    assert score(5, 2) == pytest.approx(score(105, 102), abs=1e-4)
+    assert abs(score(5, 2) - score(5, 3)) > 1e-3
+
+
+def test_interleaved_pairs_are_the_halves_of_shuffled_features():
+    x = jnp.asarray(np.random.RandomState(0).randn(1, 5, 2, 8), jnp.float32)
+    cos, sin = rotary_tables(RoPEConfig(), 8, jnp.arange(5)[None])
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+    halves = rotate(x[..., order], cos, sin, "halves")
+    np.testing.assert_allclose(rotate(x, cos, sin, "interleaved")[..., order], halves, rtol=1e-6)
+
+
+def test_bfloat16_is_rotated_in_float32():
+    x = jnp.asarray(np.random.RandomState(0).randn(1, 5, 2, 8), jnp.bfloat16)
+    cos, sin = rotary_tables(RoPEConfig(), 8, 1000 + jnp.arange(5)[None])
+    y = rotate(x, cos, sin, "halves")
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, rotate(x.astype(jnp.float32), cos, sin, "halves").astype(jnp.bfloat16))
+
+
+def test_a_factor_of_one_stretches_nothing():
+    plain, _ = inverse_frequencies(RoPEConfig(), 32)
+    for kind in ("linear", "llama3", "yarn"):
+        stretched, factor = inverse_frequencies(RoPEConfig(scaling=RoPEScaling(kind=kind, factor=1)), 32)
+        np.testing.assert_allclose(stretched, plain, rtol=1e-12)
+        assert factor == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: RoPEConfig(percent=0), r"rope\.percent = 0 must be above 0"),
+        (lambda: RoPEConfig(base=1), r"rope\.base = 1 must be above 1"),
+        (lambda: RoPEConfig(percent=0.5).rotated(6), r"rope\.percent = 0\.5 of head_dim = 6 rotates 3 features"),
+        (lambda: RoPEScaling(kind="linear", factor=0), r"rope\.scaling\.factor = 0 must be positive"),
+        (
+            lambda: RoPEScaling(kind="llama3", factor=2, low_frequency_factor=4),
+            r"low_frequency_factor = 4 must be below high_frequency_factor = 4",
+        ),
+        (lambda: RoPEScaling(kind="yarn", factor=2, original_positions=0), r"original_positions = 0 must be"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()

@@ -1,0 +1,103 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import bind, flatten, parameters_of
+from mjx.models.common.rope import RoPEConfig
+from mjx.models.gpt import GPTConfig
+
+CONFIG = GPTConfig(
+    num_layers=3,
+    hidden_size=32,
+    vocab_size=50,
+    attention=AttentionConfig(num_heads=4, num_query_groups=2, rope=RoPEConfig(), window=6),
+    mlp=MLPConfig(features=64, activation="silu", gated=True),
+    norm=NormConfig(kind="rmsnorm"),
+    window_pattern=(True, False),
+    init_std=0.2,
+    dtype="float32",
+)
+
+
+def model_of(config: GPTConfig):
+    return config.build(nnx.Rngs(params=jax.random.key(0)))
+
+
+def batch_of(rows: int = 2, sequence: int = 16) -> dict:
+    tokens = np.random.RandomState(0).randint(0, 50, (rows, sequence + 1)).astype(np.int32)
+    mask = np.ones((rows, sequence), np.float32)
+    return {"tokens": tokens[:, :-1], "labels": tokens[:, 1:], "loss_mask": mask}
+
+
+def test_packed_documents_have_the_logits_of_separate_ones():
+    model, tokens = model_of(CONFIG), batch_of()["tokens"]
+    segments = np.array([[1] * 5 + [2] * 11, [1] * 12 + [2] * 4])
+    positions = np.array([[*range(5), *range(11)], [*range(12), *range(4)]])
+    packed = model(tokens, positions=positions, segment_ids=segments)
+    for row, cut in ((0, 5), (1, 12)):
+        for part in (slice(0, cut), slice(cut, 16)):
+            np.testing.assert_allclose(packed[row, part], model(tokens[row : row + 1, part])[0], atol=1e-4)
+
+
+def test_no_token_sees_a_later_one():
+    model, tokens = model_of(CONFIG), batch_of()["tokens"]
+    changed = tokens.copy()
+    changed[:, 9] = (changed[:, 9] + 1) % 50
+    before, after = model(tokens), model(changed)
+    np.testing.assert_array_equal(before[:, :9], after[:, :9])
+    assert np.abs(before[:, 9] - after[:, 9]).max() > 1e-3
+
+
+def test_the_window_pattern_gives_every_other_layer_a_window():
+    windows = [s.mixer.window for s in CONFIG.sublayers() if isinstance(s.mixer, AttentionConfig)]
+    assert windows == [6, None, 6]
+
+
+@pytest.mark.parametrize("remat", ["none", "selective", "full"])
+def test_dropout_depends_on_the_key_alone(remat):
+    config = dataclasses.replace(
+        CONFIG, dropout=0.2, remat=remat, attention=dataclasses.replace(CONFIG.attention, dropout=0.2)
+    )
+    model, batch = model_of(config), batch_of()
+    loss = jax.jit(lambda key: model.loss(batch, key)[0])
+    same, again, other = (float(loss(jax.random.key(seed))) for seed in (1, 1, 2))
+    assert same == again != other
+    without = float(model_of(dataclasses.replace(CONFIG)).loss(batch)[0])
+    assert float(model.loss(batch)[0]) == pytest.approx(without, rel=1e-6), "no key, no dropout"
+
+
+def test_bfloat16_stays_near_float32_and_its_gradients_are_float32():
+    batch = batch_of()
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        model = model_of(dataclasses.replace(CONFIG, dtype=dtype))
+        parameters = parameters_of(model)
+        loss, gradients = jax.value_and_grad(lambda p, m=model: bind(m, p).loss(batch)[0])(parameters)
+        losses[dtype] = float(loss)
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2e-2)
+
+
+def test_masked_tokens_do_not_count():
+    model, batch = model_of(CONFIG), batch_of()
+    batch["loss_mask"][:, ::2] = 0
+    expected, _ = model.loss(batch)
+    batch["labels"] = np.where(batch["loss_mask"] > 0, batch["labels"], 3).astype(np.int32)
+    changed, metrics = model.loss(batch)
+    assert float(changed) == float(expected) == float(metrics["loss"])
+
+
+def test_the_initial_numbers_are_gpt_2s():
+    config = dataclasses.replace(CONFIG, hidden_size=256, init_std=0.02, vocab_size=1000)
+    flat = flatten(parameters_of(model_of(config)))
+    assert np.std(flat["embedding.weight"]) == pytest.approx(0.02, rel=0.02)
+    assert np.std(flat["decoder.segments.0.1.mlp.down.kernel"]) == pytest.approx(0.02 / 6**0.5, rel=0.05)
+    np.testing.assert_array_equal(flat["final_norm.scale"], 1)
