@@ -2,10 +2,10 @@
 
     python benchmarks/kill_test.py RECIPE [key.path=value ...] [--kills 20] [--folder DIR] [--seed 0]
 
-Trains the recipe twice on the same machine: once undisturbed, and once with `kill -9` at random moments: while
-it starts, between two steps, in the middle of a save. Every start after a kill is the same command. At the end
-every loss that was logged, each exactly once, and every array of the last checkpoint must have the same bits
-in both runs. Give it short steps and a small checkpoint.interval, so that saves are often cut short, e.g.
+Trains the recipe twice on the same machine: once undisturbed, and once with `kill -9` at random moments:
+while it starts, between two steps, in the middle of a save. Every start after a kill is the same command. At
+the end every loss that was logged, each exactly once, and every array of the last checkpoint must have the
+same bits in both runs. Give it short steps and a small checkpoint.interval, so that saves are cut short, e.g.
 
     python benchmarks/kill_test.py configs/gpt/docs.yaml training.steps=200 checkpoint.interval=3
 
@@ -132,9 +132,8 @@ def main() -> None:
     if found != expected or one.keys() != other.keys() or differing:
         wrong = [pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]][:3]
         sys.exit(f"NOT the same: losses {wrong} of {len(found)}, arrays {differing[:3]}")
-    print(
-        f"the same bits: {len(found)} losses, each logged once, and {len(one)} arrays of step {newest(killed)}"
-    )
+    count = f"{len(found)} losses, each logged once, and {len(one)} arrays of step {newest(killed)}"
+    print(f"the same bits: {count}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def data_build(options: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(options.tokenizer)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading")
 
         def show(documents: int, tokens: int) -> None:

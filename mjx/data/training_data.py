@@ -105,7 +105,7 @@ def open_data(config: DataConfig) -> TrainingData:
     vocab_size = max(known or 0, config.vocab_size or 0)
     if known is not None and config.vocab_size is not None and known > config.vocab_size:
         raise InputError(
-            f"data.vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it out, or "
-            f"give at least {known}."
+            f"data.vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it "
+            f"out, or give at least {known}."
         )
     return TrainingData(config, tokenizer, vocab_size, sources)

@@ -56,11 +56,10 @@ class MeshConfig:
         if math.prod(sizes.values()) != devices:
             terms = " × ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1) or "1"
             free = any(size == -1 for size in sizes.values())
-            verb = "divide" if free else "equal"
+            takes = f"takes a multiple of {fixed} devices" if free else f"= {fixed} devices"
             raise InputError(
-                f"the mesh does not fit: {terms}{f' takes multiples of {fixed} devices' if free else f' = {fixed}'}, "
-                f"which does not {verb} the {devices} devices here "
-                f"(change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)"
+                f"the mesh does not fit: {terms} {takes}, and there are {devices} "
+                "(change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)"
             )
         return sizes
 

@@ -76,7 +76,8 @@ def build_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
     wsd_steps = config.wsd_decay_steps or 0
     if warmup + wsd_steps > end:
         raise InputError(
-            f"schedule.warmup_steps = {warmup} and wsd_decay_steps = {wsd_steps} do not fit into {end_name} = {end}"
+            f"schedule.warmup_steps = {warmup} and wsd_decay_steps = {wsd_steps} do not fit into "
+            f"{end_name} = {end}"
         )
 
     def schedule(step):

@@ -5,12 +5,15 @@ import os
 import random
 from pathlib import Path
 
+import jax
 import pytest
 from running import Tree, mjx
 
+from mjx.cli import main
 from mjx.config import to_yaml
 from mjx.data.build import write_documents
 from mjx.data.tokenizers import load_tokenizer
+from mjx.launch import runtime
 
 WORDS = ("mesh", "shard", "token", "loss", "step", "adam", "batch", "scan", "key", "axis")
 
@@ -73,7 +76,7 @@ def recipe(tree, shared, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_once(shared, recipe):
-    """Trains the recipe with overrides, once for all pytest processes, and returns the run's folder (not to be
+    """Trains the recipe with overrides, once for all pytest processes; returns the run's folder (not to be
     written to) and what it said."""
 
     def run(name: str, *overrides: str) -> tuple[Path, str]:
@@ -97,3 +100,35 @@ def undisturbed(run_once) -> Path:
 def half(run_once) -> tuple[Path, str]:
     """The folder of a run that stopped itself after 10 of its 20 steps, and what it said."""
     return run_once("half", "training.stop_at=10")
+
+
+@pytest.fixture
+def main_here(monkeypatch):
+    """The command line in this process, with its eight devices, whatever another test has started before."""
+    jax.devices()
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(runtime, "_started", None)
+        main([str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def refused(main_here, capsys):
+    """Runs the command line, which must refuse; the sentence it says."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main_here(*arguments)
+        out, err = capsys.readouterr()
+        assert exit_.value.code == 2, err
+        assert out == ""
+        said = [line for line in err.splitlines() if not line.startswith(("process ", "resuming "))]
+        assert len(said) == 1, err
+        opening, colon, sentence = said[0].partition("mjx: error: ")
+        assert (opening, colon) == ("", "mjx: error: ")
+        return sentence
+
+    return run

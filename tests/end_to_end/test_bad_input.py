@@ -11,26 +11,6 @@ from mjx.config import to_yaml
 
 
 @pytest.fixture
-def refused(capsys):
-    """Runs the command line, which must refuse; the sentence it says."""
-
-    def run(*arguments: object) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert exit_.value.code == 2, err
-        assert out == ""
-        said = [line for line in err.splitlines() if not line.startswith(("process ", "resuming "))]
-        assert len(said) == 1, err
-        opening, colon, sentence = said[0].partition("mjx: error: ")
-        assert (opening, colon) == ("", "mjx: error: ")
-        return sentence
-
-    return run
-
-
-@pytest.fixture
 def train(refused, recipe, tmp_path):
     """Trains the recipe with overrides in a new run folder, of which nothing must be left."""
 
@@ -80,7 +60,8 @@ def train(refused, recipe, tmp_path):
         ("model.max_positions=16", "data.sequence_length = 32 is beyond model.max_positions = 16"),
         (
             "model.vocab_size=100",
-            "model.vocab_size = 100 is smaller than the 257 token ids of the data; set model.vocab_size=257 or more",
+            "model.vocab_size = 100 is smaller than the 257 token ids of the data; set model.vocab_size=257 "
+            "or more",
         ),
         # values of another type
         (
@@ -114,8 +95,8 @@ def train(refused, recipe, tmp_path):
         # what does not fit the eight devices
         (
             "mesh.tensor=3",
-            "the mesh does not fit: data -1 × tensor 3 takes multiples of 3 devices, which does not divide the 8 "
-            "devices here (change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)",
+            "the mesh does not fit: data -1 × tensor 3 takes multiples of 3 devices, which does not divide the "
+            "8 devices here (change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)",
         ),
         (
             "mesh={data: 2, tensor: 2}",
@@ -246,4 +227,4 @@ def test_in_a_process_of_its_own_the_sentence_is_all_there_is(tree, tmp_path):
 
 
 def test_launch_without_a_command_is_refused(refused):
-    assert refused("launch", "-n", 2) == "launch what? e.g. mjx launch -n 2 -- train configs/gpt/docs.yaml"
+    assert refused("launch", "-n", 2) == "launch what? e.g. mjx launch -n 2 -- train RECIPE"

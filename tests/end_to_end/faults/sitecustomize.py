@@ -1,7 +1,7 @@
 """Faults for processes of the tests: Python imports this at its start where the folder is on PYTHONPATH.
 
-MJX_TEST_FAULT: `raise` lets the fourth step of process 1 fail, and `record` notes the samples each process reads;
-both write into the folder MJX_TEST_NOTES.
+MJX_TEST_FAULT: `raise` lets the fourth step of process 1 fail, and `record` notes the samples that each
+process reads; both write into the folder MJX_TEST_NOTES.
 """
 
 import json

@@ -34,7 +34,8 @@ def filled(config: MLPConfig) -> tuple[MLP, dict[str, np.ndarray]]:
     mlp = config.build(EMBED, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
     random = np.random.RandomState(1)
     values = {
-        path: random.randn(*leaf.shape).astype(np.float32) for path, leaf in flatten(parameters_of(mlp)).items()
+        path: random.randn(*leaf.shape).astype(np.float32)
+        for path, leaf in flatten(parameters_of(mlp)).items()
     }
     return bind(mlp, unflatten(values)), values
 
@@ -82,10 +83,12 @@ def test_equals_the_formula_to_1e_5(options):
     assert cache is None
 
 
-@pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))
-@pytest.mark.parametrize("sizes", [{"data": 2, "tensor": 4}, {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}])
-def test_the_mesh_changes_nothing(options, sizes):
-    mlp, _ = filled(MLPConfig(features=FEATURES, **options))
+@pytest.mark.parametrize("name", ["bias", "gated", "gpt-oss"])
+@pytest.mark.parametrize(
+    "sizes", [{"data": 2, "tensor": 4}, {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}]
+)
+def test_the_mesh_changes_nothing(name, sizes):
+    mlp, _ = filled(MLPConfig(features=FEATURES, **CONFIGS[name]))
     graph, state = nnx.split(mlp)
 
     def loss(state, x):
@@ -94,8 +97,10 @@ def test_the_mesh_changes_nothing(options, sizes):
     expected, expected_gradient = jax.value_and_grad(loss)(state, jnp.asarray(X))
     with use_mesh(build_mesh(MeshConfig(**sizes))):
         got, gradient = jax.jit(jax.value_and_grad(loss))(state, jnp.asarray(X))
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, expected_gradient)
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, expected_gradient
+    )
 
 
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=list(CONFIGS))

@@ -110,7 +110,10 @@ def test_a_factor_of_one_stretches_nothing():
     [
         (lambda: RoPEConfig(percent=0), r"rope\.percent = 0 must be above 0"),
         (lambda: RoPEConfig(base=1), r"rope\.base = 1 must be above 1"),
-        (lambda: RoPEConfig(percent=0.5).rotated(6), r"rope\.percent = 0\.5 of head_dim = 6 rotates 3 features"),
+        (
+            lambda: RoPEConfig(percent=0.5).rotated(6),
+            r"rope\.percent = 0\.5 of head_dim = 6 rotates 3 features",
+        ),
         (lambda: RoPEScaling(kind="linear", factor=0), r"rope\.scaling\.factor = 0 must be positive"),
         (
             lambda: RoPEScaling(kind="llama3", factor=2, low_frequency_factor=4),

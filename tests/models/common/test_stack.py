@@ -68,7 +68,5 @@ def test_segments_are_found_fast_for_hundreds_of_layers():
     import time
 
     start = time.perf_counter()
-    assert find_segments(tuple(map(sublayer, "am" * 300))) == (
-        Segment((sublayer("a"), sublayer("m")), 300),
-    )
+    assert find_segments(tuple(map(sublayer, "am" * 300))) == (Segment((sublayer("a"), sublayer("m")), 300),)
     assert time.perf_counter() - start < 5

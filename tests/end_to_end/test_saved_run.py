@@ -1,0 +1,141 @@
+"""What is made of a trained run: weights for others, text, and an account of what lives where."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from running import changed, environment, mjx, parameters, saved_arrays
+
+from mjx.commands.explain import explain
+from mjx.config import parse_config, to_yaml
+from mjx.data.training_data import open_data
+from mjx.models.common.parameter import flatten
+from mjx.sharding.explain import readable_bytes
+from mjx.training.loop import build_trainer
+
+WITHOUT_MJX = """
+import json, sys
+sys.modules["mjx"] = None  # what follows may not import it
+import numpy as np
+try:
+    import orbax.checkpoint.v1 as ocp
+except ModuleNotFoundError:
+    import orbax.checkpoint.experimental.v1 as ocp
+named = {}
+def walk(tree, path):
+    for key, value in tree.items():
+        walk(value, path + [key]) if isinstance(value, dict) else named.update({".".join(path + [key]): value})
+walk(ocp.load(sys.argv[1]), [])
+np.savez(sys.argv[2], **named)
+"""
+
+
+def test_exported_weights_are_the_checkpoint_s_for_orbax_alone(undisturbed, main_here, tmp_path, capsys):
+    folder, out = tmp_path / "weights", tmp_path / "out.npz"
+    main_here("export", undisturbed, folder, "--step", 10)
+    assert f"wrote the weights of step 10 to {folder}" in capsys.readouterr().out
+    subprocess.run([sys.executable, "-c", WITHOUT_MJX, folder, out], env=environment(), check=True)
+    expected = parameters(saved_arrays(undisturbed, 10))
+    with np.load(out) as read:
+        assert {f"parameters.{name}" for name in read} == expected.keys()
+        for name in read:
+            assert read[name].tobytes() == expected[f"parameters.{name}"].tobytes()
+    assert (folder / "config.yaml").read_text().startswith("model:\n  family: gpt\n")
+
+
+def test_generated_text_goes_on_from_the_prompt_and_repeats_with_its_seed(undisturbed, main_here, capsys):
+    def generate(*more: str) -> str:
+        main_here("generate", undisturbed, "--prompt", "mesh ", "sampling.max_new_tokens=24", *more)
+        return capsys.readouterr().out
+
+    first = generate("sampling.seed=1")
+    assert first.startswith("mesh ")
+    assert len(first) > len("mesh ") + 10
+    assert generate("sampling.seed=1") == first
+    assert generate("sampling.seed=2") != first
+
+
+def test_eight_devices_generate_what_one_does(undisturbed, main_here, capsys):
+    arguments = ("generate", undisturbed, "--prompt", "mesh ax", "--prompt", "k", "sampling.temperature=0")
+    one = mjx(*arguments).stdout
+    assert one.startswith("mesh ax")
+    main_here(*arguments, "mesh.data=2", "mesh.tensor=4")
+    assert capsys.readouterr().out == one
+
+
+def test_explain_lists_every_parameter_and_the_bytes_that_a_device_then_holds(tree, tmp_path, capsys):
+    mesh = {"data": 1, "fsdp": 2, "tensor": 4}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml(changed(tree, mesh=mesh)))
+    explain(str(path), [], None)
+    table, _, rest = capsys.readouterr().out.partition("total")
+
+    config = parse_config(changed(tree, mesh=mesh))
+    trainer = build_trainer(config, open_data(config.data))
+    real = flatten(trainer.init(0).parameters)
+    held = 0
+    for name, array in real.items():
+        (line,) = [line for line in table.splitlines() if line.startswith(f"{name} ")]
+        shard = next(s for s in array.addressable_shards if s.device == jax.devices()[0]).data
+        assert line.endswith(f" {readable_bytes(shard.nbytes)}")
+        held += shard.nbytes
+    whole = sum(array.nbytes for array in real.values())
+    total = rest.splitlines()[0]
+    assert f"{readable_bytes(whole)} counted once" in total
+    assert total.endswith(readable_bytes(held))
+    assert held < whole / 4
+
+
+def test_explain_needs_no_devices_of_the_mesh(recipe, main_here, capsys):
+    main_here("explain", recipe, "mesh.tensor=4", "mesh.fsdp=2")
+    assert "fsdp 2 × tensor 4 (8 devices)" in capsys.readouterr().out
+    main_here("explain", recipe, "mesh.tensor=4", "--devices", 64)
+    assert "data 16 × tensor 4 (64 devices)" in capsys.readouterr().out
+
+
+def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
+    from mjx.training.saved_run import read_run_config
+
+    config = read_run_config(str(undisturbed))
+    assert config.model == parse_config(tree).model
+    assert config.run_dir == str(undisturbed)
+    assert (
+        json.loads((undisturbed / "tokenizer" / "byte.json").read_text())
+        if (undisturbed / "tokenizer" / "byte.json").exists()
+        else any((undisturbed / "tokenizer").iterdir())
+    )
+
+
+def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path, capsys):
+    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(
+        to_yaml(
+            changed(
+                tree,
+                run_dir=str(run),
+                training={"steps": 3, "batch_size": 8, "prompts": ["mesh [a] ", "key"]},
+                model__dropout=0.0,
+                model__attention={"num_heads": 4},
+                model__max_positions=64,
+            )
+        )
+    )
+    main_here("train", path)
+    said = (run / "sample.txt").read_text()
+    assert said.startswith("mesh [a] ")
+    assert "\n\nkey" in said
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "mesh [a] " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_command(flag, capsys, main_here):
+    with pytest.raises(SystemExit) as exit_:
+        main_here(flag)
+    assert exit_.value.code == 0
+    printed = capsys.readouterr().out
+    for command in ("train", "generate", "explain", "export", "data", "launch"):
+        assert f"    {command} " in printed

@@ -1,0 +1,212 @@
+"""The sub-layer equals attention written out in NumPy with its own weights."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.errors import InputError
+from mjx.models.common.attention import Attention, AttentionConfig
+from mjx.models.common.context import Context
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.models.common.rope import RoPEConfig, rotary_tables
+from mjx.models.common.stack import SublayerConfig
+from mjx.sharding import MeshConfig, build_mesh, use_mesh
+
+EMBED, HEADS, HEAD_DIM, BATCH, SEQUENCE = 16, 4, 6, 2, 8
+X = np.random.RandomState(0).randn(BATCH, SEQUENCE, EMBED).astype(np.float32)
+SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32)
+
+
+def filled(config: AttentionConfig) -> tuple[Attention, dict[str, np.ndarray]]:
+    """The layer with random parameters, biases, gains and sinks too, and the parameters."""
+    layer = config.build(EMBED, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
+    random = np.random.RandomState(1)
+    values = {
+        path: (0.4 * random.randn(*leaf.shape)).astype(np.float32)
+        for path, leaf in flatten(parameters_of(layer)).items()
+    }
+    return bind(layer, unflatten(values)), values
+
+
+def context_of(config: AttentionConfig, segments: np.ndarray | None = None) -> Context:
+    sublayers = [SublayerConfig(mixer=config, norm=NormConfig())]
+    context = Context(segment_ids=None if segments is None else jnp.asarray(segments))
+    return context.with_rotary(sublayers, jnp.arange(SEQUENCE)[None])
+
+
+def by_hand(x: np.ndarray, p: dict[str, np.ndarray], config: AttentionConfig, segments=None) -> np.ndarray:
+    """One head and one query at a time."""
+    heads, kv_heads, head_dim = config.dims
+    x = x.astype(np.float64)
+
+    def projected(name: str) -> np.ndarray:
+        return np.einsum("bse,ehd->bshd", x, p[f"{name}.kernel"]) + p.get(f"{name}.bias", np.float32(0))
+
+    def normed(name: str, y: np.ndarray) -> np.ndarray:
+        if config.qk_norm is None:
+            return y
+        return p[f"{name}.scale"] * y / np.sqrt((y**2).mean(-1, keepdims=True) + config.qk_norm.epsilon)
+
+    def rotated(y: np.ndarray) -> np.ndarray:
+        if config.rope is None:
+            return y
+        cos, sin = (
+            np.asarray(t)[0, :, None]
+            for t in rotary_tables(config.rope, head_dim, jnp.arange(SEQUENCE)[None])
+        )
+        a, b = np.split(y, 2, axis=-1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+    q = rotated(normed("query_norm", projected("query")))
+    k = rotated(normed("key_norm", projected("key")))
+    v = projected("value")
+    scale = config.scale or 1 / math.sqrt(head_dim)
+    out = np.zeros((BATCH, SEQUENCE, heads, head_dim))
+    for row in range(BATCH):
+        for head in range(heads):
+            group = head // (heads // kv_heads)
+            for i in range(SEQUENCE):
+                seen = [
+                    j
+                    for j in range(SEQUENCE)
+                    if (not config.causal or j <= i)
+                    and (config.window is None or abs(i - j) < config.window)
+                    and (segments is None or segments[row, i] == segments[row, j] > 0)
+                ]
+                scores = np.array([scale * q[row, i, head] @ k[row, j, group] for j in seen])
+                if config.soft_cap is not None:
+                    scores = config.soft_cap * np.tanh(scores / config.soft_cap)
+                extra = {"vanilla": 0.0, "off-by-one": 1.0}.get(config.softmax)
+                if extra is None:
+                    extra = np.exp(p["sinks"][head])
+                weights = np.exp(scores)
+                for weight, j in zip(weights / (weights.sum() + extra), seen, strict=True):
+                    out[row, i, head] += weight * v[row, j, group]
+    if config.output_gate:
+        out /= 1 + np.exp(-projected("gate"))
+    return np.einsum("bshd,hde->bse", out, p["output.kernel"]) + p.get("output.bias", np.float32(0))
+
+
+RMS = NormConfig(kind="rmsnorm")
+CONFIGS = {
+    "multi-head": {},
+    "grouped": {"num_query_groups": 2},
+    "multi-query": {"num_query_groups": 1},
+    "biases": {"num_query_groups": 2, "qkv_bias": True, "output_bias": True},
+    "rotary": {"num_query_groups": 2, "rope": RoPEConfig()},
+    "rotary, normed": {"num_query_groups": 1, "rope": RoPEConfig(base=100.0), "qk_norm": RMS},
+    "gate": {"num_query_groups": 2, "output_gate": True, "qkv_bias": True},
+    "gate, multi-query": {"num_query_groups": 1, "output_gate": True},
+    "off-by-one": {"softmax": "off-by-one"},
+    "learnable sinks": {"num_query_groups": 2, "softmax": "learnable", "window": 3},
+    "window": {"window": 3, "rope": RoPEConfig()},
+    "window of one": {"window": 1},
+    "soft-cap": {"soft_cap": 0.5, "scale": 0.9},
+    "bidirectional": {"causal": False, "num_query_groups": 2},
+    "bidirectional window": {"causal": False, "window": 3},
+}
+
+
+def config_of(name: str, **options) -> AttentionConfig:
+    return AttentionConfig(**{"num_heads": HEADS, "head_dim": HEAD_DIM} | CONFIGS[name] | options).resolve(
+        EMBED
+    )
+
+
+@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_equals_numpy_to_1e_5(name, implementation):
+    config = config_of(name, implementation=implementation)
+    layer, values = filled(config)
+    y, cache = layer(jnp.asarray(X), context_of(config))
+    np.testing.assert_allclose(y, by_hand(X, values, config), rtol=1e-5, atol=1e-5)
+    assert cache is None
+
+
+@pytest.mark.parametrize("name", ["grouped", "window", "learnable sinks", "bidirectional"])
+def test_documents_of_a_packed_row_do_not_see_each_other(name):
+    config = config_of(name)
+    layer, values = filled(config)
+    y, _ = layer(jnp.asarray(X), context_of(config, SEGMENTS))
+    expected = by_hand(X, values, config, SEGMENTS)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected - by_hand(X, values, config)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"data": 2, "tensor": 4}, {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}]
+)
+@pytest.mark.parametrize("name", ["multi-head", "multi-query", "gate", "learnable sinks", "rotary, normed"])
+def test_the_mesh_changes_nothing(name, sizes):
+    config = config_of(name)
+    layer, _ = filled(config)
+    graph, state = nnx.split(layer)
+
+    def loss(state, x):
+        return jnp.mean(jnp.sin(nnx.merge(graph, state)(x, context_of(config, SEGMENTS))[0]))
+
+    expected, expected_gradient = jax.jit(jax.value_and_grad(loss))(state, jnp.asarray(X))
+    with use_mesh(build_mesh(MeshConfig(**sizes))):
+        got, gradient = jax.jit(jax.value_and_grad(loss))(state, jnp.asarray(X))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, expected_gradient
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_counts_its_parameters(name):
+    config = config_of(name)
+    assert config.num_parameters(EMBED) == sum(value.size for value in filled(config)[1].values())
+
+
+def test_megatrons_attention_of_width_128_has_66048_parameters_and_with_a_gate_82560():
+    # Megatron's tests count the fused input norm (256) with them: 66,304 and 82,816.
+    config = AttentionConfig(num_heads=4, qkv_bias=True, output_bias=True)
+    gated = AttentionConfig(num_heads=4, qkv_bias=True, output_bias=True, output_gate=True)
+    assert config.resolve(128).num_parameters(128) == 66_304 - 256
+    assert gated.resolve(128).num_parameters(128) == 82_816 - 256
+
+
+def test_a_causal_window_is_counted_exactly():
+    for sequence, window in [(64, None), (64, 16), (64, 64), (64, 100), (7, 3)]:
+        config = AttentionConfig(num_heads=HEADS, head_dim=HEAD_DIM, window=window).resolve(EMBED)
+        pairs = sum(min(i + 1, window or sequence) for i in range(sequence))
+        core = config.flops_per_token(EMBED, sequence) - 2 * EMBED * HEAD_DIM * 4 * HEADS
+        # The formula is the integral; the sum has half a token more per query.
+        assert core * sequence == pytest.approx(
+            4 * HEADS * HEAD_DIM * pairs, rel=0.5 / min(sequence, window or 64) + 0.03
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_heads": 0}, r"attention\.num_heads = 0 must be positive"),
+        (
+            {"num_heads": 8, "num_query_groups": 3},
+            r"attention\.num_query_groups = 3 does not divide num_heads = 8 \(choose 1, 2, 4 or 8\)",
+        ),
+        ({"head_dim": 0}, r"attention\.head_dim = 0 must be positive, or null for the default"),
+        ({"window": -1}, r"attention\.window = -1 must be positive"),
+        ({"soft_cap": 0.0}, r"attention\.soft_cap = 0\.0 must be positive"),
+        ({"scale": -2.0}, r"attention\.scale = -2\.0 must be positive"),
+        ({"dropout": 1.0}, r"attention\.dropout = 1\.0 must be at least 0 and below 1"),
+        ({"head_dim": 7, "rope": RoPEConfig()}, r"rope\.percent = 1\.0 of head_dim = 7 rotates 7 features"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        AttentionConfig(**{"num_heads": 4} | options)
+
+
+def test_heads_that_do_not_divide_the_width_need_a_head_dim():
+    with pytest.raises(InputError, match=r"num_heads = 3 does not divide hidden_size = 16; choose a divisor"):
+        AttentionConfig(num_heads=3).resolve(16)
+    with pytest.raises(InputError, match=r"head_dim is not known yet: call resolve"):
+        _ = AttentionConfig(num_heads=3).dims
