@@ -173,7 +173,7 @@ def _expand_model(section: Any) -> tuple[str, Tree]:
     """The family, and its config's tree with a preset's values under the section's own."""
     if not isinstance(section, dict):
         raise InputError(
-            f"the recipe has no section 'model' (at least a family, {' or '.join(models.FAMILIES)}, and a preset)"
+            f"the recipe has no section 'model' (at least a family: {' or '.join(models.FAMILIES)})"
         )
     section = dict(section)
     family = section.pop("family", None)

@@ -91,7 +91,7 @@ def test_rooms_on_one_floor_do_not_know_each_other():
         for target in imports(module)
         if floor(target) == floor(module) > 0
         and room(target) != room(module)
-        # The blocks, the table of their implementations and the protocol of families are one floor of one room.
+        # The blocks, the table of implementations and the protocol of families are one floor of one room.
         and not FLOORS[2] >= {room(target), room(module)}
         and not FLOORS[7] >= {room(target), room(module)}
     ]
@@ -105,9 +105,8 @@ def test_no_imports_go_in_a_circle():
         assert module not in path, f"a circle: {' → '.join((*path[path.index(module) :], module))}"
         if module not in done:
             # Inside one folder a config may build, late, the module that it configures.
-            late = {
-                target for target in imports(module) if target.rpartition(".")[0] != module.rpartition(".")[0]
-            }
+            folder = module.rpartition(".")[0]
+            late = {target for target in imports(module) if target.rpartition(".")[0] != folder}
             for target in imports(module, deferred=False) | late:
                 visit(target, (*path, module))
             done.add(module)

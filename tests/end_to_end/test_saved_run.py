@@ -1,6 +1,5 @@
 """What is made of a trained run: weights for others, text, and an account of what lives where."""
 
-import json
 import subprocess
 import sys
 
@@ -11,10 +10,12 @@ from running import changed, environment, mjx, parameters, saved_arrays
 
 from mjx.commands.explain import explain
 from mjx.config import parse_config, to_yaml
+from mjx.data.tokenizers import load_tokenizer
 from mjx.data.training_data import open_data
 from mjx.models.common.parameter import flatten
 from mjx.sharding.explain import readable_bytes
 from mjx.training.loop import build_trainer
+from mjx.training.saved_run import read_run_config
 
 WITHOUT_MJX = """
 import json, sys
@@ -27,7 +28,10 @@ except ModuleNotFoundError:
 named = {}
 def walk(tree, path):
     for key, value in tree.items():
-        walk(value, path + [key]) if isinstance(value, dict) else named.update({".".join(path + [key]): value})
+        if isinstance(value, dict):
+            walk(value, path + [key])
+        else:
+            named[".".join(path + [key])] = value
 walk(ocp.load(sys.argv[1]), [])
 np.savez(sys.argv[2], **named)
 """
@@ -97,16 +101,10 @@ def test_explain_needs_no_devices_of_the_mesh(recipe, main_here, capsys):
 
 
 def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
-    from mjx.training.saved_run import read_run_config
-
     config = read_run_config(str(undisturbed))
     assert config.model == parse_config(tree).model
     assert config.run_dir == str(undisturbed)
-    assert (
-        json.loads((undisturbed / "tokenizer" / "byte.json").read_text())
-        if (undisturbed / "tokenizer" / "byte.json").exists()
-        else any((undisturbed / "tokenizer").iterdir())
-    )
+    assert load_tokenizer(undisturbed / "tokenizer").encode("key") == [*b"key"]
 
 
 def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path, capsys):
@@ -116,6 +114,7 @@ def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path,
             changed(
                 tree,
                 run_dir=str(run),
+                # Learned positions are one row for all eight devices.
                 training={"steps": 3, "batch_size": 8, "prompts": ["mesh [a] ", "key"]},
                 model__dropout=0.0,
                 model__attention={"num_heads": 4},
@@ -138,4 +137,4 @@ def test_help_names_every_command(flag, capsys, main_here):
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
     for command in ("train", "generate", "explain", "export", "data", "launch"):
-        assert f"    {command} " in printed
+        assert f"    {command} " in printed, printed

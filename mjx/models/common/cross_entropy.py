@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from mjx.errors import InputError
 from mjx.sharding import activation_spec, current_rules, mesh_shape
 
 
@@ -140,7 +141,9 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int):
         """`[batch, sequence, …]` → `[chunks, tokens, …]`, cut along the sequence."""
         batch, sequence = array.shape[:2]
         if sequence % chunks:
-            raise ValueError(f"{chunks} chunks do not divide the {sequence} tokens of a row's shard")
+            raise InputError(
+                f"loss_chunks = {chunks} does not divide the {sequence} tokens of a row that one device has"
+            )
         cut = array.reshape(batch, chunks, sequence // chunks, *array.shape[2:])
         return jnp.moveaxis(cut, 1, 0).reshape(chunks, batch * sequence // chunks, *array.shape[2:])
 

@@ -31,7 +31,9 @@ class Embedding(nnx.Module):
             rows = jnp.take(self.weight[...], ids, axis=0, mode="clip").astype(dtype)
         else:
             rows = _vocabulary_parallel_lookup(self.weight[...].astype(dtype), ids)
-        return shard(rows, "batch", "residual_sequence", "embed")
+        # The positions of all rows are one row, which cannot be split.
+        batch = "batch" if ids.shape[0] > 1 else None
+        return shard(rows, batch, "residual_sequence", "embed")
 
 
 def _vocabulary_parallel_lookup(

@@ -113,6 +113,8 @@ class Vocabulary:
     rows: int
 
     def ours(self, theirs: np.ndarray, shapes: Sequence[Shape]) -> list[np.ndarray]:
+        if theirs.shape[0] != self.rows:
+            raise ValueError(f"the vocabulary has {self.rows} ids, not {theirs.shape[0]}")
         return [np.pad(theirs, ((0, shapes[0][0] - theirs.shape[0]), (0, 0)))]
 
     def theirs(self, ours: Sequence[np.ndarray]) -> np.ndarray:
@@ -180,7 +182,7 @@ class NameMap:
                 arrays = transform.ours(np.asarray(tensors[name]), shapes)
             except ValueError as error:
                 raise InputError(
-                    f"tensor {name} of shape {np.shape(tensors[name])} does not hold {shapes}"
+                    f"tensor {name} of shape {np.shape(tensors[name])} does not hold {shapes}: {error}"
                 ) from error
             for (path, layer), shape, array in zip(places, shapes, arrays, strict=True):
                 if array.shape != shape:

@@ -61,6 +61,10 @@ class GPTConfig(ModelConfig):
                 raise InputError(f"model.{name} is empty; it needs at least one true or false")
         if self.max_positions is not None and self.max_positions < 1:
             raise InputError(f"model.max_positions = {self.max_positions} must be positive, or null for none")
+        if not self.init_std > 0:
+            raise InputError(f"model.init_std = {self.init_std} must be positive")
+        if not self.z_loss >= 0:
+            raise InputError(f"model.z_loss = {self.z_loss} must be positive, or 0 for none")
         check_rate("model.dropout", self.dropout)
         object.__setattr__(self, "attention", self.attention.resolve(self.hidden_size))
 

@@ -34,7 +34,7 @@ def filled(config: MLPConfig) -> tuple[MLP, dict[str, np.ndarray]]:
     mlp = config.build(EMBED, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
     random = np.random.RandomState(1)
     values = {
-        path: random.randn(*leaf.shape).astype(np.float32)
+        path: (0.4 * random.randn(*leaf.shape)).astype(np.float32)
         for path, leaf in flatten(parameters_of(mlp)).items()
     }
     return bind(mlp, unflatten(values)), values

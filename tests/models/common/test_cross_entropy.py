@@ -1,0 +1,167 @@
+"""The fused head and loss equal cross-entropy written with all logits, and never hold all logits."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx.errors import InputError
+from mjx.models.common.cross_entropy import language_model_loss
+from mjx.sharding import MeshConfig, build_mesh, use_mesh
+
+BATCH, SEQUENCE, EMBED, ROWS, VOCAB = 8, 16, 12, 64, 50  # the last 14 rows of the table are padding
+RANDOM = np.random.RandomState(0)
+HIDDEN = RANDOM.randn(BATCH, SEQUENCE, EMBED).astype(np.float32)
+WEIGHT = RANDOM.randn(ROWS, EMBED).astype(np.float32)
+LABELS = RANDOM.randint(0, VOCAB, (BATCH, SEQUENCE)).astype(np.int32)
+MASK = (RANDOM.rand(BATCH, SEQUENCE) < 0.7).astype(np.float32)
+MESHES = {
+    "one device": None,
+    "tensor 4 × data 2": {"data": 2, "tensor": 4},
+    "fsdp 2 × data 4": {"data": 4, "fsdp": 2},
+    "context 2 × data 4": {"data": 4, "context": 2},
+    "fsdp 2 × context 2 × tensor 2": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
+}
+
+
+def with_all_logits(hidden, weight, labels, mask, z_loss=0.0):
+    logits = jnp.einsum("bse,ve->bsv", hidden, weight[:VOCAB], precision="highest")
+    log_z = jax.scipy.special.logsumexp(logits, axis=-1)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
+    cross_entropy, squares = jnp.sum(-picked * mask), jnp.sum(log_z**2 * mask)
+    return cross_entropy + z_loss * squares, (cross_entropy, squares)
+
+
+def gradients(function, **options):
+    """(loss, parts), (gradient of the states, gradient of the table)."""
+
+    def scaled(hidden, weight):
+        loss, parts = function(hidden, weight, LABELS, MASK, **options)
+        return 0.5 * loss, parts
+
+    return jax.jit(jax.value_and_grad(scaled, argnums=(0, 1), has_aux=True))(HIDDEN, WEIGHT)
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("name", MESHES)
+def test_value_and_gradients_equal_all_logits_to_1e_5(name, z_loss, chunks):
+    expected, expected_gradients = gradients(with_all_logits, z_loss=z_loss)
+    if MESHES[name] is None:
+        got, ours = gradients(language_model_loss, vocab_size=VOCAB, z_loss=z_loss, chunks=chunks)
+    else:
+        with use_mesh(build_mesh(MeshConfig(**MESHES[name]))):
+            got, ours = gradients(language_model_loss, vocab_size=VOCAB, z_loss=z_loss, chunks=chunks)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), tuple(got), (expected[0], got[1]))
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-5)
+    for a, b in zip(ours, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    d_hidden, d_weight = ours
+    assert not np.asarray(d_hidden)[MASK == 0].any(), "a masked token has no gradient"
+    assert not np.asarray(d_weight)[VOCAB:].any(), "padding has no gradient"
+
+
+def test_the_value_alone_is_the_same():
+    for chunks in (1, 2, 16):
+        loss, _ = language_model_loss(HIDDEN, WEIGHT, LABELS, MASK, VOCAB, 0.01, chunks)
+        expected, _ = with_all_logits(HIDDEN, WEIGHT, LABELS, MASK, 0.01)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_padding_never_gets_probability():
+    loud = WEIGHT.copy()
+    loud[VOCAB:] = 1000
+    quiet, _ = language_model_loss(HIDDEN, WEIGHT, LABELS, MASK, VOCAB)
+    np.testing.assert_array_equal(language_model_loss(HIDDEN, loud, LABELS, MASK, VOCAB)[0], quiet)
+
+
+def test_large_logits_do_not_overflow():
+    loss, _ = language_model_loss(100 * HIDDEN, 100 * WEIGHT, LABELS, MASK, VOCAB)
+    expected, _ = with_all_logits(100 * HIDDEN, 100 * WEIGHT, LABELS, MASK)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_bfloat16_states_are_reduced_in_float32():
+    hidden, weight = HIDDEN.astype(jnp.bfloat16), WEIGHT.astype(jnp.bfloat16).astype(np.float32)
+    loss, _ = language_model_loss(hidden, weight, LABELS, MASK, VOCAB)
+    expected, _ = with_all_logits(hidden.astype(np.float32), weight, LABELS, MASK)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_chunks_have_to_divide_a_devices_tokens():
+    with pytest.raises(InputError, match=r"loss_chunks = 3 does not divide the 16 tokens of a row"):
+        language_model_loss(HIDDEN, WEIGHT, LABELS, MASK, VOCAB, 0.0, 3)
+    with (
+        use_mesh(build_mesh(MeshConfig(data=4, context=2))),
+        pytest.raises(InputError, match=r"loss_chunks = 16 does not divide the 8 tokens"),
+    ):
+        language_model_loss(HIDDEN, WEIGHT, LABELS, MASK, VOCAB, 0.0, 16)
+
+
+BIG = {"batch": 4, "sequence": 64, "embed": 16, "vocab": 1024}
+TOKENS = BIG["batch"] * BIG["sequence"]
+
+
+def big_gradient(chunks: int):
+    def loss(hidden, weight, labels, mask):
+        return language_model_loss(hidden, weight, labels, mask, BIG["vocab"], 1e-3, chunks)[0]
+
+    return jax.value_and_grad(loss, argnums=(0, 1))
+
+
+def big_arrays(mesh=None):
+    def array(dtype, *axes, spec=()):
+        sharding = jax.NamedSharding(mesh, jax.P(*spec)) if mesh else None
+        return jax.ShapeDtypeStruct(tuple(BIG[axis] for axis in axes), dtype, sharding=sharding)
+
+    return (
+        array(jnp.float32, "batch", "sequence", "embed"),
+        array(jnp.float32, "vocab", "embed", spec=("tensor",)),
+        array(jnp.int32, "batch", "sequence"),
+        array(jnp.float32, "batch", "sequence"),
+    )
+
+
+def sizes_in_jaxpr(jaxpr):
+    for equation in jaxpr.eqns:
+        yield from (out.aval.size for out in equation.outvars if hasattr(out.aval, "size"))
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from sizes_in_jaxpr(inner)
+
+
+def sizes_in_hlo(text: str) -> list[int]:
+    shapes = re.findall(r"\b(?:pred|[a-z]+\d+)\[([\d,]+)\]", text)
+    return [int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes]
+
+
+def test_with_chunks_no_array_of_all_tokens_and_the_vocabulary_exists():
+    for chunks in (1, 8):
+        wanted = TOKENS * BIG["vocab"] // chunks
+        traced = jax.make_jaxpr(big_gradient(chunks))(*big_arrays())
+        assert max(sizes_in_jaxpr(traced.jaxpr)) == wanted
+        compiled = jax.jit(big_gradient(chunks)).lower(*big_arrays()).compile()
+        assert max(sizes_in_hlo(compiled.as_text())) == wanted
+        assert compiled.memory_analysis().temp_size_in_bytes < 4 * 4 * wanted
+
+
+def test_over_tensor_each_device_holds_its_share_of_the_vocabulary_and_no_logits_are_gathered():
+    mesh = build_mesh(MeshConfig(data=1, tensor=8))
+    with use_mesh(mesh):
+        text = jax.jit(big_gradient(1)).lower(*big_arrays(mesh)).compile().as_text()
+    assert max(sizes_in_hlo(text)) == TOKENS * BIG["vocab"] // 8
+    assert "all-gather" not in text
+    moved = [
+        max(sizes_in_hlo(line.partition(" all-reduce")[0]), default=1)
+        for line in text.splitlines()
+        if " all-reduce" in line
+    ]
+    assert moved
+    assert max(moved) <= TOKENS * BIG["embed"], (
+        "the gradient of the states is the largest thing that is summed"
+    )

@@ -1,0 +1,203 @@
+"""Sizes and costs: Megatron's own parameter counts, the published totals, and its formula for FLOPs."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from mjx.errors import InputError
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import flatten, parameters_of
+from mjx.models.common.rope import RoPEConfig
+from mjx.models.gpt import PUBLISHED, GPTConfig
+from mjx.training.flops import matmul_flops
+
+
+def megatron(hidden_size: int, *, num_layers: int = 2, **options) -> GPTConfig:
+    """What Megatron builds by default: LayerNorm, biases, an MLP of four times the width, four heads."""
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=100,
+        attention=AttentionConfig(num_heads=4, qkv_bias=True, output_bias=True),
+        mlp=MLPConfig(features=4 * hidden_size, bias=True),
+        **options,
+    )
+
+
+def blocks(config: GPTConfig) -> int:
+    return sum(sublayer.num_parameters(config.hidden_size) for sublayer in config.sublayers())
+
+
+def test_megatrons_test_models_have_its_parameter_counts():
+    assert megatron(12, max_positions=4).num_parameters() == 6_240  # test_gpt_model
+    assert blocks(megatron(12, num_layers=1)) == 1_884  # test_transformer_layer
+    assert blocks(megatron(64)) + NormConfig().num_parameters(64) == 100_096  # test_transformer_block
+    wide = GPTConfig(  # test_heterogeneous_gpt_model
+        num_layers=2,
+        hidden_size=4096,
+        vocab_size=128_256,
+        attention=AttentionConfig(num_heads=32, num_query_groups=8, rope=RoPEConfig()),
+        mlp=MLPConfig(features=14336, activation="silu", gated=True),
+        norm=NormConfig(kind="rmsnorm"),
+    )
+    assert wide.num_parameters() == 1_486_901_248
+
+
+TOTALS = {
+    "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3.1-405b": 405_853_388_800,
+    "llama3.2-1b": 1_235_814_400,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-8b": 8_190_735_360,
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_published_models_have_their_published_size(name):
+    assert PUBLISHED[name].num_parameters() == TOTALS[name]
+
+
+def test_gpt_with_megatrons_padded_vocabulary_has_its_size():
+    padded = {
+        name: dataclasses.replace(PUBLISHED[name], vocab_size=50_304) for name in ("gpt2-355m", "gpt3-175b")
+    }
+    assert padded["gpt2-355m"].num_parameters() == 354_871_296
+    assert padded["gpt3-175b"].num_parameters() == 174_604_836_864
+
+
+SMALL = {
+    "plain": megatron(16),
+    "learned positions, tied": megatron(16, max_positions=12, tie_embeddings=True),
+    "zero-centred": megatron(16, norm=NormConfig(zero_centered=True)),
+    "everything": GPTConfig(
+        num_layers=4,
+        hidden_size=24,
+        vocab_size=77,
+        attention=AttentionConfig(
+            num_heads=4,
+            num_query_groups=2,
+            head_dim=8,
+            qk_norm=NormConfig(kind="rmsnorm"),
+            rope=RoPEConfig(),
+            softmax="learnable",
+            output_gate=True,
+            window=4,
+        ),
+        mlp=MLPConfig(features=40, activation="silu", gated=True),
+        norm=NormConfig(kind="rmsnorm"),
+        window_pattern=(True, False),
+    ),
+}
+
+
+def abstract(config: GPTConfig):
+    return jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))
+
+
+@pytest.mark.parametrize("config", [*SMALL.values(), PUBLISHED["qwen3-0.6b"], PUBLISHED["gpt3-1.3b"]])
+def test_the_count_is_that_of_the_arrays_without_the_vocabularys_padding(config):
+    arrays = flatten(parameters_of(abstract(config)))
+    tables = 1 if config.tie_embeddings else 2
+    padding = tables * (config.padded_vocab_size - config.vocab_size) * config.hidden_size
+    assert padding > 0 or config.vocab_size % config.vocab_divisor == 0
+    assert config.num_parameters() == sum(math.prod(leaf.shape) for leaf in arrays.values()) - padding
+
+
+def megatron_flops(config: GPTConfig, rows: int, sequence: int) -> float:
+    """Of forward and backward, by Megatron's terms: projections, core (the causal half), MLP, logits."""
+    tokens, hidden = rows * sequence, config.hidden_size
+    heads, groups, head_dim = config.attention.dims
+    queries, keys = heads * head_dim, groups * head_dim
+    inputs = queries * (2 if config.attention.output_gate else 1) + 2 * keys
+    layer = 6 * tokens * hidden * (inputs + queries) + 6 * rows * sequence**2 * queries
+    layer += 6 * tokens * hidden * config.mlp.features * (3 if config.mlp.gated else 2)
+    return config.num_layers * layer + 6 * tokens * hidden * config.vocab_size
+
+
+@pytest.mark.parametrize("name", ["gpt2-124m", "gpt3-175b", "llama3-8b", "qwen3-0.6b", "qwen2.5-7b"])
+def test_flops_equal_megatrons_formula(name):
+    config, rows, sequence = PUBLISHED[name], 3, 1024
+    assert config.flops_per_token(sequence) * rows * sequence == megatron_flops(config, rows, sequence)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("name", SMALL)
+def test_flops_equal_those_of_the_traced_loss(name, implementation):
+    config, rows, sequence = SMALL[name], 2, 12
+    attention = dataclasses.replace(config.attention, window=None, implementation=implementation)
+    config = dataclasses.replace(config, attention=attention)
+    batch = {name: jnp.zeros(a.shape, a.dtype) for name, a in config.batch(rows, sequence).items()}
+    model, tokens = abstract(config), rows * sequence
+    traced = matmul_flops(lambda model: model.loss(batch)[0], model)
+    heads, _, head_dim = config.attention.dims
+    masked_half = config.num_layers * 2 * heads * head_dim * sequence * tokens
+    padding = 2 * config.hidden_size * (config.padded_vocab_size - config.vocab_size) * tokens
+    assert config.flops_per_token(sequence) * tokens / 3 == traced - masked_half - padding
+
+
+def test_windowed_layers_cost_less():
+    config = SMALL["everything"]
+    wide = dataclasses.replace(config, attention=dataclasses.replace(config.attention, window=None))
+    assert config.flops_per_token(64) < wide.flops_per_token(64)
+    # Two of the four layers have a window of 4: they see 4 (1 - 4/128) tokens instead of 32.
+    saved = 2 * 3 * 4 * 32 * (32 - 4 * (1 - 4 / 128))
+    assert wide.flops_per_token(64) - config.flops_per_token(64) == pytest.approx(saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_layers": 0}, r"model\.num_layers = 0 must be positive"),
+        ({"hidden_size": -4}, r"model\.hidden_size = -4 must be positive"),
+        ({"vocab_size": 0}, r"model\.vocab_size = 0 must be positive"),
+        ({"vocab_divisor": 0}, r"model\.vocab_divisor = 0 must be positive"),
+        ({"loss_chunks": 0}, r"model\.loss_chunks = 0 must be positive"),
+        ({"window_pattern": ()}, r"model\.window_pattern is empty; it needs at least one true or false"),
+        ({"rope_pattern": ()}, r"model\.rope_pattern is empty"),
+        ({"max_positions": 0}, r"model\.max_positions = 0 must be positive, or null for none"),
+        ({"dropout": 1.5}, r"model\.dropout = 1\.5 must be at least 0 and below 1"),
+        (
+            {"hidden_size": 18, "attention": AttentionConfig(num_heads=4)},
+            r"num_heads = 4 does not divide hidden_size = 18; choose a divisor, or say",
+        ),
+        ({"init_std": -0.1}, r"model\.init_std = -0\.1 must be"),
+        ({"z_loss": -1.0}, r"model\.z_loss = -1\.0 must be"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dataclasses.replace(SMALL["plain"], **options)
+
+
+def test_heads_of_an_odd_width_cannot_rotate():
+    with pytest.raises(InputError, match=r"rope\.percent = 1\.0 of head_dim = 3 rotates 3 features"):
+        dataclasses.replace(
+            SMALL["plain"], hidden_size=12, attention=AttentionConfig(num_heads=4, rope=RoPEConfig())
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "sequence", "sentence"),
+    [
+        ({"max_positions": 8}, 16, r"data\.sequence_length = 16 is beyond model\.max_positions = 8"),
+        ({"loss_chunks": 3}, 16, r"model\.loss_chunks = 3 does not divide data\.sequence_length = 16"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(options, sequence, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dataclasses.replace(SMALL["plain"], **options).check_sequence(sequence)
+
+
+def test_the_second_half_of_a_pattern_has_no_window():
+    windows = [s.mixer.window for s in SMALL["everything"].sublayers() if s.mixer.name == "attention"]
+    assert windows == [4, None, 4, None]
