@@ -62,8 +62,11 @@ class Preemption:
             self._notices.ignore(self._hear)
 
     def should_stop(self, step: int) -> bool:
-        """Whether to save and stop after `step`: the same answer in every process. Ctrl-C is raised here where
-        it was lost: Python drops a KeyboardInterrupt that falls into a callback of the garbage collector."""
+        """Whether to save and stop after `step`: the same answer in every process.
+
+        Raises KeyboardInterrupt after a Ctrl-C that Python lost, as it does in a callback of the garbage
+        collector.
+        """
         if self._interrupts:
             raise KeyboardInterrupt
         with self._lock:  # held by an agreement on its way, until it is known where to stop

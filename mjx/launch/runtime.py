@@ -242,10 +242,10 @@ def _devices(config: RuntimeConfig, cluster: Cluster) -> Processes:
     except RuntimeError as error:
         if config.platform != "cuda":
             raise
-        raise InputError(
-            f"platform = 'cuda' and JAX finds no usable GPU on {socket.gethostname()} ({error}). Install "
-            "mjx[cuda13] or mjx[cuda12] as the driver allows, or set platform = cpu."
-        ) from error
+        raise _no_gpu(str(error)) from error
+    # Without its CUDA package JAX takes the CPU and says nothing.
+    if config.platform == "cuda" and jax.default_backend() != "gpu":
+        raise _no_gpu("its CUDA package is missing")
     processes = Processes(
         process_id=jax.process_index(),
         num_processes=jax.process_count(),
@@ -269,6 +269,13 @@ def _devices(config: RuntimeConfig, cluster: Cluster) -> Processes:
             "cpu."
         )
     return processes
+
+
+def _no_gpu(reason: str) -> InputError:
+    return InputError(
+        f"runtime.platform = 'cuda' and JAX finds no usable GPU on {socket.gethostname()} ({reason}). "
+        "Install mjx[cuda13] or mjx[cuda12] as the driver allows, or set platform = cpu."
+    )
 
 
 def _gathered(config: RuntimeConfig, processes: Processes) -> list[Processes]:

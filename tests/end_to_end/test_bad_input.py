@@ -1,10 +1,11 @@
 """What a user can mend ends with code 2 and one sentence that names it; nothing is written over."""
 
+import os
 import subprocess
 import sys
 
 import pytest
-from running import changed, environment
+from running import changed, environment, mjx
 
 from mjx.cli import main
 from mjx.config import to_yaml
@@ -232,3 +233,14 @@ def test_in_a_process_of_its_own_the_sentence_is_all_there_is(tree, tmp_path):
 
 def test_launch_without_a_command_is_refused(refused):
     assert refused("launch", "-n", 2) == "launch what? e.g. mjx launch -n 2 -- train RECIPE"
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_missed(recipe, tmp_path):
+    if any("nvidia" in name for name in os.listdir("/dev")):
+        pytest.skip("there may be a GPU")
+    run = tmp_path / "run"
+    said = mjx("train", recipe, f"run_dir={run}", "runtime.platform=cuda", code=2).stderr
+    assert said.splitlines()[-1].startswith(
+        "mjx: error: runtime.platform = 'cuda' and JAX finds no usable GPU on "
+    )
+    assert not run.exists()

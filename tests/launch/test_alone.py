@@ -156,6 +156,23 @@ def test_a_signal_stops_the_loop_after_the_step_and_the_old_handlers_come_back(n
     assert signal.getsignal(number) is before
 
 
+def test_a_ctrl_c_that_python_lost_is_raised_after_the_step():
+    def steps(preemption: Preemption) -> None:
+        limit = time.monotonic() + 10
+        while time.monotonic() < limit:
+            preemption.should_stop(0)
+            time.sleep(0.01)
+
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                steps(preemption)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_sigterm_ends_a_process_that_does_not_stop():
     code = (
         "import os, signal, time\n"
