@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
-from mjx.models.common.parameter import Tree, bind, flatten, logical_axes_of, unflatten
+from mjx.models.common.parameter import Tree, bind, flatten, logical_axes_of, parameters_of, unflatten
 from mjx.models.family import LanguageModel
 from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
 
@@ -64,14 +64,16 @@ class Generator:
         rows = (rules or current_rules()).rows
         self._rules = Rules({**rows, "sequence": Rule(), "residual_sequence": Rule()})
         self._mesh = mesh
-        self._model = model
+        self._stacked = model
+        self._model = jax.eval_shape(lambda model: model.unrolled(), model)
         self._prefill = jax.jit(self._prefill_program, static_argnames=("slots", "config"))
         self._decode = jax.jit(self._decode_program, static_argnames="config", donate_argnames="state")
         self.load(parameters)
 
     def load(self, parameters: Tree) -> None:
         """Take other parameters of the same model; what is compiled stays."""
-        self._parameters = parameters if self._mesh is None else self._lay_out(parameters)
+        stacked = bind(self._stacked, self._lay_out(self._stacked, parameters))
+        self._parameters = self._lay_out(self._model, parameters_of(stacked.unrolled()))
 
     def __call__(
         self,
@@ -230,11 +232,12 @@ class Generator:
             arrays, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
         )
 
-    def _lay_out(self, parameters: Tree) -> Tree:
-        """The parameters where the rule table wants them; those that are there already are not copied."""
+    def _lay_out(self, model: LanguageModel, parameters: Tree) -> Tree:
+        """Parameters where the rule table wants them; those that are there already are not copied."""
         mesh = self._mesh
-        assert mesh is not None
-        axes = flatten(logical_axes_of(self._model))
+        if mesh is None:
+            return parameters
+        axes = flatten(logical_axes_of(model))
         sizes = dict(mesh.shape)
 
         def place(path: str, array: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import jax
 from flax import nnx
@@ -92,6 +92,13 @@ class LanguageModel(Model, Protocol):
     @property
     def max_positions(self) -> int | None:
         """Tokens that a row may have; None where positions have no end."""
+        ...
+
+    def unrolled(self) -> Self:
+        """The same model with every layer's parameters in arrays of their own.
+
+        Decoding takes this form: out of stacked arrays every token would copy every layer's weights.
+        """
         ...
 
     def init_caches(self, batch: int, slots: int) -> Any:

@@ -58,7 +58,7 @@ class MeshConfig:
             free = any(size == -1 for size in sizes.values())
             takes = f"takes a multiple of {fixed} devices" if free else f"= {fixed} devices"
             raise InputError(
-                f"the mesh does not fit: {terms} {takes}, and there are {devices} "
+                f"the mesh does not fit: {terms} {takes}, and {devices} {'is' if devices == 1 else 'are'} here "
                 "(change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)"
             )
         return sizes

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -79,12 +80,15 @@ def run_once(shared, recipe):
     """Trains the recipe with overrides, once for all pytest processes; returns the run's folder (not to be
     written to) and what it said."""
 
-    def run(name: str, *overrides: str) -> tuple[Path, str]:
+    def run(
+        name: str, *overrides: str, launch: Sequence[object] = (), **environment: str
+    ) -> tuple[Path, str]:
         folder, said = shared / name, shared / f"{name}.err"
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not said.exists():
-                said.write_text(mjx("train", recipe, f"run_dir={folder}", *overrides).stderr)
+                ended = mjx(*launch, "train", recipe, f"run_dir={folder}", *overrides, **environment)
+                said.write_text(ended.stderr)
         return folder, said.read_text()
 
     return run

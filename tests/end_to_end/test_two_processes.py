@@ -23,16 +23,17 @@ MESH = ("runtime.cpu_devices=4", "mesh.data=2", "mesh.tensor=4", "training.evalu
 
 
 @pytest.fixture(scope="module")
-def pair(recipe, tmp_path_factory):
+def pair(run_once, shared):
     """The first ten steps in two processes of four devices, the samples each read, and what they said."""
-    run, notes = tmp_path_factory.mktemp("runs") / "pair", tmp_path_factory.mktemp("notes")
-    arguments = ("launch", "-n", 2, "--", "train", recipe, f"run_dir={run}", "training.stop_at=10", *MESH)
-    ended = mjx(*arguments, path=FAULTS, MJX_TEST_FAULT="record", MJX_TEST_NOTES=str(notes))
+    notes = shared / "notes"
+    notes.mkdir(exist_ok=True)
+    fault = {"path": FAULTS, "MJX_TEST_FAULT": "record", "MJX_TEST_NOTES": str(notes)}
+    run, said = run_once("pair", "training.stop_at=10", *MESH, launch=("launch", "-n", 2, "--"), **fault)
     read = [
         [json.loads(line) for line in (notes / f"{process}.jsonl").read_text().splitlines()]
         for process in range(2)
     ]
-    return run, read, ended.stderr
+    return run, read, said
 
 
 def test_two_processes_have_the_losses_of_one_device_to_1e_5_and_its_parameters_to_1e_4(pair, undisturbed):

@@ -24,7 +24,7 @@ def test_minus_one_takes_what_is_left():
 
 @pytest.mark.parametrize("mesh", [{"data": 3}, {"data": -1, "tensor": 3}, {"data": 2, "tensor": 2}])
 def test_a_mesh_that_does_not_fit_shows_the_sum(mesh):
-    with pytest.raises(InputError, match=r"the mesh does not fit: .* and there are 8"):
+    with pytest.raises(InputError, match=r"the mesh does not fit: .* and 8 are here"):
         MeshConfig(**mesh).resolve(8)
 
 

@@ -197,11 +197,12 @@ class Attention(nnx.Module):
 
         The kernels are joined per key/value head, `[q … q, (gate … gate), k, v]`, as Megatron stores
         them, along an axis that no mesh axis splits. Where key/value heads are replicated (fewer than
-        the tensor degree), queries are split differently from keys, and each has its own product.
+        the tensor degree), queries are split differently from keys, and each has its own product; so it
+        has for a single token, for which joining the kernels would cost as much as the product.
         """
         heads, kv_heads, head_dim = self.config.dims
         wide = [self.query] if self.gate is None else [self.query, self.gate]
-        if kv_heads % mesh_shape().get("tensor", 1):
+        if kv_heads % mesh_shape().get("tensor", 1) or x.shape[1] == 1:
             q, *gates = [linear(x) for linear in wide]
             return q, self.key(x), self.value(x), gates[0] if gates else None
         group = heads // kv_heads

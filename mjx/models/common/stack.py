@@ -1,6 +1,8 @@
 """A stack of residual sub-layers, scanned: tracing and compiling cost the same at any depth."""
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -177,8 +179,26 @@ class Stack(nnx.Module):
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.remat], prevent_cse=False)
+        if segment.repeats == 1 and self.remat == "none":  # no loop, nor slices of stacked arrays
+            x, caches = body(x, jax.tree.map(lambda leaf: leaf[0], (unit, jnp.array([first]), caches)))
+            return x, jax.tree.map(lambda leaf: leaf[None], caches)
         indices = first + len(segment.unit) * jnp.arange(segment.repeats)
         return jax.lax.scan(body, x, (unit, indices, caches))
+
+    def unrolled(self) -> "Stack":
+        """The same stack with every repeat a segment, and its parameters in arrays of their own.
+
+        Decoding needs it: scanned, every token would copy every layer's weights out of the stacked
+        arrays, which costs as much as the products with them; and every layer's cache back into its own.
+        """
+        layout, segments = [], []
+        for segment, unit in zip(self.layout, self.segments, strict=True):
+            for repeat in range(segment.repeats):
+                layout.append(Segment(segment.unit, 1))
+                segments.append(jax.tree.map(functools.partial(_slice, repeat), unit))
+        stack = copy.copy(self)
+        stack.layout, stack.segments, stack.remat = tuple(layout), nnx.List(segments), "none"
+        return stack
 
     def init_caches(self, batch: int, slots: int, dtype: DTypeLike) -> Caches:
         """Empty caches for `slots` tokens a row."""
@@ -190,6 +210,12 @@ class Stack(nnx.Module):
         return tuple(
             tuple(empty(config, segment.repeats) for config in segment.unit) for segment in self.layout
         )
+
+
+@jax.jit
+def _slice(repeat: int | Int[Array, ""], leaf: Array) -> Array:
+    """One layer of a stacked array; compiled once per shape, whichever layer it is."""
+    return jax.lax.dynamic_slice_in_dim(leaf, repeat, 1)
 
 
 _POLICIES = {

@@ -66,7 +66,7 @@ class GPTConfig(ModelConfig):
         if not self.z_loss >= 0:
             raise InputError(f"model.z_loss = {self.z_loss} must be positive, or 0 for none")
         check_rate("model.dropout", self.dropout)
-        object.__setattr__(self, "attention", self.attention.resolve(self.hidden_size))
+        self.attention.resolve(self.hidden_size)
 
     @property
     def padded_vocab_size(self) -> int:
@@ -78,7 +78,7 @@ class GPTConfig(ModelConfig):
         pattern = []
         for layer in range(self.num_layers):
             attention = dataclasses.replace(
-                self.attention,
+                self.attention.resolve(self.hidden_size),
                 window=self.attention.window if _at(self.window_pattern, layer) else None,
                 rope=self.attention.rope if _at(self.rope_pattern, layer) else None,
             )

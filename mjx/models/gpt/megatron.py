@@ -22,7 +22,7 @@ def name_map(config: GPTConfig) -> NameMap:
 
 
 def _rows(config: GPTConfig) -> list[Row]:
-    attention, mlp = config.attention, config.mlp
+    attention, mlp = config.attention.resolve(config.hidden_size), config.mlp
     groups = attention.dims[1]
     table = Vocabulary(config.vocab_size)
     queries = ("query", "gate", "key", "value") if attention.output_gate else ("query", "key", "value")

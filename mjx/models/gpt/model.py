@@ -1,5 +1,7 @@
 """GPT: a decoder-only language model (Radford et al. 2019; Touvron et al. 2023)."""
 
+import copy
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
@@ -100,6 +102,12 @@ class GPT(nnx.Module):
         weight = self.output_weight.astype(hidden.dtype)
         logits = jnp.einsum("bse,ve->bsv", hidden, weight, preferred_element_type=jnp.float32)
         return shard(logits, "batch", "sequence", "vocab")[..., : self.config.vocab_size]
+
+    def unrolled(self) -> "GPT":
+        """The same model with every layer's parameters in arrays of their own, for decoding."""
+        model = copy.copy(self)
+        model.decoder = self.decoder.unrolled()
+        return model
 
     def init_caches(self, batch: int, slots: int) -> Caches:
         """Empty key/value caches for `slots` tokens a row."""

@@ -116,7 +116,7 @@ def test_the_count_is_that_of_the_arrays_without_the_vocabularys_padding(config)
 def megatron_flops(config: GPTConfig, rows: int, sequence: int) -> float:
     """Of forward and backward, by Megatron's terms: projections, core (the causal half), MLP, logits."""
     tokens, hidden = rows * sequence, config.hidden_size
-    heads, groups, head_dim = config.attention.dims
+    heads, groups, head_dim = config.attention.resolve(config.hidden_size).dims
     queries, keys = heads * head_dim, groups * head_dim
     inputs = queries * (2 if config.attention.output_gate else 1) + 2 * keys
     layer = 6 * tokens * hidden * (inputs + queries) + 6 * rows * sequence**2 * queries
@@ -139,7 +139,7 @@ def test_flops_equal_those_of_the_traced_loss(name, implementation):
     batch = {name: jnp.zeros(a.shape, a.dtype) for name, a in config.batch(rows, sequence).items()}
     model, tokens = abstract(config), rows * sequence
     traced = matmul_flops(lambda model: model.loss(batch)[0], model)
-    heads, _, head_dim = config.attention.dims
+    heads, _, head_dim = config.attention.resolve(config.hidden_size).dims
     masked_half = config.num_layers * 2 * heads * head_dim * sequence * tokens
     padding = 2 * config.hidden_size * (config.padded_vocab_size - config.vocab_size) * tokens
     assert config.flops_per_token(sequence) * tokens / 3 == traced - masked_half - padding
@@ -201,3 +201,14 @@ def test_rows_that_do_not_fit_are_refused(options, sequence, sentence):
 def test_the_second_half_of_a_pattern_has_no_window():
     windows = [s.mixer.window for s in SMALL["everything"].sublayers() if s.mixer.name == "attention"]
     assert windows == [4, None, 4, None]
+
+
+def test_the_heads_of_a_published_size_can_be_changed():
+    config = dataclasses.replace(
+        PUBLISHED["gpt2-124m"], hidden_size=512, attention=AttentionConfig(num_heads=8)
+    )
+    attention = config.sublayers()[0].mixer
+    assert isinstance(attention, AttentionConfig)
+    assert attention.dims == (8, 8, 64)
+    narrow = dataclasses.replace(PUBLISHED["gpt2-124m"], hidden_size=384)
+    assert narrow.sublayers()[0].mixer.dims == (12, 12, 32)
