@@ -1,6 +1,7 @@
 """Rows of a batch on their way to the devices: who reads what, and how it becomes one global array."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -27,6 +28,7 @@ class BatchLayout:
             for name, array in self.arrays.items()
         }
 
+    @functools.cached_property
     def local_rows(self) -> Int[np.ndarray, " rows"]:
         """The rows of the global batch that this process's devices need, ascending."""
         name, array = next(iter(self.arrays.items()))
@@ -40,7 +42,7 @@ class BatchLayout:
         Raises:
             ValueError: an array is missing, or its shape is not that of the local rows.
         """
-        rows = self.local_rows()
+        rows = self.local_rows
         return {name: self._place(name, local[name], rows) for name in self.arrays}
 
     def _place(self, name: str, local: np.ndarray, rows: Int[np.ndarray, " rows"]) -> jax.Array:

@@ -99,7 +99,7 @@ class Trainer:
 
     def local_rows(self) -> np.ndarray:
         """Which rows of the global batch this process has to bring."""
-        return self.batch_layout.local_rows()
+        return self.batch_layout.local_rows
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """This process's rows on the devices, as parts of global arrays."""
