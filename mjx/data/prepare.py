@@ -75,6 +75,7 @@ def _fingerprint(tokenizer: Tokenizer) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
-        for path in sorted(Path(folder).iterdir()):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

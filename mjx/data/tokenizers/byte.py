@@ -21,6 +21,12 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def encode_chat(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(token for token in ids if 0 <= token < 256).decode(errors="replace")
 

@@ -1,30 +1,54 @@
-"""Hugging Face's tokenizer.json, with the special tokens that tokenizer_config.json names."""
+"""Hugging Face's tokenizer.json, with the special tokens that the files beside it name."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mjx.data.tokenizers.byte_level import read_byte_level_bpe, surround
+from mjx.data.tokenizers.chat_template import PROCESSOR_FILE, TEMPLATE_FILE
+from mjx.data.tokenizers.folder_config import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, FolderConfig
 from mjx.errors import InputError
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
+VOCABULARY_FILE, MERGES_FILE = "vocab.json", "merges.txt"
+_CARRIED = (
+    CONFIG_FILE,
+    SPECIAL_FILE,
+    ADDED_FILE,
+    VOCABULARY_FILE,
+    MERGES_FILE,
+    "tokenizer.model",
+    TEMPLATE_FILE,
+    PROCESSOR_FILE,
+    "additional_chat_templates/*.jinja",
+)
+"""What belongs to a tokenizer besides tokenizer.json; saved as it was found."""
 
 _KNOWN_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "[SEP]")
-"""What ends a document, by the first that the vocabulary has, where no tokenizer_config.json says it."""
+"""What ends a document, by the first that the vocabulary has, where no file says it."""
 
 
 class HuggingFaceTokenizer:
     """A `tokenizers.Tokenizer` and its special tokens by name."""
 
     def __init__(
-        self, tokenizer: Any, eos_token: str | None, bos_token: str | None, pad_token: str | None
+        self,
+        tokenizer: Any,
+        eos_token: str | None,
+        bos_token: str | None,
+        pad_token: str | None,
+        *,
+        clean_up_spaces: bool = False,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Args:
         tokenizer: A `tokenizers.Tokenizer`.
         eos_token: The token that ends a document.
         bos_token: The token that begins one.
         pad_token: The token that fills.
+        clean_up_spaces: Remove spaces before punctuation from decoded text.
+        files: Path inside a folder → content, of the files it was read from; without, `save` writes new ones.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -39,27 +63,43 @@ class HuggingFaceTokenizer:
                 raise InputError(f'{name} = "{token}" is not in the vocabulary of the tokenizer.')
         self.eod_id, self.bos_id, self.pad_id = ids["eos_token"], ids["bos_token"], ids["pad_token"]
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self._clean_up_spaces = clean_up_spaces
+        self._files = files
 
     @classmethod
     def load(cls, file: Path) -> "HuggingFaceTokenizer":
+        """Reads a tokenizer.json, or a vocab.json with the merges.txt beside it."""
         import tokenizers
 
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise InputError(
-                f"{file} is not a tokenizer.json that the tokenizers library reads: {error}."
-            ) from error
-        config_file = file.with_name(CONFIG_FILE)
-        if not config_file.is_file():
+        config = FolderConfig.read(file.parent)
+        if file.name == VOCABULARY_FILE:
+            tokenizer, names = read_byte_level_bpe(file, config)
+            add_tokens(tokenizer, config, names)
+            surround(tokenizer, config, names)
+        else:
+            try:
+                tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            except Exception as error:  # the library raises nothing narrower
+                raise InputError(
+                    f"{file} is not a tokenizer.json that the tokenizers library reads: {error}."
+                ) from error
+            names = config.names
+            add_tokens(tokenizer, config, names)
+        if not config.exists and "eos_token" not in names:
             eos = next((token for token in _KNOWN_ENDS if tokenizer.token_to_id(token) is not None), None)
-            return cls(tokenizer, eos, None, None)
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{config_file} is not JSON: {error}.") from error
+        else:
+            eos = names.get("eos_token")
+        # The clean-up was made for word pieces; of byte pairs it would eat spaces of the text.
+        clean_up = bool(config.flag("clean_up_tokenization_spaces")) and (
+            not isinstance(tokenizer.model, tokenizers.models.BPE)
+        )
         return cls(
-            tokenizer, *(_content(config.get(name)) for name in ("eos_token", "bos_token", "pad_token"))
+            tokenizer,
+            eos,
+            names.get("bos_token"),
+            names.get("pad_token"),
+            clean_up_spaces=clean_up,
+            files=_read_files(file),
         )
 
     def encode(self, text: str) -> list[int]:
@@ -71,11 +111,25 @@ class HuggingFaceTokenizer:
             for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text).ids
+
+    def encode_chat(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return _without_spaces_before_punctuation(text) if self._clean_up_spaces else text
 
     def save(self, folder: str | Path) -> None:
+        """A tokenizer that was read is written as it was found, chat template and all."""
         Path(folder).mkdir(parents=True, exist_ok=True)
+        if self._files is not None:
+            for name, content in self._files.items():
+                file = Path(folder, name)
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(content)
+            return
         self.tokenizer.save(str(Path(folder, TOKENIZER_FILE)))
         names = {name: token for name, token in self.names.items() if token is not None}
         config = {
@@ -86,6 +140,42 @@ class HuggingFaceTokenizer:
         Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _content(token: str | dict[str, Any] | None) -> str | None:
-    """Special tokens are written as a string, or as an AddedToken with its content."""
-    return token["content"] if isinstance(token, dict) else token
+def add_tokens(tokenizer: Any, config: FolderConfig, names: Mapping[str, str]) -> None:
+    """Makes the tokens special that the folder calls so, and adds those that it has beside the vocabulary."""
+    import tokenizers
+
+    known = tokenizer.get_added_tokens_decoder()
+    for token_id, token in config.added.items():
+        if token_id in known and known[token_id].content == token.content:
+            continue
+        added = tokenizers.AddedToken(
+            token.content,
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=token.normalized,
+            special=token.special,
+        )
+        tokenizer.add_tokens([added])
+        if (given := tokenizer.token_to_id(token.content)) != token_id:
+            raise InputError(
+                f'The added token "{token.content}" should have id {token_id}, but the vocabulary gives '
+                f"it {given}: the tokenizer's files do not belong together."
+            )
+    for token in (*names.values(), *config.more_special):
+        if tokenizer.token_to_id(token) is not None:  # a name without a token must not enlarge the vocabulary
+            tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)])
+
+
+def _read_files(file: Path) -> dict[str, bytes]:
+    files = {} if file.name == VOCABULARY_FILE else {TOKENIZER_FILE: file.read_bytes()}
+    for pattern in _CARRIED:
+        for found in sorted(file.parent.glob(pattern)):
+            files[found.relative_to(file.parent).as_posix()] = found.read_bytes()
+    return files
+
+
+def _without_spaces_before_punctuation(text: str) -> str:
+    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(spaced, spaced.strip())
+    return text

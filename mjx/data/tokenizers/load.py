@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mjx.data.tokenizers.byte import BYTE_FILE, ByteTokenizer
-from mjx.data.tokenizers.huggingface import TOKENIZER_FILE, HuggingFaceTokenizer
+from mjx.data.tokenizers.huggingface import TOKENIZER_FILE, VOCABULARY_FILE, HuggingFaceTokenizer
 from mjx.data.tokenizers.protocol import Tokenizer
 from mjx.data.tokenizers.sentencepiece import MODEL_FILE, SentencePieceTokenizer
 from mjx.data.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
@@ -12,7 +12,8 @@ from mjx.errors import InputError
 
 
 def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
-    """`"byte"`, or a file, or the folder of a model or run: tokenizer.json, tokenizer.model or *.tiktoken.
+    """`"byte"`, or a file, or the folder of a model or run: tokenizer.json, tokenizer.model, *.tiktoken,
+    or vocab.json with merges.txt.
 
     Raises:
         InputError: there is no tokenizer, or it cannot be read.
@@ -26,12 +27,13 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
             TOKENIZER_FILE,
             MODEL_FILE,
             *sorted(file.name for file in path.glob("*.tiktoken")),
+            VOCABULARY_FILE,
         ]
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
             raise InputError(
-                f"tokenizer = {path} holds no tokenizer: a folder must have tokenizer.json, tokenizer.model "
-                "or a *.tiktoken file."
+                f"tokenizer = {path} holds no tokenizer: a folder must have tokenizer.json, tokenizer.model, "
+                "a *.tiktoken file, or vocab.json and merges.txt."
             )
         path = found
     if not path.is_file():

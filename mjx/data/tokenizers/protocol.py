@@ -34,6 +34,16 @@ class Tokenizer(Protocol):
         """`encode` of each, on all cores where the library can."""
         ...
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """What generation starts from: with the special tokens that the model's prompts begin (or end) with,
+        and special tokens that are written in the text recognised. Of a Hugging Face folder the ids of
+        transformers' `tokenizer(text)["input_ids"]`."""
+        ...
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Of a chat that a template has written out: its special tokens are recognised, none is added."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def save(self, folder: str | Path) -> None:

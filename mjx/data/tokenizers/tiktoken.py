@@ -110,6 +110,12 @@ class TiktokenTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoding.encode_ordinary_batch(list(texts))
 
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode_chat(text)
+
+    def encode_chat(self, text: str) -> list[int]:
+        return self._encoding.encode(text, allowed_special="all")
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._encoding.decode([token for token in ids if token < self._ranks])
 
