@@ -28,6 +28,9 @@ class ModelConfig:
 
     dataset: ClassVar[str] = "gpt"
     """The kind of dataset that feeds the family."""
+    training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
+    """Fields (dotted paths) that a run may choose freely for given weights: the same model has the same
+    parameters with any of their values."""
 
     vocab_size: int
     """Token ids are below it."""
@@ -67,6 +70,11 @@ class ModelConfig:
         names = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
         names |= dict.fromkeys(extras, "int32")
         return {name: array(dtype) for name, dtype in names.items()}
+
+
+def abstract_model(config: ModelConfig) -> Any:
+    """The module with shapes in place of arrays: the definition that `bind` fills."""
+    return jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))
 
 
 @runtime_checkable

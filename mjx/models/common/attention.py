@@ -17,7 +17,7 @@ from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.parameter import parameter
-from mjx.models.common.rope import RoPEConfig, rotate
+from mjx.models.common.rope import RoPEConfig, rotary_tables, rotate
 from mjx.sharding import mesh_shape, relayout, shard
 
 
@@ -28,7 +28,7 @@ class AttentionConfig:
     num_heads: int
     """Query heads."""
     num_query_groups: int | None = None
-    """Key/value heads, each shared by a group of query heads; default num_heads (multi-head), 1 is multi-query."""
+    """Key/value heads, each shared by a group of query heads; default num_heads, 1 is multi-query."""
     head_dim: int | None = None
     """Features of a head; default hidden_size / num_heads."""
     qkv_bias: bool = False
@@ -36,7 +36,10 @@ class AttentionConfig:
     output_bias: bool = False
     """Add a bias to the projection back into the residual stream."""
     qk_norm: NormConfig | None = None
-    """Normalise each head's queries and keys before rotation."""
+    """Normalise queries and keys before rotation."""
+    qk_norm_over: Literal["head", "all_heads"] = "head"
+    """head: each head's features on their own, with one gain for all. all_heads: the features of all query
+    heads together, and those of all key heads (OLMo 2)."""
     rope: RoPEConfig | None = None
     """Rotate queries and keys by their positions; null: attention knows no positions."""
     causal: bool = True
@@ -70,9 +73,11 @@ class AttentionConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"attention.{name} = {value} must be positive, or null for the default")
+        if self.qk_norm_over == "all_heads" and self.qk_norm is None:
+            raise InputError("attention.qk_norm_over = all_heads needs attention.qk_norm, which is null")
         check_rate("attention.dropout", self.dropout)
         if self.rope is not None and self.head_dim is not None:
-            self.rope.rotated(self.head_dim)
+            self.rope.check(self.head_dim)
 
     def resolve(self, hidden_size: int) -> "AttentionConfig":
         """With every default that depends on the model's width filled in."""
@@ -96,6 +101,15 @@ class AttentionConfig:
         return self.num_heads, self.num_query_groups, self.head_dim
 
     @property
+    def normed_features(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What `qk_norm` normalises over, of queries and of keys: axis name → size."""
+        heads, kv_heads, head_dim = self.dims
+        each = {"head_dim": head_dim}
+        if self.qk_norm_over == "head":
+            return each, each
+        return {"heads": heads} | each, {"kv_heads": kv_heads} | each
+
+    @property
     def name(self) -> str:
         return "attention"
 
@@ -113,7 +127,9 @@ class AttentionConfig:
         count = embed * projected + heads * head_dim * embed
         count += projected if self.qkv_bias else 0
         count += embed if self.output_bias else 0
-        count += 2 * self.qk_norm.num_parameters(head_dim) if self.qk_norm else 0
+        if self.qk_norm is not None:
+            normed = (math.prod(features.values()) for features in self.normed_features)
+            count += sum(map(self.qk_norm.num_parameters, normed))
         return count + (heads if self.softmax == "learnable" else 0)
 
     def flops_per_token(self, embed: int, sequence: int) -> float:
@@ -130,9 +146,7 @@ class AttentionConfig:
 class Attention(nnx.Module):
     """Queries, keys and values from the residual stream, attention, and back."""
 
-    def __init__(
-        self, config: AttentionConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: AttentionConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs):
         heads, kv_heads, head_dim = config.dims
         narrow = {"embed": embed}
         queries = {"heads": heads, "head_dim": head_dim}
@@ -143,9 +157,9 @@ class Attention(nnx.Module):
         self.gate = (
             Linear(narrow, queries, bias=config.qkv_bias, std=std, rngs=rngs) if config.output_gate else None
         )
-        norm = config.qk_norm
-        self.query_norm = Norm(norm, head_dim, axis="head_dim") if norm else None
-        self.key_norm = Norm(norm, head_dim, axis="head_dim") if norm else None
+        norm, (of_queries, of_keys) = config.qk_norm, config.normed_features
+        self.query_norm = Norm(norm, of_queries) if norm else None
+        self.key_norm = Norm(norm, of_keys) if norm else None
         learnable = config.softmax == "learnable"
         self.sinks = parameter(jnp.zeros((heads,), jnp.float32), "heads") if learnable else None
         self.output = Linear(queries, narrow, bias=config.output_bias, std=output_std, rngs=rngs)
@@ -162,17 +176,24 @@ class Attention(nnx.Module):
         q, k, v, gate = self._project(x)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
-        if config.rope is not None:
-            cos, sin = context.rotary_table(config.rope, q.shape[-1])
-            q, k = rotate(q, cos, sin, config.rope.layout), rotate(k, cos, sin, config.rope.layout)
+        rope, unrotated = config.rope, k
+        if rope is not None:
+            cos, sin = context.rotary_table(rope, q.shape[-1])
+            q, k = rotate(q, cos, sin, rope.layout), rotate(k, cos, sin, rope.layout)
         q = shard(q, "batch", "sequence", "heads", "head_dim")
         k = shard(k, "batch", "sequence", "kv_heads", "head_dim")
         v = shard(v, "batch", "sequence", "kv_heads", "head_dim")
         offset = 0
         if cache is not None and context.cache_offset is not None:
-            cache = cache.append(k, v, context.cache_offset)
+            # Where a row's length decides how it is rotated, so it does again when the row has grown.
+            late = rope is not None and rope.varies
+            cache = cache.append(unrotated if late else k, v, context.cache_offset)
             if x.shape[1] == 1:  # decoding; a longer input is a prompt, which sees only itself
                 k, v, offset = cache.key.astype(k.dtype), cache.value.astype(v.dtype), context.cache_offset
+                if rope is not None and late:
+                    places = jnp.arange(k.shape[1])[None]
+                    cos, sin = rotary_tables(rope, k.shape[-1], places, last=context.cache_offset)
+                    k = rotate(k, cos, sin, rope.layout)
         out = backends.attention(config.implementation)(
             q,
             k,
@@ -211,7 +232,8 @@ class Attention(nnx.Module):
 
         def join(arrays: list[Array]) -> Array:
             shaped = [
-                a.reshape(*a.shape[:-2], kv_heads, size, head_dim) for a, size in zip(arrays, sizes, strict=True)
+                a.reshape(*a.shape[:-2], kv_heads, size, head_dim)
+                for a, size in zip(arrays, sizes, strict=True)
             ]
             return jnp.concatenate(shaped, axis=-2).astype(x.dtype)
 
@@ -219,9 +241,7 @@ class Attention(nnx.Module):
         if self.query.bias is not None:
             y = y + join([p.bias[...] for p in parts if p.bias is not None])
         bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        *q_and_gate, k, v = [
-            a.reshape(*a.shape[:2], -1, head_dim) for a in jnp.split(y, bounds, axis=-2)
-        ]
+        *q_and_gate, k, v = [a.reshape(*a.shape[:2], -1, head_dim) for a in jnp.split(y, bounds, axis=-2)]
         return q_and_gate[0], k, v, q_and_gate[1] if len(q_and_gate) > 1 else None
 
     def _sinks(self) -> Float[Array, " heads"] | None:

@@ -34,38 +34,39 @@ def language_model_loss(
     vocab_size: int,
     z_loss: float = 0.0,
     chunks: int = 1,
+    soft_cap: float | None = None,
 ) -> tuple[Float[Array, ""], LossSums]:
     """Cross-entropy of the labels under `softmax(hidden · weightᵀ)`, plus `z_loss` · log² Z (Chowdhery et
     al. 2022, section 5); in float32.
 
-    Args:
-        vocab_size: rows of `weight` from here on are padding: their logits are minus infinity.
-        chunks: how many chunks of tokens the sequence is cut into.
+    Rows of `weight` from `vocab_size` on are padding: their logits are minus infinity. `chunks` is how many
+    chunks of tokens the sequence is cut into. `soft_cap` first bounds every logit l to
+    soft_cap · tanh(l / soft_cap) (Gemma 2).
 
     Returns:
         The loss summed over tokens by `mask`, and its parts. The parts have no gradient.
     """
-    return _loss(hidden, weight, labels, mask, vocab_size, z_loss, chunks)
+    return _loss(hidden, weight, labels, mask, vocab_size, z_loss, chunks, soft_cap)
 
 
-def _value(hidden, weight, labels, mask, vocab_size, z_loss, chunks):
-    local, _ = _local_functions(vocab_size, z_loss, chunks)
+def _value(hidden, weight, labels, mask, *options):
+    local, _ = _local_functions(*options)
     return _over_the_mesh(local, hidden, weight, labels, mask, gradients=False)
 
 
-def _forward(hidden, weight, labels, mask, vocab_size, z_loss, chunks):
-    _, local = _local_functions(vocab_size, z_loss, chunks)
+def _forward(hidden, weight, labels, mask, *options):
+    _, local = _local_functions(*options)
     out, gradients = _over_the_mesh(local, hidden, weight, labels, mask, gradients=True)
     return out, gradients
 
 
-def _backward(vocab_size, z_loss, chunks, gradients, cotangents):
+def _backward(vocab_size, z_loss, chunks, soft_cap, gradients, cotangents):
     scale, _ = cotangents
     d_hidden, d_weight = gradients
     return d_hidden * scale.astype(d_hidden.dtype), d_weight * scale.astype(d_weight.dtype), None, None
 
 
-_loss = jax.custom_vjp(_value, nondiff_argnums=(4, 5, 6))
+_loss = jax.custom_vjp(_value, nondiff_argnums=(4, 5, 6, 7))
 _loss.defvjp(_forward, _backward)
 
 
@@ -119,12 +120,16 @@ class _Reduction:
         return jax.lax.psum(x, rest) if rest else x
 
 
-def _local_functions(vocab_size: int, z_loss: float, chunks: int):
+def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: float | None):
     """The loss of one device's tokens, without and with its gradients."""
 
     def chunk_loss(hidden: Array, weight: Array, labels: Array, mask: Array, reduce: _Reduction):
         """Sums of one chunk `[tokens, …]`, and what its gradient needs."""
         logits = jnp.einsum("te,ve->tv", hidden, weight, preferred_element_type=jnp.float32)
+        slope = None
+        if soft_cap is not None:
+            bounded = jnp.tanh(logits / soft_cap)
+            logits, slope = soft_cap * bounded, 1 - jnp.square(bounded)
         rows = weight.shape[0]
         ids = reduce.vocabulary_start(rows) + jnp.arange(rows)
         logits = jnp.where(ids < vocab_size, logits, -jnp.inf)
@@ -135,7 +140,7 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int):
         label_logit = reduce.vocabulary_sum(jnp.sum(jnp.where(is_label, logits, 0), axis=-1))
         log_z = maximum + jnp.log(total)
         sums = LossSums(jnp.sum(mask * (log_z - label_logit)), jnp.sum(mask * jnp.square(log_z)))
-        return sums, (exponentials, total, is_label, log_z)
+        return sums, (exponentials, total, is_label, log_z, slope)
 
     def chunked(array: Array) -> Array:
         """`[batch, sequence, …]` → `[chunks, tokens, …]`, cut along the sequence."""
@@ -173,10 +178,11 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int):
         def step(carry, chunk):
             sums, d_weight = carry
             states, labels, mask = chunk
-            part, (exponentials, total, is_label, log_z) = chunk_loss(states, cast, labels, mask, reduce)
+            part, kept = chunk_loss(states, cast, labels, mask, reduce)
+            exponentials, total, is_label, log_z, slope = kept
             scale = mask * (1 + 2 * z_loss * log_z)
             d_logits = exponentials * (scale / total)[:, None] - jnp.where(is_label, mask[:, None], 0)
-            d_logits = d_logits.astype(hidden.dtype)
+            d_logits = (d_logits if slope is None else d_logits * slope).astype(hidden.dtype)
             d_states = reduce.vocabulary_sum(jnp.einsum("tv,ve->te", d_logits, cast))
             d_weight += jnp.einsum("tv,te->ve", d_logits, states, preferred_element_type=jnp.float32)
             return (jax.tree.map(jnp.add, sums, part), d_weight), d_states

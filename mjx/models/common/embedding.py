@@ -49,7 +49,9 @@ def _vocabulary_parallel_lookup(
     scatter = row_spec != PartitionSpec(*token_spec)
 
     @functools.partial(
-        jax.shard_map, in_specs=(activation_spec(("vocab", "embed"), weight.shape), token_spec), out_specs=row_spec
+        jax.shard_map,
+        in_specs=(activation_spec(("vocab", "embed"), weight.shape), token_spec),
+        out_specs=row_spec,
     )
     def lookup(weight: Array, ids: Array) -> Array:
         local = ids - jax.lax.axis_index("tensor") * weight.shape[0]

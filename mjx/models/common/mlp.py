@@ -13,7 +13,7 @@ from mjx.models.common.context import Context
 from mjx.models.common.linear import Linear, project
 from mjx.sharding import relayout, shard
 
-Activation = Literal["gelu", "gelu-tanh", "silu", "relu2", "quick-gelu"]
+Activation = Literal["gelu", "gelu-tanh", "silu", "relu", "relu2", "quick-gelu"]
 
 
 def _quick_gelu(x: Array) -> Array:
@@ -28,6 +28,7 @@ ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu-tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
     "relu2": _squared_relu,
     "quick-gelu": _quick_gelu,
 }
@@ -40,7 +41,7 @@ class MLPConfig:
     features: int
     """Hidden features (Megatron's ffn_hidden_size)."""
     activation: Activation = "gelu"
-    """gelu is exact (erf), gelu-tanh its approximation, relu2 the square of relu, quick-gelu x · σ(1.702 x)."""
+    """gelu is exact (erf), gelu-tanh approximates it; relu2 is relu squared, quick-gelu x · σ(1.702 x)."""
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020): with silu, SwiGLU."""
     bias: bool = False

@@ -1,6 +1,7 @@
 """LayerNorm and RMSNorm."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -32,20 +33,23 @@ class NormConfig:
 
 
 class Norm(nnx.Module):
-    """Normalises the last axis; statistics in float32 (Ba et al. 2016; Zhang & Sennrich 2019)."""
+    """Normalises over all of its features; statistics in float32 (Ba et al. 2016; Zhang & Sennrich 2019)."""
 
-    def __init__(self, config: NormConfig, features: int, *, axis: str = "embed"):
+    def __init__(self, config: NormConfig, features: Mapping[str, int]):
+        """`features` are the last axes of what is normalised, name → size, as of a `Linear`."""
+        shape = tuple(features.values())
         start = jnp.zeros if config.zero_centered else jnp.ones
-        self.scale = parameter(start((features,), jnp.float32), axis)
+        self.scale = parameter(start(shape, jnp.float32), *features)
         if config.kind == "layernorm":
-            self.bias = parameter(jnp.zeros((features,), jnp.float32), axis)
+            self.bias = parameter(jnp.zeros(shape, jnp.float32), *features)
+        self.axes = tuple(range(-len(shape), 0))
         self.config = config
 
-    def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         h = x.astype(jnp.float32)
         if self.config.kind == "layernorm":
-            h = h - jnp.mean(h, axis=-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + self.config.epsilon)
+            h = h - jnp.mean(h, axis=self.axes, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=self.axes, keepdims=True) + self.config.epsilon)
         scale = self.scale[...].astype(jnp.float32)
         h = h * inverse * (1 + scale if self.config.zero_centered else scale)
         if self.config.kind == "layernorm":

@@ -79,7 +79,9 @@ def _is_variable(node: Any) -> bool:
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:
-    keys = [str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path]
+    keys = [
+        str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path
+    ]
     return keys[:-1] if keys and keys[-1] == "value" else keys
 
 

@@ -15,13 +15,14 @@ from mjx.errors import InputError
 class RoPEScaling:
     """How a model trained on short contexts is stretched to long ones."""
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
     """linear: positions divided by `factor` (Chen et al. 2023). llama3: low frequencies divided, high ones
-    kept, a smooth blend between. yarn: the same by a ramp over rotations (Peng et al. 2023, section 3.2)."""
+    kept, a smooth blend between. yarn: the same by a ramp over rotations (Peng et al. 2023, section 3.2).
+    longrope: a divisor for every pair of features, other ones in long rows (Ding et al. 2024)."""
     factor: float
     """How many times longer the context becomes."""
     original_positions: int = 8192
-    """The context length of pre-training (llama3, yarn)."""
+    """The context length of pre-training (llama3, yarn, longrope)."""
     low_frequency_factor: float = 1.0
     """llama3: wavelengths above original_positions / this are divided."""
     high_frequency_factor: float = 4.0
@@ -33,7 +34,12 @@ class RoPEScaling:
     round_ramp: bool = True
     """yarn: round the ends of the ramp to whole dimensions."""
     concentration: float | None = None
-    """yarn: factor on cosines and sines; default 0.1 ln(factor) + 1 (Peng et al. 2023, equation 22)."""
+    """Factor on cosines and sines. Default of yarn: 0.1 ln(factor) + 1 (Peng et al. 2023, equation 22), of
+    longrope: √(1 + ln(factor) / ln(original_positions)); 1 where factor is at most 1."""
+    short_factors: tuple[float, ...] | None = None
+    """longrope: the divisor of each pair's frequency, in rows that end within original_positions."""
+    long_factors: tuple[float, ...] | None = None
+    """longrope: the same for rows that have a position at or beyond original_positions."""
 
     def __post_init__(self):
         if not self.factor > 0:
@@ -45,6 +51,41 @@ class RoPEScaling:
                 f"rope.scaling.low_frequency_factor = {self.low_frequency_factor} must be below "
                 f"high_frequency_factor = {self.high_frequency_factor}"
             )
+        if self.kind == "yarn" and not 0 < self.beta_slow < self.beta_fast:
+            raise InputError(
+                f"rope.scaling.beta_slow = {self.beta_slow} must be above 0 and below "
+                f"beta_fast = {self.beta_fast}"
+            )
+        if self.concentration is not None:
+            if self.kind not in ("yarn", "longrope"):
+                raise InputError(
+                    f"rope.scaling.concentration = {self.concentration} is for yarn and longrope; "
+                    f"with kind = {self.kind} it must be null"
+                )
+            if not self.concentration > 0:
+                raise InputError(f"rope.scaling.concentration = {self.concentration} must be positive")
+        for name in ("short_factors", "long_factors"):
+            divisors = getattr(self, name)
+            if (divisors is None) == (self.kind == "longrope"):
+                wants = "a divisor for every pair of features" if divisors is None else "longrope"
+                given = "null" if divisors is None else "given"
+                raise InputError(f"rope.scaling.{name} is {given}, but kind = {self.kind}: it needs {wants}")
+            if divisors is not None and not all(divisor > 0 for divisor in divisors):
+                raise InputError(f"rope.scaling.{name} = {list(divisors)} must all be positive")
+        if self.kind == "longrope" and self.original_positions == 1:
+            raise InputError("rope.scaling.original_positions = 1 must be above 1 for longrope")
+
+    @property
+    def tables_factor(self) -> float:
+        """What cosines and sines are multiplied by."""
+        if self.concentration is not None:
+            return self.concentration
+        if self.kind not in ("yarn", "longrope") or self.factor <= 1:
+            return 1.0
+        growth = math.log(self.factor)
+        if self.kind == "yarn":
+            return 0.1 * growth + 1
+        return math.sqrt(1 + growth / math.log(self.original_positions))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,22 +121,40 @@ class RoPEConfig:
             )
         return features
 
+    def check(self, head_dim: int) -> None:
+        """Raise `InputError` if heads of this size cannot be rotated so."""
+        pairs = self.rotated(head_dim) // 2
+        for name in ("short_factors", "long_factors"):
+            divisors = getattr(self.scaling, name, None)
+            if divisors is not None and len(divisors) != pairs:
+                raise InputError(
+                    f"rope.scaling.{name} has {len(divisors)} divisors, but rope.percent = {self.percent} of "
+                    f"head_dim = {head_dim} makes {pairs} pairs of features"
+                )
 
-def inverse_frequencies(config: RoPEConfig, head_dim: int) -> tuple[np.ndarray, float]:
-    """Radians per position of each feature pair, and the factor on cosine and sine."""
+    @property
+    def varies(self) -> bool:
+        """Whether the frequencies depend on how long the row is."""
+        return self.scaling is not None and self.scaling.kind == "longrope"
+
+
+def inverse_frequencies(config: RoPEConfig, head_dim: int, *, long: bool = False) -> np.ndarray:
+    """Radians per position of each feature pair; `long`: in rows beyond the original positions."""
     features = config.rotated(head_dim)
     frequencies = config.base ** (-np.arange(0, features, 2, dtype=np.float64) / features)
     scaling = config.scaling
     if scaling is None:
-        return frequencies, 1.0
+        return frequencies
+    if scaling.kind == "longrope":
+        return frequencies / np.array(scaling.long_factors if long else scaling.short_factors, np.float64)
     stretched = frequencies / scaling.factor
     if scaling.kind == "linear":
-        return stretched, 1.0
+        return stretched
     if scaling.kind == "llama3":
         rotations = scaling.original_positions * frequencies / (2 * np.pi)
         span = scaling.high_frequency_factor - scaling.low_frequency_factor
         kept = np.clip((rotations - scaling.low_frequency_factor) / span, 0, 1)
-        return kept * frequencies + (1 - kept) * stretched, 1.0
+        return kept * frequencies + (1 - kept) * stretched
 
     def dimension(rotations: float) -> float:
         """The (fractional) pair that turns `rotations` times over the original context."""
@@ -106,20 +165,29 @@ def inverse_frequencies(config: RoPEConfig, head_dim: int) -> tuple[np.ndarray, 
     if scaling.round_ramp:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, features - 1)
-    ramp = np.clip((np.arange(features // 2) - low) / max(high - low, 1e-3), 0, 1)
-    concentration = scaling.concentration
-    if concentration is None:
-        concentration = 0.1 * math.log(scaling.factor) + 1 if scaling.factor > 1 else 1.0
-    return (1 - ramp) * frequencies + ramp * stretched, concentration
+    ramp = np.clip((np.arange(features // 2) - low) / ((high - low) or 1e-3), 0, 1)
+    return (1 - ramp) * frequencies + ramp * stretched
 
 
 def rotary_tables(
-    config: RoPEConfig, head_dim: int, positions: Int[Array, "batch sequence"]
+    config: RoPEConfig,
+    head_dim: int,
+    positions: Int[Array, "batch sequence"],
+    last: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch sequence pairs"], Float[Array, "batch sequence pairs"]]:
-    """Cosine and sine of every token's angles, in float32."""
-    frequencies, concentration = inverse_frequencies(config, head_dim)
-    angles = positions[..., None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)
-    return jnp.cos(angles) * concentration, jnp.sin(angles) * concentration
+    """Cosine and sine of every token's angles, in float32.
+
+    `last` is the largest position of each whole row, where `positions` are not all of it.
+    """
+    frequencies = jnp.asarray(inverse_frequencies(config, head_dim), jnp.float32)
+    scaling = config.scaling
+    if scaling is not None and config.varies:
+        long = jnp.asarray(inverse_frequencies(config, head_dim, long=True), jnp.float32)
+        beyond = (jnp.max(positions, axis=-1) if last is None else last) >= scaling.original_positions
+        frequencies = jnp.where(beyond[:, None, None], long, frequencies)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    factor = 1.0 if scaling is None else scaling.tables_factor
+    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 
 def rotate(

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from mjx.errors import InputError
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import dropout
 from mjx.models.common.norm import Norm, NormConfig
@@ -46,15 +48,21 @@ class MixerConfig(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SublayerConfig:
-    """One residual sub-layer: `x + dropout(mixer(norm(x)))`."""
+    """One residual sub-layer: `x + dropout(output_norm(mixer(norm(x))))`."""
 
     mixer: MixerConfig
-    norm: NormConfig
+    norm: NormConfig | None
+    """On what the mixer reads; null: it reads the residual stream as it is."""
+    output_norm: NormConfig | None = None
+    """On the mixer's output, before it joins the residual stream (OLMo 2; with `norm` too: Gemma 2)."""
+    parallel: bool = False
+    """Read the residual stream that the sub-layer in front read, not what that one made of it (GPT-J)."""
     dropout: float = 0.0
-    """On the mixer's output, before it joins the residual stream."""
+    """On the output, before it joins the residual stream."""
 
     def num_parameters(self, embed: int) -> int:
-        return self.norm.num_parameters(embed) + self.mixer.num_parameters(embed)
+        norms = [norm.num_parameters(embed) for norm in (self.norm, self.output_norm) if norm is not None]
+        return sum(norms) + self.mixer.num_parameters(embed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +77,15 @@ def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
     """The pattern as repeated units, such that as few sub-layers as possible are traced.
 
     `*-*-*-` is one unit `*-` three times; DeepSeek's `*-` × 3, `*E` × 58 are two segments. Among equal
-    ways it takes the one with the fewest segments.
+    ways it takes the one with the fewest segments. A sub-layer and those parallel to it stay together.
+
+    Raises:
+        InputError: the first sub-layer is parallel, to nothing.
     """
-    ids = {sublayer: number for number, sublayer in enumerate(dict.fromkeys(sublayers))}
-    word = [ids[sublayer] for sublayer in sublayers]
+    groups = _parallel_groups(sublayers)
+    ids = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    word = [ids[group] for group in groups]
+    starts = [0, *itertools.accumulate(map(len, groups))]
     # best[i]: the cheapest way to write word[i:], as (sub-layers traced, segments, unit, repeats).
     best: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)] * (len(word) + 1)
     for start in range(len(word) - 1, -1, -1):
@@ -81,7 +94,8 @@ def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
             repeats = 1
             while True:
                 rest = best[start + unit * repeats]
-                options.append((unit + rest[0], 1 + rest[1], unit, repeats))
+                traced = starts[start + unit] - starts[start]
+                options.append((traced + rest[0], 1 + rest[1], unit, repeats))
                 begin = start + unit * repeats
                 if word[begin : begin + unit] != word[start : start + unit]:
                     break
@@ -92,18 +106,26 @@ def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
     segments, start = [], 0
     while start < len(word):
         _, _, unit, repeats = best[start]
-        segments.append(Segment(sublayers[start : start + unit], repeats))
+        segments.append(Segment(sublayers[starts[start] : starts[start + unit]], repeats))
         start += unit * repeats
     return tuple(segments)
 
 
-class Sublayer(nnx.Module):
-    """Norm, mixer, dropout, residual add."""
+def _parallel_groups(sublayers: tuple[SublayerConfig, ...]) -> list[tuple[SublayerConfig, ...]]:
+    """Each sub-layer that is not parallel, with those that read the same residual stream."""
+    if sublayers and sublayers[0].parallel:
+        raise InputError("the first sub-layer of a stack has parallel = true, but nothing is in front of it")
+    heads = [at for at, sublayer in enumerate(sublayers) if not sublayer.parallel]
+    return [sublayers[at:end] for at, end in itertools.pairwise([*heads, len(sublayers)])]
 
-    def __init__(
-        self, config: SublayerConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs
-    ):
-        self.norm = Norm(config.norm, embed)
+
+class Sublayer(nnx.Module):
+    """Norm, mixer, norm, dropout: what the residual stream gets added."""
+
+    def __init__(self, config: SublayerConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs):
+        features = {"embed": embed}
+        self.norm = None if config.norm is None else Norm(config.norm, features)
+        self.output_norm = None if config.output_norm is None else Norm(config.output_norm, features)
         # The attribute's name is part of every parameter's path: "attention" says more than "mixer".
         mixer = config.mixer.build(embed, std=std, output_std=output_std, rngs=rngs)
         setattr(self, config.mixer.name, mixer)
@@ -114,8 +136,9 @@ class Sublayer(nnx.Module):
     ) -> tuple[Float[Array, "batch residual_sequence embed"], Any]:
         mixer = getattr(self, self.config.mixer.name)
         mixer_context, key = context.split_dropout()
-        y, cache = mixer(self.norm(x), mixer_context, cache)
-        return x + dropout(y, self.config.dropout, key), cache
+        y, cache = mixer(x if self.norm is None else self.norm(x), mixer_context, cache)
+        y = y if self.output_norm is None else self.output_norm(y)
+        return dropout(y, self.config.dropout, key), cache
 
 
 class Stack(nnx.Module):
@@ -171,9 +194,12 @@ class Stack(nnx.Module):
 
         def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...]]):
             sublayers, index, caches = step
-            updated = []
+            updated, read = [], x
             for place, (sublayer, cache) in enumerate(zip(sublayers, caches, strict=True)):
-                x, cache = sublayer(x, context.fold(index + place), cache)
+                if not sublayer.config.parallel:
+                    read = x
+                y, cache = sublayer(read, context.fold(index + place), cache)
+                x = x + y
                 updated.append(cache)
             return x, tuple(updated)
 

@@ -11,7 +11,6 @@ from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import dropout
 from mjx.models.common.embedding import Embedding
 from mjx.models.common.norm import Norm
-from mjx.models.common.rope import rotary_tables
 from mjx.models.common.stack import Caches, Stack
 from mjx.models.family import Batch, Metrics
 from mjx.models.gpt.config import GPTConfig
@@ -32,7 +31,7 @@ class GPT(nnx.Module):
         self.decoder = Stack(
             config.sublayers(), embed, remat=config.remat, std=std, output_std=config.output_std, rngs=rngs
         )
-        self.final_norm = Norm(config.norm, embed)
+        self.final_norm = Norm(config.norm, {"embed": embed})
         self.head = (
             None if config.tie_embeddings else Embedding(vocab, embed, axis="vocab", std=std, rngs=rngs)
         )
@@ -49,7 +48,9 @@ class GPT(nnx.Module):
         hidden, _ = self.hidden_states(tokens, positions=positions, segment_ids=segment_ids)
         return self.logits(hidden)
 
-    def loss(self, batch: Batch, dropout_key: Key[Array, ""] | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def loss(
+        self, batch: Batch, dropout_key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Cross-entropy summed over unmasked tokens, and the sums that are reported."""
         hidden, _ = self.hidden_states(
             batch["tokens"],
@@ -65,6 +66,7 @@ class GPT(nnx.Module):
             self.config.vocab_size,
             self.config.z_loss,
             self.config.loss_chunks,
+            self.config.logit_soft_cap,
         )
         metrics = {"loss": sums.cross_entropy}
         if self.config.z_loss:
@@ -91,9 +93,12 @@ class GPT(nnx.Module):
         context = context.with_rotary(config.sublayers(), positions)
 
         x = self.embedding(tokens, config.compute_dtype)
+        if config.embedding_scale != 1:
+            x = x * jnp.asarray(config.embedding_scale, x.dtype)
         if self.positions is not None:
             x = x + self.positions(positions, x.dtype)
-        x = shard(dropout(x, config.dropout, embedding_key), "batch", "residual_sequence", "embed")
+        rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        x = shard(dropout(x, rate, embedding_key), "batch", "residual_sequence", "embed")
         x, caches = self.decoder(x, context, caches)
         return self.final_norm(x), caches
 
@@ -101,6 +106,8 @@ class GPT(nnx.Module):
         """The head, for generation and evaluation; training's loss never makes these whole."""
         weight = self.output_weight.astype(hidden.dtype)
         logits = jnp.einsum("bse,ve->bsv", hidden, weight, preferred_element_type=jnp.float32)
+        if cap := self.config.logit_soft_cap:
+            logits = cap * jnp.tanh(logits / cap)
         return shard(logits, "batch", "sequence", "vocab")[..., : self.config.vocab_size]
 
     def unrolled(self) -> "GPT":

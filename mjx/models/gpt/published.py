@@ -1,10 +1,14 @@
 """The sizes of known models, by name: `model: {family: gpt, preset: llama3-8b}`."""
 
+from typing import Literal
+
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt.config import GPTConfig
+
+ZERO_CENTERED = NormConfig(kind="rmsnorm", epsilon=1e-6, zero_centered=True)
 
 
 def _gpt(
@@ -76,6 +80,113 @@ def _qwen3(*sizes: int, tied: bool = False) -> GPTConfig:
     return _llama(*sizes, vocab_size=151_936, base=1e6, epsilon=1e-6, head_dim=128, qk_norm=True, tied=tied)
 
 
+def _neox(
+    num_layers: int,
+    hidden_size: int,
+    num_heads: int,
+    vocab_size: int,
+    *,
+    activation: Literal["gelu", "gelu-tanh"] = "gelu",
+) -> GPTConfig:
+    """GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023, table 1), vocabularies as padded by
+    their authors."""
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+        attention=AttentionConfig(
+            num_heads=num_heads, qkv_bias=True, output_bias=True, rope=RoPEConfig(percent=0.25)
+        ),
+        mlp=MLPConfig(features=4 * hidden_size, activation=activation, bias=True),
+        parallel_residual=True,
+    )
+
+
+def _olmo2(num_layers: int, hidden_size: int, num_heads: int, features: int) -> GPTConfig:
+    """OLMo 2 (OLMo team 2024, section 2): norms behind the sub-layers, and over all heads."""
+    norm = NormConfig(kind="rmsnorm", epsilon=1e-6)
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=100_352,
+        attention=AttentionConfig(
+            num_heads=num_heads, qk_norm=norm, qk_norm_over="all_heads", rope=RoPEConfig(base=500_000.0)
+        ),
+        mlp=MLPConfig(features=features, activation="silu", gated=True),
+        norm=norm,
+        norm_placement="output",
+    )
+
+
+def _nemotron(
+    num_layers: int, hidden_size: int, num_heads: int, features: int, *, head_dim: int = 128
+) -> GPTConfig:
+    """Nemotron-4 (Parmar et al. 2024, table 1) and what was pruned from it (Muralidharan et al. 2024)."""
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=256_000,
+        attention=AttentionConfig(
+            num_heads=num_heads, num_query_groups=8, head_dim=head_dim, rope=RoPEConfig(percent=0.5)
+        ),
+        mlp=MLPConfig(features=features, activation="relu2"),
+        norm=NormConfig(zero_centered=True),
+    )
+
+
+def _gemma2(
+    num_layers: int, hidden_size: int, num_heads: int, features: int, *, head_dim: int, scale: float
+) -> GPTConfig:
+    """Gemma 2 (Gemma team 2024, table 1): every other layer is local, scores and logits are bounded."""
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=256_000,
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_query_groups=num_heads // 2,
+            head_dim=head_dim,
+            rope=RoPEConfig(),
+            window=4096,
+            soft_cap=50.0,
+            scale=scale,
+        ),
+        mlp=MLPConfig(features=features, activation="gelu-tanh", gated=True),
+        norm=ZERO_CENTERED,
+        norm_placement="both",
+        window_pattern=(True, False),
+        tie_embeddings=True,
+        embedding_scale=hidden_size**0.5,
+        logit_soft_cap=30.0,
+    )
+
+
+def _gemma3(
+    num_layers: int, hidden_size: int, num_heads: int, num_query_groups: int, features: int, *, window: int
+) -> GPTConfig:
+    """Gemma 3 (Gemma team 2025), the text models: five local layers to a global one, QK-norm."""
+    return GPTConfig(
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        vocab_size=262_144,
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_query_groups=num_query_groups,
+            head_dim=256,
+            qk_norm=ZERO_CENTERED,
+            rope=RoPEConfig(base=1e6),
+            window=window,
+        ),
+        mlp=MLPConfig(features=features, activation="gelu-tanh", gated=True),
+        norm=ZERO_CENTERED,
+        norm_placement="both",
+        window_pattern=(True, True, True, True, True, False),
+        window_rope=RoPEConfig(base=10_000.0),
+        tie_embeddings=True,
+        embedding_scale=hidden_size**0.5,
+    )
+
+
 PUBLISHED: dict[str, GPTConfig] = {
     "gpt2-124m": _gpt(12, 768, 12, positions=1024),
     "gpt2-355m": _gpt(24, 1024, 16, positions=1024),
@@ -114,4 +225,22 @@ PUBLISHED: dict[str, GPTConfig] = {
     "qwen3-8b": _qwen3(36, 4096, 32, 8, 12288),
     "qwen3-14b": _qwen3(40, 5120, 40, 8, 17408),
     "qwen3-32b": _qwen3(64, 5120, 64, 8, 25600),
+    "phi3-mini-4k": _llama(32, 3072, 32, 32, 8192, vocab_size=32_064, window=2047),
+    "pythia-160m": _neox(12, 768, 12, 50_304),
+    "pythia-410m": _neox(24, 1024, 16, 50_304),
+    "pythia-1.4b": _neox(24, 2048, 16, 50_304),
+    "pythia-2.8b": _neox(32, 2560, 32, 50_304),
+    "pythia-6.9b": _neox(32, 4096, 32, 50_432),
+    "pythia-12b": _neox(36, 5120, 40, 50_688),
+    "neox-20b": _neox(44, 6144, 64, 50_432, activation="gelu-tanh"),
+    "olmo2-1b": _olmo2(16, 2048, 16, 8192),
+    "olmo2-7b": _olmo2(32, 4096, 32, 11008),
+    "olmo2-13b": _olmo2(40, 5120, 40, 13824),
+    "nemotron4-15b": _nemotron(32, 6144, 48, 24576),
+    "minitron-4b": _nemotron(32, 3072, 24, 9216),
+    "minitron-8b": _nemotron(32, 4096, 48, 16384),
+    "gemma2-2b": _gemma2(26, 2304, 8, 9216, head_dim=256, scale=256**-0.5),
+    "gemma2-9b": _gemma2(42, 3584, 16, 14336, head_dim=256, scale=256**-0.5),
+    "gemma2-27b": _gemma2(46, 4608, 32, 36864, head_dim=128, scale=144**-0.5),
+    "gemma3-1b": _gemma3(26, 1152, 4, 1, 6912, window=512),
 }

@@ -12,8 +12,8 @@ from mjx.errors import InputError
 from mjx.models.common.attention import Attention, AttentionConfig
 from mjx.models.common.context import Context
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
-from mjx.models.common.rope import RoPEConfig, rotary_tables
+from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.rope import RoPEConfig, RoPEScaling, rotary_tables
 from mjx.models.common.stack import SublayerConfig
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
 
@@ -50,7 +50,8 @@ def by_hand(x: np.ndarray, p: dict[str, np.ndarray], config: AttentionConfig, se
     def normed(name: str, y: np.ndarray) -> np.ndarray:
         if config.qk_norm is None:
             return y
-        return p[f"{name}.scale"] * y / np.sqrt((y**2).mean(-1, keepdims=True) + config.qk_norm.epsilon)
+        over = -1 if config.qk_norm_over == "head" else (-2, -1)
+        return p[f"{name}.scale"] * y / np.sqrt((y**2).mean(over, keepdims=True) + config.qk_norm.epsilon)
 
     def rotated(y: np.ndarray) -> np.ndarray:
         if config.rope is None:
@@ -100,6 +101,8 @@ CONFIGS = {
     "biases": {"num_query_groups": 2, "qkv_bias": True, "output_bias": True},
     "rotary": {"num_query_groups": 2, "rope": RoPEConfig()},
     "rotary, normed": {"num_query_groups": 1, "rope": RoPEConfig(base=100.0), "qk_norm": RMS},
+    "normed over all heads": {"qk_norm": RMS, "qk_norm_over": "all_heads", "rope": RoPEConfig()},
+    "normed over all heads, grouped": {"num_query_groups": 2, "qk_norm": RMS, "qk_norm_over": "all_heads"},
     "gate": {"num_query_groups": 2, "output_gate": True, "qkv_bias": True},
     "gate, multi-query": {"num_query_groups": 1, "output_gate": True},
     "off-by-one": {"softmax": "off-by-one"},
@@ -141,7 +144,18 @@ def test_documents_of_a_packed_row_do_not_see_each_other(name):
 @pytest.mark.parametrize(
     "sizes", [{"data": 2, "tensor": 4}, {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}]
 )
-@pytest.mark.parametrize("name", ["multi-head", "multi-query", "gate", "learnable sinks", "rotary, normed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "multi-head",
+        "multi-query",
+        "gate",
+        "learnable sinks",
+        "rotary, normed",
+        "normed over all heads",
+        "normed over all heads, grouped",
+    ],
+)
 def test_the_mesh_changes_nothing(name, sizes):
     config = config_of(name)
     layer, _ = filled(config)
@@ -184,6 +198,35 @@ def test_a_causal_window_is_counted_exactly():
         )
 
 
+def test_the_gains_over_all_heads_have_their_axes():
+    layer, values = filled(config_of("normed over all heads, grouped"))
+    assert values["query_norm.scale"].shape == (HEADS, HEAD_DIM)
+    assert values["key_norm.scale"].shape == (2, HEAD_DIM)
+    axes = flatten(logical_axes_of(layer))
+    assert axes["query_norm.scale"] == ("heads", "head_dim")
+    assert axes["key_norm.scale"] == ("kv_heads", "head_dim")
+
+
+LONGROPE = RoPEScaling(
+    kind="longrope", factor=4, original_positions=5, short_factors=(1.0, 2.0), long_factors=(3.0, 9.0)
+)
+
+
+def test_cached_keys_are_rotated_as_the_row_that_they_are_in_has_become():
+    """With one layer, a cache is exact even where the row grows out of its original positions."""
+    config = config_of("grouped", head_dim=4, rope=RoPEConfig(scaling=LONGROPE))
+    layer, _ = filled(config)
+    cache = config.init_cache(BATCH, 16, jnp.float32)
+    sublayers = [SublayerConfig(mixer=config, norm=NormConfig())]
+    for start, end in ((0, 3), *((at, at + 1) for at in range(3, SEQUENCE))):
+        positions = jnp.arange(start, end)[None]
+        context = Context(cache_offset=jnp.full((BATCH,), start)).with_rotary(sublayers, positions)
+        got, cache = layer(jnp.asarray(X[:, start:end]), context, cache)
+        whole = Context().with_rotary(sublayers, jnp.arange(end)[None])
+        expected, _ = layer(jnp.asarray(X[:, :end]), whole)
+        np.testing.assert_allclose(got, expected[:, start:end], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -197,6 +240,11 @@ def test_a_causal_window_is_counted_exactly():
         ({"soft_cap": 0.0}, r"attention\.soft_cap = 0\.0 must be positive"),
         ({"scale": -2.0}, r"attention\.scale = -2\.0 must be positive"),
         ({"dropout": 1.0}, r"attention\.dropout = 1\.0 must be at least 0 and below 1"),
+        ({"qk_norm_over": "all_heads"}, r"attention\.qk_norm_over = all_heads needs attention\.qk_norm"),
+        (
+            {"head_dim": 8, "rope": RoPEConfig(scaling=LONGROPE)},
+            r"rope\.scaling\.short_factors has 2 divisors, but .* head_dim = 8 makes 4 pairs",
+        ),
         ({"head_dim": 7, "rope": RoPEConfig()}, r"rope\.percent = 1\.0 of head_dim = 7 rotates 7 features"),
     ],
 )

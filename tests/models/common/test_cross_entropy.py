@@ -22,12 +22,15 @@ MESHES = {
     "tensor 4 × data 2": {"data": 2, "tensor": 4},
     "fsdp 2 × data 4": {"data": 4, "fsdp": 2},
     "context 2 × data 4": {"data": 4, "context": 2},
+    "fsdp 2 × tensor 4": {"data": 1, "fsdp": 2, "tensor": 4},
     "fsdp 2 × context 2 × tensor 2": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
 }
 
 
-def with_all_logits(hidden, weight, labels, mask, z_loss=0.0):
+def with_all_logits(hidden, weight, labels, mask, z_loss=0.0, soft_cap=None):
     logits = jnp.einsum("bse,ve->bsv", hidden, weight[:VOCAB], precision="highest")
+    if soft_cap is not None:
+        logits = soft_cap * jnp.tanh(logits / soft_cap)
     log_z = jax.scipy.special.logsumexp(logits, axis=-1)
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
     cross_entropy, squares = jnp.sum(-picked * mask), jnp.sum(log_z**2 * mask)
@@ -44,15 +47,18 @@ def gradients(function, **options):
     return jax.jit(jax.value_and_grad(scaled, argnums=(0, 1), has_aux=True))(HIDDEN, WEIGHT)
 
 
-@pytest.mark.parametrize(("z_loss", "chunks"), [(0.0, 1), (0.01, 4)])
+@pytest.mark.parametrize(
+    ("z_loss", "chunks", "soft_cap"), [(0.0, 1, None), (0.01, 4, None), (0.0, 1, 30.0), (0.01, 4, 2.0)]
+)
 @pytest.mark.parametrize("name", MESHES)
-def test_value_and_gradients_equal_all_logits_to_1e_5(name, z_loss, chunks):
-    expected, expected_gradients = gradients(with_all_logits, z_loss=z_loss)
+def test_value_and_gradients_equal_all_logits_to_1e_5(name, z_loss, chunks, soft_cap):
+    expected, expected_gradients = gradients(with_all_logits, z_loss=z_loss, soft_cap=soft_cap)
+    options = {"vocab_size": VOCAB, "z_loss": z_loss, "chunks": chunks, "soft_cap": soft_cap}
     if MESHES[name] is None:
-        got, ours = gradients(language_model_loss, vocab_size=VOCAB, z_loss=z_loss, chunks=chunks)
+        got, ours = gradients(language_model_loss, **options)
     else:
         with use_mesh(build_mesh(MeshConfig(**MESHES[name]))):
-            got, ours = gradients(language_model_loss, vocab_size=VOCAB, z_loss=z_loss, chunks=chunks)
+            got, ours = gradients(language_model_loss, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), tuple(got), (expected[0], got[1]))
     np.testing.assert_allclose(got[1], expected[1], rtol=1e-5)
     for a, b in zip(ours, expected_gradients, strict=True):
@@ -67,6 +73,22 @@ def test_the_value_alone_is_the_same():
         loss, _ = language_model_loss(HIDDEN, WEIGHT, LABELS, MASK, VOCAB, 0.01, chunks)
         expected, _ = with_all_logits(HIDDEN, WEIGHT, LABELS, MASK, 0.01)
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_capped_loss_has_the_gradient_of_its_finite_differences():
+    """Logits far beyond the cap too, whose gradient is almost none."""
+    with jax.enable_x64(True):
+        hidden, weight = HIDDEN.astype(np.float64), 2 * WEIGHT.astype(np.float64)
+        direction = np.random.RandomState(3).randn(*hidden.shape)
+
+        def loss(step):
+            return language_model_loss(
+                hidden + step * direction, weight, LABELS, MASK, VOCAB, z_loss=0.01, soft_cap=3.0
+            )[0]
+
+        slope = jax.grad(loss)(0.0)
+        differences = (loss(1e-3) - loss(-1e-3)) / 2e-3
+    np.testing.assert_allclose(slope, differences, rtol=2e-3)
 
 
 def test_padding_never_gets_probability():

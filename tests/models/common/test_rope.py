@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,9 +18,10 @@ CASES = json.loads(str(GOLDENS["cases"]))
 
 def config_of(case: dict) -> RoPEConfig:
     kind = case["rope_type"]
+    percent = case.get("partial_rotary_factor", 1.0)
     if kind in ("default", "interleaved"):
         layout = "halves" if kind == "default" else "interleaved"
-        return RoPEConfig(base=case["rope_theta"], layout=layout)
+        return RoPEConfig(base=case["rope_theta"], layout=layout, percent=percent)
     names = {
         "factor": "factor",
         "original_max_position_embeddings": "original_positions",
@@ -29,16 +31,39 @@ def config_of(case: dict) -> RoPEConfig:
         "beta_slow": "beta_slow",
         "truncate": "round_ramp",
         "attention_factor": "concentration",
+        "short_factor": "short_factors",
+        "long_factor": "long_factors",
     }
     given = {ours: case[theirs] for theirs, ours in names.items() if theirs in case}
-    return RoPEConfig(base=case["rope_theta"], scaling=RoPEScaling(kind=kind, **given))
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    if "mscale" in case:
+        scales = [0.1 * case[name] * math.log(case["factor"]) + 1 for name in ("mscale", "mscale_all_dim")]
+        given["concentration"] = scales[0] / scales[1]
+    return RoPEConfig(base=case["rope_theta"], percent=percent, scaling=RoPEScaling(kind=kind, **given))
+
+
+def is_long(case: dict) -> bool:
+    return case.get("last", 40000) >= case.get("original_max_position_embeddings", math.inf)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(n, name) for n, name in enumerate(CASES) if CASES[name]["rope_type"] != "interleaved"],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_frequencies_equal_transformers_to_float32s_rounding(number, name):
+    config, case = config_of(CASES[name]), CASES[name]
+    ours = inverse_frequencies(config, case["head_dim"], long=is_long(case))
+    np.testing.assert_allclose(ours, GOLDENS[f"{number}.frequencies"], rtol=1e-6)
+    factor = 1.0 if config.scaling is None else config.scaling.tables_factor
+    assert factor == pytest.approx(float(GOLDENS[f"{number}.factor"]), rel=1e-12)
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(CASES)), ids=list(CASES))
 def test_tables_and_rotation_equal_transformers(number, name):
     case = CASES[name]
     config = config_of(case)
-    positions = jnp.asarray(GOLDENS["positions"])[None]
+    positions = jnp.asarray(GOLDENS[f"{number}.positions"])[None]
     cos, sin = rotary_tables(config, case["head_dim"], positions)
     # Angles reach 40000 radians in float32, whose spacing there is 0.004; early positions are exact.
     assert np.abs(cos[0, :5] - GOLDENS[f"{number}.cos"][:5]).max() < 1e-5
@@ -49,6 +74,35 @@ def test_tables_and_rotation_equal_transformers(number, name):
     cos, sin = jnp.asarray(GOLDENS[f"{number}.cos"])[None], jnp.asarray(GOLDENS[f"{number}.sin"])[None]
     turned = rotate(queries, cos, sin, config.layout)
     np.testing.assert_allclose(turned[0], GOLDENS[f"{number}.rotated"], atol=1e-6, rtol=1e-6)
+
+
+LONGROPE = RoPEConfig(
+    scaling=RoPEScaling(
+        kind="longrope",
+        factor=4,
+        original_positions=10,
+        short_factors=(1.0, 1.5, 2.0, 3.0),
+        long_factors=(2.0, 4.0, 8.0, 16.0),
+    )
+)
+
+
+def test_each_row_of_a_batch_is_short_or_long_by_its_own_last_position():
+    positions = jnp.array([[0, 1, 9], [0, 1, 10], [7, 8, 8]])
+    cos, _ = rotary_tables(LONGROPE, 8, positions)
+    for row in range(3):
+        alone, _ = rotary_tables(LONGROPE, 8, positions[row : row + 1])
+        np.testing.assert_array_equal(cos[row], alone[0])
+    assert np.abs(cos[0, 1] - cos[1, 1]).max() > 0.05, "the same position, in a short row and in a long one"
+
+
+def test_a_part_of_a_row_is_rotated_as_the_whole_row_is():
+    whole = jnp.arange(14)[None]
+    parts = [
+        rotary_tables(LONGROPE, 8, whole[:, cut], last=jnp.array([13])) for cut in np.split(np.arange(14), 2)
+    ]
+    for part, table in zip(zip(*parts, strict=True), rotary_tables(LONGROPE, 8, whole), strict=True):
+        np.testing.assert_array_equal(jnp.concatenate(part, axis=1), table)
 
 
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])
@@ -98,11 +152,11 @@ def test_bfloat16_is_rotated_in_float32():
 
 
 def test_a_factor_of_one_stretches_nothing():
-    plain, _ = inverse_frequencies(RoPEConfig(), 32)
+    plain = inverse_frequencies(RoPEConfig(), 32)
     for kind in ("linear", "llama3", "yarn"):
-        stretched, factor = inverse_frequencies(RoPEConfig(scaling=RoPEScaling(kind=kind, factor=1)), 32)
-        np.testing.assert_allclose(stretched, plain, rtol=1e-12)
-        assert factor == 1
+        scaling = RoPEScaling(kind=kind, factor=1)
+        np.testing.assert_allclose(inverse_frequencies(RoPEConfig(scaling=scaling), 32), plain, rtol=1e-12)
+        assert scaling.tables_factor == 1
 
 
 @pytest.mark.parametrize(
@@ -120,6 +174,38 @@ def test_a_factor_of_one_stretches_nothing():
             r"low_frequency_factor = 4 must be below high_frequency_factor = 4",
         ),
         (lambda: RoPEScaling(kind="yarn", factor=2, original_positions=0), r"original_positions = 0 must be"),
+        (
+            lambda: RoPEScaling(kind="yarn", factor=2, beta_slow=40.0),
+            r"beta_slow = 40\.0 must be above 0 and below beta_fast = 32\.0",
+        ),
+        (
+            lambda: RoPEScaling(kind="linear", factor=2, concentration=1.5),
+            r"concentration = 1\.5 is for yarn and longrope; with kind = linear it must be null",
+        ),
+        (
+            lambda: RoPEScaling(kind="yarn", factor=2, concentration=-1.0),
+            r"rope\.scaling\.concentration = -1\.0 must be positive",
+        ),
+        (
+            lambda: RoPEScaling(kind="longrope", factor=2, short_factors=(1.0, 2.0)),
+            r"rope\.scaling\.long_factors is null, but kind = longrope: it needs a divisor for every pair",
+        ),
+        (
+            lambda: RoPEScaling(kind="yarn", factor=2, short_factors=(1.0, 2.0)),
+            r"rope\.scaling\.short_factors is given, but kind = yarn: it needs longrope",
+        ),
+        (
+            lambda: dataclasses.replace(LONGROPE.scaling, long_factors=(1.0, -2.0)),
+            r"rope\.scaling\.long_factors = \[1\.0, -2\.0\] must all be positive",
+        ),
+        (
+            lambda: dataclasses.replace(LONGROPE.scaling, original_positions=1),
+            r"original_positions = 1 must be above 1 for longrope",
+        ),
+        (
+            lambda: LONGROPE.check(16),
+            r"short_factors has 4 divisors, but rope\.percent = 1\.0 of head_dim = 16 makes 8 pairs",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(make, sentence):

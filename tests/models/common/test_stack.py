@@ -1,11 +1,17 @@
+import dataclasses
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
+from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.context import Context
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
+from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
 from mjx.models.common.stack import Segment, Stack, SublayerConfig, find_segments, locate
 
 NORM = NormConfig()
@@ -39,6 +45,70 @@ def test_the_pattern_is_cut_into_repeated_units(pattern, expected):
     assert "".join(unit * repeats for unit, repeats in found) == pattern
     assert sum(len(unit) for unit, _ in found) <= sum(len(unit) for unit, _ in expected)
     assert len(found) <= len(expected) or pattern.startswith("wm" * 5 + "am" + "w")
+
+
+def parallel(letter: str) -> SublayerConfig:
+    return dataclasses.replace(sublayer(letter), parallel=True)
+
+
+def test_a_parallel_sublayer_stays_with_the_one_in_front():
+    a, b = sublayer("a"), parallel("b")
+    assert find_segments((a, b) * 6) == (Segment((a, b), 6),)
+    # Without that, three times b would be a segment of its own.
+    assert find_segments((a, b, b, b)) == (Segment((a, b, b, b), 1),)
+    # Neither may the last of a repeated a take a b with it: (a) × 3, (a, b) × 1 it is.
+    assert find_segments((a, a, a, a, b)) == (Segment((a,), 3), Segment((a, b), 1))
+    assert find_segments((a, b, sublayer("c")) * 2 + (a, b) * 5)[0].unit == (a, b, sublayer("c"))
+
+
+def test_nothing_is_in_front_of_the_first_sublayer():
+    with pytest.raises(InputError, match="the first sub-layer of a stack has parallel = true"):
+        find_segments((parallel("a"), sublayer("b")))
+
+
+RMS = NormConfig(kind="rmsnorm")
+PLACEMENTS = {
+    "before": {"norm": RMS},
+    "behind": {"norm": None, "output_norm": RMS},
+    "both": {"norm": RMS, "output_norm": RMS},
+    "none": {"norm": None},
+    "before, parallel": {"norm": RMS, "parallel": True},
+    "behind, parallel": {"norm": None, "output_norm": RMS, "parallel": True},
+}
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_norms_and_residuals_are_where_the_config_says(name, remat):
+    """Three times a sub-layer and one that may be parallel, against NumPy."""
+    options = PLACEMENTS[name]
+    first = SublayerConfig(**{**options, "parallel": False}, mixer=MLPConfig(features=12, activation="relu"))
+    second = SublayerConfig(**options, mixer=MLPConfig(features=20, activation="relu"))
+    pattern = (first, second) * 3
+    stack = Stack(pattern, 8, remat=remat, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
+    random = np.random.RandomState(0)
+    values = {
+        path: random.randn(*leaf.shape).astype(np.float32) / 2
+        for path, leaf in flatten(parameters_of(stack)).items()
+    }
+    x = random.randn(2, 4, 8).astype(np.float32)
+    y, _ = bind(stack, unflatten(values))(jnp.asarray(x), Context())
+
+    def norm(path: str, x: np.ndarray) -> np.ndarray:
+        return values[path][layer] * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+
+    expected = x.astype(np.float64)
+    for layer in range(3):
+        before = expected
+        for place in range(2):
+            path = f"segments.0.{place}"
+            read = before if options.get("parallel") else expected
+            h = read if options["norm"] is None else norm(f"{path}.norm.scale", read)
+            h = np.maximum(h @ values[f"{path}.mlp.up.kernel"][layer], 0)
+            h = h @ values[f"{path}.mlp.down.kernel"][layer]
+            expected = expected + (norm(f"{path}.output_norm.scale", h) if "output_norm" in options else h)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    assert sum(value.size for value in values.values()) == sum(s.num_parameters(8) for s in pattern)
 
 
 def test_every_sublayer_has_its_own_place():

@@ -59,12 +59,32 @@ TOTALS = {
     "qwen2.5-7b": 7_615_616_512,
     "qwen3-0.6b": 596_049_920,
     "qwen3-8b": 8_190_735_360,
+    "phi3-mini-4k": 3_821_079_552,
+    "pythia-160m": 162_322_944,
+    "pythia-1.4b": 1_414_647_808,
+    "pythia-6.9b": 6_857_302_016,
+    "pythia-12b": 11_846_072_320,
+    "neox-20b": 20_554_567_680,
+    "olmo2-1b": 1_484_916_736,
+    "olmo2-7b": 7_298_617_344,
+    "olmo2-13b": 13_716_198_400,
+    "gemma2-2b": 2_614_341_888,
+    "gemma2-9b": 9_241_705_984,
+    "gemma2-27b": 27_227_128_320,
+    "gemma3-1b": 999_885_952,
 }
 
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_published_models_have_their_published_size(name):
     assert PUBLISHED[name].num_parameters() == TOTALS[name]
+
+
+def test_nemotron_and_its_pruned_models_have_the_sizes_of_their_papers():
+    billions = {"nemotron4-15b": 15.6, "minitron-4b": 4.19, "minitron-8b": 8.27}
+    for name, size in billions.items():
+        assert PUBLISHED[name].num_parameters() / 1e9 == pytest.approx(size, abs=0.05 if size > 10 else 0.005)
+    assert blocks(PUBLISHED["nemotron4-15b"]) / 1e9 == pytest.approx(12.5, abs=0.05)
 
 
 def test_gpt_with_megatrons_padded_vocabulary_has_its_size():
@@ -97,6 +117,28 @@ SMALL = {
         norm=NormConfig(kind="rmsnorm"),
         window_pattern=(True, False),
     ),
+    "norms on both sides and over all heads, in parallel": GPTConfig(
+        num_layers=4,
+        hidden_size=24,
+        vocab_size=77,
+        attention=AttentionConfig(
+            num_heads=4,
+            num_query_groups=2,
+            head_dim=8,
+            qk_norm=NormConfig(),
+            qk_norm_over="all_heads",
+            rope=RoPEConfig(),
+            window=4,
+        ),
+        mlp=MLPConfig(features=40, activation="relu"),
+        norm_placement="both",
+        parallel_residual=True,
+        window_pattern=(True, False),
+        window_rope=RoPEConfig(base=100.0),
+        embedding_scale=24**0.5,
+        logit_soft_cap=30.0,
+    ),
+    "norms behind": megatron(16, norm_placement="output"),
 }
 
 
@@ -104,7 +146,10 @@ def abstract(config: GPTConfig):
     return jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))
 
 
-@pytest.mark.parametrize("config", [*SMALL.values(), PUBLISHED["qwen3-0.6b"], PUBLISHED["gpt3-1.3b"]])
+LARGE = ["qwen3-0.6b", "gpt3-1.3b", "pythia-160m", "olmo2-1b", "gemma2-2b", "gemma3-1b", "minitron-4b"]
+
+
+@pytest.mark.parametrize("config", [*SMALL.values(), *(PUBLISHED[name] for name in LARGE)])
 def test_the_count_is_that_of_the_arrays_without_the_vocabularys_padding(config):
     arrays = flatten(parameters_of(abstract(config)))
     tables = 1 if config.tie_embeddings else 2
@@ -135,7 +180,7 @@ def test_flops_equal_megatrons_formula(name):
 def test_flops_equal_those_of_the_traced_loss(name, implementation):
     config, rows, sequence = SMALL[name], 2, 12
     attention = dataclasses.replace(config.attention, window=None, implementation=implementation)
-    config = dataclasses.replace(config, attention=attention)
+    config = dataclasses.replace(config, attention=attention, window_rope=None)
     batch = {name: jnp.zeros(a.shape, a.dtype) for name, a in config.batch(rows, sequence).items()}
     model, tokens = abstract(config), rows * sequence
     traced = matmul_flops(lambda model: model.loss(batch)[0], model)
@@ -172,6 +217,14 @@ def test_windowed_layers_cost_less():
         ),
         ({"init_std": -0.1}, r"model\.init_std = -0\.1 must be"),
         ({"z_loss": -1.0}, r"model\.z_loss = -1\.0 must be"),
+        ({"embedding_scale": 0.0}, r"model\.embedding_scale = 0\.0 must be positive"),
+        ({"embedding_dropout": 1.0}, r"model\.embedding_dropout = 1\.0 must be at least 0 and below 1"),
+        ({"logit_soft_cap": 0.0}, r"model\.logit_soft_cap = 0\.0 must be positive, or null for none"),
+        ({"window_rope": RoPEConfig()}, r"model\.window_rope needs attention\.window, which is null"),
+        (
+            {"attention": AttentionConfig(num_heads=4, window=2), "window_rope": RoPEConfig(percent=0.25)},
+            r"rope\.percent = 0\.25 of head_dim = 4 rotates 1 features",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):

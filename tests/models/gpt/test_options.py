@@ -1,0 +1,284 @@
+"""The options of the decoder, one by one and together: against NumPy, on a mesh, and with caches."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.models.common.rope import RoPEConfig, RoPEScaling
+from mjx.models.common.stack import find_segments, locate
+from mjx.models.gpt import GPTConfig
+from mjx.sharding import MeshConfig, build_mesh, use_mesh
+
+VOCAB, EMBED, LAYERS, HEADS, HEAD_DIM = 50, 32, 4, 4, 8
+RMS = NormConfig(kind="rmsnorm")
+GATED = MLPConfig(features=24, activation="silu", gated=True)
+ROPE = RoPEConfig(base=100.0)
+
+OPTIONS = {
+    "norms behind": {"norm_placement": "output"},
+    "norms on both sides": {"norm_placement": "both"},
+    "parallel residual": {"parallel_residual": True},
+    "parallel residual, norms on both sides": {"parallel_residual": True, "norm_placement": "both"},
+    "embedding scale": {"embedding_scale": EMBED**0.5, "tie_embeddings": True},
+    "soft-capped logits": {"logit_soft_cap": 3.0, "z_loss": 0.01, "loss_chunks": 2},
+    "another rotation in windows": {
+        "attention": {"window": 3},
+        "window_pattern": (True, False),
+        "window_rope": RoPEConfig(base=7.0),
+    },
+    "normed over all heads": {"attention": {"qk_norm": RMS, "qk_norm_over": "all_heads"}},
+    "normed over all heads, two of them keys": {
+        "attention": {"qk_norm": RMS, "qk_norm_over": "all_heads", "num_query_groups": 2}
+    },
+    "like GPT-NeoX": {
+        "attention": {"qkv_bias": True, "output_bias": True, "rope": RoPEConfig(percent=0.25)},
+        "mlp": MLPConfig(features=24, activation="gelu", bias=True),
+        "norm": NormConfig(),
+        "parallel_residual": True,
+    },
+    "like OLMo 2": {
+        "attention": {"qk_norm": RMS, "qk_norm_over": "all_heads", "num_query_groups": 2},
+        "norm_placement": "output",
+    },
+    "like Gemma 2": {
+        "attention": {"num_query_groups": 2, "window": 4, "soft_cap": 2.0, "scale": 0.4},
+        "mlp": MLPConfig(features=24, activation="gelu-tanh", gated=True),
+        "norm": NormConfig(kind="rmsnorm", zero_centered=True),
+        "norm_placement": "both",
+        "window_pattern": (True, False),
+        "embedding_scale": EMBED**0.5,
+        "logit_soft_cap": 3.0,
+        "tie_embeddings": True,
+    },
+    "like Gemma 3": {
+        "attention": {"num_query_groups": 1, "window": 4, "qk_norm": NormConfig(kind="rmsnorm")},
+        "norm_placement": "both",
+        "num_layers": 6,
+        "window_pattern": (True, True, False),
+        "window_rope": RoPEConfig(base=7.0, scaling=RoPEScaling(kind="linear", factor=2.0)),
+        "embedding_scale": EMBED**0.5,
+        "tie_embeddings": True,
+    },
+}
+
+
+TOGETHER = [name for name in OPTIONS if name.startswith("like")]
+
+
+def config_of(name: str, **changes) -> GPTConfig:
+    options = {
+        "num_layers": LAYERS,
+        "hidden_size": EMBED,
+        "vocab_size": VOCAB,
+        "mlp": GATED,
+        "norm": RMS,
+        "dtype": "float32",
+        **OPTIONS[name],
+        **changes,
+    }
+    attention = {"num_heads": HEADS, "head_dim": HEAD_DIM, "rope": ROPE, **options.pop("attention", {})}
+    return GPTConfig(**options, attention=AttentionConfig(**attention))
+
+
+def model_of(config: GPTConfig):
+    """The model, none of whose parameters has a special value."""
+    model = jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))
+    random = np.random.RandomState(1)
+    gain = 0 if config.norm.zero_centered else 1
+    values = {
+        path: (0.3 * random.randn(*leaf.shape) + gain * path.endswith("scale")).astype(np.float32)
+        for path, leaf in flatten(parameters_of(model)).items()
+    }
+    return bind(model, unflatten(values)), values
+
+
+def tokens_of(rows: int = 4, sequence: int = 16) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, VOCAB, (rows, sequence)).astype(np.int32)
+
+
+def by_hand(config: GPTConfig, values: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+    """Logits in float64, layer by layer."""
+    layout = find_segments(config.sublayers())
+    sequence = tokens.shape[1]
+
+    def norm(kind: NormConfig, p: dict[str, np.ndarray], name: str, x: np.ndarray, over=-1) -> np.ndarray:
+        x = x - x.mean(over, keepdims=True) if kind.kind == "layernorm" else x
+        x = x / np.sqrt((x**2).mean(over, keepdims=True) + kind.epsilon)
+        return x * (p[f"{name}.scale"] + kind.zero_centered) + p.get(f"{name}.bias", np.float32(0))
+
+    def linear(p: dict[str, np.ndarray], name: str, subscripts: str, x: np.ndarray) -> np.ndarray:
+        return np.einsum(subscripts, x, p[f"{name}.kernel"]) + p.get(f"{name}.bias", np.float32(0))
+
+    def rotated(rope: RoPEConfig, x: np.ndarray) -> np.ndarray:
+        features = int(HEAD_DIM * rope.percent)
+        frequencies = rope.base ** (-np.arange(0, features, 2) / features)
+        frequencies = frequencies / (rope.scaling.factor if rope.scaling else 1)
+        angles = (np.arange(sequence)[:, None] * frequencies)[:, None]
+        a, b = np.split(x[..., :features], 2, axis=-1)
+        a, b = a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)
+        return np.concatenate([a, b, x[..., features:]], axis=-1)
+
+    def attention(p: dict[str, np.ndarray], x: np.ndarray, layer: int) -> np.ndarray:
+        c = config.attention
+        q, k, v = (linear(p, f"attention.{name}", "bse,ehd->bshd", x) for name in ("query", "key", "value"))
+        if c.qk_norm is not None:
+            over = (-2, -1) if c.qk_norm_over == "all_heads" else -1
+            q = norm(c.qk_norm, p, "attention.query_norm", q, over)
+            k = norm(c.qk_norm, p, "attention.key_norm", k, over)
+        windowed = c.window is not None and config.window_pattern[layer % len(config.window_pattern)]
+        rope = config.window_rope if windowed and config.window_rope is not None else c.rope
+        q, k = rotated(rope, q), rotated(rope, k)
+        k, v = (np.repeat(a, HEADS // a.shape[2], axis=2) for a in (k, v))
+        scores = np.einsum("bqhd,bkhd->bhqk", q, k) * (c.scale or 1 / math.sqrt(HEAD_DIM))
+        if c.soft_cap is not None:
+            scores = c.soft_cap * np.tanh(scores / c.soft_cap)
+        distance = np.arange(sequence)[:, None] - np.arange(sequence)
+        seen = (distance >= 0) & (distance < (c.window if windowed else sequence))
+        weights = np.where(seen, np.exp(scores), 0)
+        weights /= weights.sum(-1, keepdims=True)
+        out = np.einsum("bhqk,bkhd->bqhd", weights, v)
+        return linear(p, "attention.output", "bshd,hde->bse", out)
+
+    def mlp(p: dict[str, np.ndarray], x: np.ndarray, layer: int) -> np.ndarray:
+        activation = {
+            "silu": lambda x: x / (1 + np.exp(-x)),
+            "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+            "gelu-tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        }[config.mlp.activation]
+        up = linear(p, "mlp.up", "bse,em->bsm", x)
+        gated = config.mlp.gated
+        h = activation(linear(p, "mlp.gate", "bse,em->bsm", x)) * up if gated else activation(up)
+        return linear(p, "mlp.down", "bsm,me->bse", h)
+
+    x = values["embedding.weight"].astype(np.float64)[tokens] * config.embedding_scale
+    for layer in range(config.num_layers):
+        before = x
+        for number, mixer in enumerate((attention, mlp)):
+            segment, place, repeat = locate(layout, 2 * layer + number)
+            path = f"decoder.segments.{segment}.{place}."
+            p = {name.removeprefix(path): v[repeat] for name, v in values.items() if name.startswith(path)}
+            h = before if config.parallel_residual else x
+            h = norm(config.norm, p, "norm", h) if config.norm_placement != "output" else h
+            h = mixer(p, h, layer)
+            x = x + (norm(config.norm, p, "output_norm", h) if config.norm_placement != "input" else h)
+    x = norm(config.norm, values, "final_norm", x)
+    table = values["embedding.weight" if config.tie_embeddings else "head.weight"]
+    logits = np.einsum("bse,ve->bsv", x, table[:VOCAB])
+    cap = config.logit_soft_cap
+    return logits if cap is None else cap * np.tanh(logits / cap)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_logits_and_loss_equal_numpy_to_1e_5(name):
+    config = config_of(name)
+    model, values = model_of(config)
+    tokens = tokens_of()
+    logits = by_hand(config, values, tokens)
+    labels = np.roll(tokens, -1, axis=1)
+    mask = (np.random.RandomState(2).rand(*tokens.shape) < 0.7).astype(np.float32)
+    log_z = np.log(np.exp(logits).sum(-1))
+    picked = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    loss = ((log_z - picked + config.z_loss * log_z**2) * mask).sum()
+
+    batch = {"tokens": tokens, "labels": labels, "loss_mask": mask}
+    got, got_loss = jax.jit(lambda: (model(tokens), model.loss(batch)[0]))()
+    np.testing.assert_allclose(got, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
+    assert float(got_loss) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["like GPT-NeoX", "like OLMo 2", "like Gemma 2"])
+def test_tensor_4_and_fsdp_2_give_the_loss_and_gradients_of_one_device(name):
+    config = config_of(name, vocab_divisor=8)
+    model, values = model_of(config)
+    tokens = tokens_of()
+    batch = {
+        "tokens": tokens,
+        "labels": np.roll(tokens, -1, axis=1),
+        "loss_mask": np.ones(tokens.shape, np.float32),
+    }
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss_and_logits(parameters):
+        bound = bind(model, parameters)
+        return bound.loss(batch)[0] / tokens.size, bound(tokens)
+
+    (expected, logits), expected_gradients = jax.jit(loss_and_logits)(unflatten(values))
+    with use_mesh(build_mesh(MeshConfig(data=1, fsdp=2, tensor=4))):
+        (got, ours), gradients = jax.jit(loss_and_logits)(unflatten(values))
+    assert float(got) == pytest.approx(float(expected), rel=1e-6)
+    np.testing.assert_allclose(ours, logits, rtol=1e-5, atol=1e-5 * float(jnp.abs(logits).max()))
+    for path, expected in flatten(expected_gradients).items():
+        largest = float(jnp.abs(expected).max())
+        assert largest > 0, path
+        np.testing.assert_allclose(
+            flatten(gradients)[path], expected, rtol=1e-4, atol=5e-5 * largest, err_msg=path
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "unrolled"), [*((name, True) for name in TOGETHER), ("like Gemma 3", False)]
+)
+def test_token_by_token_with_caches_gives_the_logits_of_the_whole_row(name, unrolled):
+    """Rows of unequal length, further than the windows reach."""
+    model, _ = model_of(config_of(name))
+    tokens = tokens_of(rows=2, sequence=20)
+    expected = jax.jit(model)(tokens)
+    model = model.unrolled() if unrolled else model
+    starts = np.array([3, 7])
+    prompts = np.where(np.arange(8) < starts[:, None], tokens[:, :8], 0)
+
+    @jax.jit
+    def step(caches, tokens, offset):
+        hidden, caches = model.hidden_states(tokens, caches=caches, cache_offset=offset)
+        return caches, model.logits(hidden)
+
+    caches, _ = step(model.init_caches(2, 24), prompts, jnp.zeros(2, jnp.int32))
+    for ahead in range(12):
+        at = starts + ahead
+        caches, logits = step(caches, tokens[np.arange(2), at][:, None], jnp.asarray(at))
+        np.testing.assert_allclose(
+            logits[:, 0], expected[np.arange(2), at], rtol=1e-4, atol=2e-5 * float(jnp.abs(expected).max())
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_embedding_scale_is_rounded_to_the_compute_dtype(dtype):
+    """With √32 = 5.6569 rounded to 5.65625, every product differs from that with the exact factor."""
+    config = dataclasses.replace(config_of("embedding scale"), dtype=dtype, num_layers=1)
+    model, values = model_of(config)
+    silent = {path: 0 * v if "output.kernel" in path or "down" in path else v for path, v in values.items()}
+    hidden, _ = bind(model, unflatten(silent)).hidden_states(tokens_of())
+    rows = jnp.asarray(values["embedding.weight"])[tokens_of()].astype(dtype)
+    scaled = rows * jnp.asarray(EMBED**0.5).astype(dtype)
+    np.testing.assert_array_equal(hidden, model.final_norm(scaled))
+
+
+def test_the_embeddings_have_a_dropout_of_their_own():
+    tokens = tokens_of()
+    batch = {"tokens": tokens, "labels": tokens, "loss_mask": np.ones(tokens.shape, np.float32)}
+    key = jax.random.key(0)
+
+    def loss(**options) -> float:
+        model, _ = model_of(config_of("embedding scale", num_layers=1, **options))
+        return float(jax.jit(model.loss)(batch, key)[0])
+
+    without, everywhere = loss(), loss(dropout=0.5)
+    assert loss(dropout=0.5, embedding_dropout=0.5) == everywhere != without
+    assert loss(dropout=0.5, embedding_dropout=0.0) not in (without, everywhere)
+    assert loss(embedding_dropout=0.5) != without
+
+
+def test_layers_without_rotation_have_none_in_their_windows_either():
+    config = config_of("another rotation in windows", rope_pattern=(False, True, True, True))
+    ropes = [s.mixer.rope for s in config.sublayers() if isinstance(s.mixer, AttentionConfig)]
+    assert ropes == [None, ROPE, config.window_rope, ROPE]
