@@ -55,7 +55,9 @@ def mesh_shape() -> dict[str, int]:
 
 def activation_spec(names: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec:
     """The partition of an activation on the mesh in force."""
-    return current_rules().spec(names, shape, mesh_shape(), array=f"activation ({', '.join(map(str, names))})")
+    return current_rules().spec(
+        names, shape, mesh_shape(), array=f"activation ({', '.join(map(str, names))})"
+    )
 
 
 def shard(x: ArrayT, *names: str | None) -> ArrayT:

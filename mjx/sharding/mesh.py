@@ -37,7 +37,9 @@ class MeshConfig:
                 raise InputError(f"mesh.{axis} = {size} must be a positive number, or -1 for what is left")
         free = [axis for axis, size in self.sizes().items() if size == -1]
         if len(free) > 1:
-            raise InputError(f"only one mesh axis may be -1, but {' and '.join('mesh.' + a for a in free)} are")
+            raise InputError(
+                f"only one mesh axis may be -1, but {' and '.join('mesh.' + a for a in free)} are"
+            )
 
     def sizes(self) -> dict[str, int]:
         """Mesh axis → size as written, -1 included."""
@@ -58,8 +60,8 @@ class MeshConfig:
             free = any(size == -1 for size in sizes.values())
             takes = f"takes a multiple of {fixed} devices" if free else f"= {fixed} devices"
             raise InputError(
-                f"the mesh does not fit: {terms} {takes}, and {devices} {'is' if devices == 1 else 'are'} here "
-                "(change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)"
+                f"the mesh does not fit: {terms} {takes}, and {devices} {'is' if devices == 1 else 'are'} "
+                "here (change a mesh axis, set one to -1, or simulate devices with runtime.cpu_devices)"
             )
         return sizes
 

@@ -12,7 +12,9 @@ def sizes(**used: int) -> dict[str, int]:
 def test_parameters_and_activations_follow_their_own_column_of_the_table():
     rules, mesh = default_rules(), sizes(data=2, fsdp=2, tensor=2)
     assert rules.spec(("embed", "mlp"), (8, 8), mesh, kind="parameter") == P("fsdp", "tensor")
-    assert rules.spec(("batch", "residual_sequence", "embed"), (8, 8, 8), mesh) == P(("data", "fsdp"), "tensor")
+    assert rules.spec(("batch", "residual_sequence", "embed"), (8, 8, 8), mesh) == P(
+        ("data", "fsdp"), "tensor"
+    )
 
 
 def test_sequence_parallelism_is_one_row_of_the_table():
