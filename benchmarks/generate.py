@@ -1,12 +1,13 @@
-"""Prefill and decode tokens per second of a 135M Llama on the CPU: mjx and Hugging Face, taking turns.
+"""Prefill and decode tokens per second of a Hugging Face model on the CPU: mjx and transformers in turn.
 
-Run: python benchmarks/generate.py [--torch-python PATH] [--batch 1] [--prompt 64] [--new 64] [--rounds 5]
+Run: python benchmarks/generate.py DIR [--torch-python PATH] [--batch 1] [--prompt 64] [--new 64] [--rounds 5]
 
-The shape is SmolLM-135M's: 30 layers, hidden size 576, 9 query heads and 3 key/value heads of 64, SwiGLU of
-1536, 49152 tokens in a tied table; float32, random weights, greedy. The contenders are processes of their
-own with the same number of threads. In each round every one generates the same number of tokens twice,
-one token and `--new` tokens: the first is the prefill, the difference the decoding. Ratios are medians over
-rounds of the times within one round, since what disturbs a shared machine lasts longer than a round.
+DIR is a local Hugging Face folder, such as that of SmolLM2-135M-Instruct (examples/smollm2.md). Both
+compute in float32 and choose greedily; transformers uses its eager mode, torch's fused attention (sdpa) and
+its key/value cache. The contenders are processes of their own with the same number of threads. In each
+round every one generates the same number of tokens twice, one token and `--new` tokens: the first is the
+prefill, the difference the decoding. Ratios are medians over rounds of the times within one round, since
+what disturbs a shared machine lasts longer than a round. Both have to generate the same tokens.
 """
 
 import argparse
@@ -20,78 +21,39 @@ from collections.abc import Callable
 
 import numpy as np
 
-LAYERS, HIDDEN, HEADS, KV_HEADS, MLP, VOCAB = 30, 576, 9, 3, 1536, 49152
-ROPE_BASE, NORM_EPSILON = 10_000.0, 1e-5
-
-Generate = Callable[[int], None]
-"""Continues the prompts by this many tokens."""
+Generate = Callable[[int], list[list[int]]]
+"""Continues the prompts by this many tokens, and returns them."""
 
 
-def prompts(batch: int, length: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, VOCAB, (batch, length))
+def prompts(vocabulary: int, batch: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, vocabulary, (batch, length))
 
 
-def mjx_generate(batch: int, length: int) -> Generate:
+def mjx_generate(folder: str, batch: int, length: int) -> Generate:
     """mjx through its public API."""
-    import jax
-    from flax import nnx
-
     from mjx.inference import Generator, SamplingConfig
-    from mjx.models.common.attention import AttentionConfig
-    from mjx.models.common.mlp import MLPConfig
-    from mjx.models.common.norm import NormConfig
-    from mjx.models.common.parameter import parameters_of
-    from mjx.models.common.rope import RoPEConfig
-    from mjx.models.gpt import GPTConfig
+    from mjx.models.huggingface import from_pretrained
 
-    config = GPTConfig(
-        num_layers=LAYERS,
-        hidden_size=HIDDEN,
-        vocab_size=VOCAB,
-        attention=AttentionConfig(
-            num_heads=HEADS, num_query_groups=KV_HEADS, rope=RoPEConfig(base=ROPE_BASE)
-        ),
-        mlp=MLPConfig(features=MLP, activation="silu", gated=True),
-        norm=NormConfig(kind="rmsnorm", epsilon=NORM_EPSILON),
-        tie_embeddings=True,
-        dtype="float32",
-    )
-    model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
-    parameters = jax.jit(lambda: parameters_of(config.build(nnx.Rngs(0))))()
-    generator = Generator(model, parameters)
-    del parameters
-    rows = prompts(batch, length).tolist()
-
-    def run(new: int) -> None:
-        texts = generator(rows, SamplingConfig(max_new_tokens=new, temperature=0.0))
-        assert all(len(text) == new for text in texts)
-
-    return run
+    model = from_pretrained(folder, dtype="float32")
+    generator = Generator(model.definition, model.parameters)
+    rows = prompts(model.config.vocab_size, batch, length).tolist()
+    del model
+    return lambda new: generator(rows, SamplingConfig(max_new_tokens=new, temperature=0.0))
 
 
-def hugging_face_generate(batch: int, length: int) -> Generate:
-    """`LlamaForCausalLM.generate` with torch's fused attention and its default cache."""
+def transformers_generate(folder: str, batch: int, length: int) -> Generate:
+    """`AutoModelForCausalLM.generate`."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=MLP,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        max_position_embeddings=2048,
-        rms_norm_eps=NORM_EPSILON,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-    )
-    model = LlamaForCausalLM(config).float().eval()
-    tokens = torch.from_numpy(prompts(batch, length))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
+    tokens = torch.from_numpy(prompts(model.config.vocab_size, batch, length))
     mask = torch.ones_like(tokens)
 
-    def run(new: int) -> None:
+    def run(new: int) -> list[list[int]]:
         with torch.inference_mode():
             out = model.generate(
                 tokens,
@@ -99,15 +61,16 @@ def hugging_face_generate(batch: int, length: int) -> Generate:
                 max_new_tokens=new,
                 min_new_tokens=new,
                 do_sample=False,
+                repetition_penalty=1.0,
                 eos_token_id=None,
                 pad_token_id=0,
             )
-        assert out.shape == (batch, length + new)
+        return out[:, length:].tolist()
 
     return run
 
 
-CONTENDERS = {"mjx": mjx_generate, "hugging-face": hugging_face_generate}
+CONTENDERS = {"mjx": mjx_generate, "transformers": transformers_generate}
 
 
 def worker(name: str, options: argparse.Namespace) -> None:
@@ -119,19 +82,20 @@ def worker(name: str, options: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        generate = CONTENDERS[name](options.batch, options.prompt)
+        generate = CONTENDERS[name](options.folder, options.batch, options.prompt)
     except ImportError as error:
         print(json.dumps({"error": str(error)}), file=answers, flush=True)
         return
     start = time.perf_counter()
-    for new in (1, options.new):
-        generate(new)
-    print(json.dumps({"first": time.perf_counter() - start}), file=answers, flush=True)
+    generate(1)
+    tokens = generate(options.new)
+    first = {"first": time.perf_counter() - start, "tokens": tokens}
+    print(json.dumps(first), file=answers, flush=True)
     for _ in sys.stdin:
         seconds = []
         for new in (1, options.new):
             start = time.perf_counter()
-            generate(new)
+            assert all(len(row) == new for row in generate(new))
             seconds.append(time.perf_counter() - start)
         print(json.dumps({"one": seconds[0], "all": seconds[1]}), file=answers, flush=True)
 
@@ -140,6 +104,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Contender → the seconds of each round."""
     processes: dict[str, subprocess.Popen[str]] = {}
     rounds: dict[str, list[dict[str, float]]] = {}
+    texts: list[list[list[int]]] = []
 
     def answer(name: str) -> dict:
         process = processes[name]
@@ -148,8 +113,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
     try:
         for name in options.only.split(","):
-            python = options.torch_python if name == "hugging-face" else sys.executable
-            command = [python, __file__, "--worker", name]
+            python = options.torch_python if name == "transformers" else sys.executable
+            command = [python, __file__, options.folder, "--worker", name]
             for key in ("batch", "prompt", "new", "threads"):
                 command += [f"--{key}", str(getattr(options, key))]
             processes[name] = subprocess.Popen(
@@ -161,6 +126,10 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
             else:
                 print(f"{name}: first calls {first['first']:.1f} s, compilation included")
                 rounds[name] = []
+                texts.append(first["tokens"])
+        if len(texts) > 1:
+            same = "the same" if all(text == texts[0] for text in texts) else "NOT the same"
+            print(f"the contenders generate {same} tokens")
         for _ in range(options.rounds):
             for name, results in rounds.items():
                 time.sleep(options.pause)
@@ -202,6 +171,7 @@ def show(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", metavar="DIR", help="a Hugging Face folder")
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, by commas")
     parser.add_argument(
         "--torch-python", default=sys.executable, help="interpreter with torch and transformers"

@@ -45,9 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", help=_OVERRIDES)
     train.add_argument("--print-config", action="store_true", help="show the resolved recipe and stop")
 
-    generate = _command(commands, "generate", _generate, "continue text with a trained model")
-    generate.add_argument("run_dir", metavar="RUN", help="a run folder")
+    generate = _command(commands, "generate", _generate, "continue text, or answer, with a trained model")
+    generate.add_argument("path", metavar="MODEL", help="a run folder, or a Hugging Face folder")
     generate.add_argument("--prompt", action="append", required=True, help="may be given several times")
+    generate.add_argument(
+        "--raw",
+        action="store_true",
+        help="continue the prompt as it is, even if the model has a chat template",
+    )
     generate.add_argument("--step", type=int, help="which checkpoint (the newest)")
     generate.add_argument("overrides", nargs="*", help="e.g. sampling.temperature=0, mesh.tensor=2")
 
@@ -56,10 +61,37 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("overrides", nargs="*", help=_OVERRIDES)
     explain.add_argument("--devices", type=int, help="how many devices the mesh is for")
 
-    export = _command(commands, "export", _export, "write weights alone, readable by Orbax")
+    imports = _command(commands, "import", _import, "make a run folder of another library's checkpoint")
+    imports.add_argument(
+        "path",
+        metavar="DIR",
+        help="a Hugging Face folder (config.json and safetensors), or a torch_dist checkpoint of Megatron",
+    )
+    imports.add_argument("run_dir", metavar="RUN", help="a new folder")
+    imports.add_argument(
+        "--from",
+        dest="library",
+        choices=["huggingface", "megatron"],
+        default="huggingface",
+        help="(huggingface)",
+    )
+    imports.add_argument(
+        "--config", metavar="RECIPE", help="megatron: a recipe whose model and tokenizer they are"
+    )
+    imports.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2, model.dtype=bfloat16")
+
+    export = _command(commands, "export", _export, "write weights alone, for Orbax or for transformers")
     export.add_argument("run_dir", metavar="RUN", help="a run folder")
     export.add_argument("directory", metavar="DIR", help="a new folder")
     export.add_argument("--step", type=int, help="which checkpoint (the newest)")
+    export.add_argument("--format", choices=["orbax", "huggingface"], default="orbax", help="(orbax)")
+    export.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="huggingface: of the tensors (float32)"
+    )
+    export.add_argument(
+        "--architecture", metavar="TYPE", help="huggingface: the model_type (the first that fits)"
+    )
+    export.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2")
 
     data = commands.add_parser("data", help="prepare data")
     kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -97,7 +129,22 @@ def _train(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from mjx.commands.generate import generate
 
-    generate(options.run_dir, options.prompt, options.overrides, options.step)
+    generate(options.path, options.prompt, options.overrides, options.step, chat=not options.raw)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from mjx.commands.import_model import import_huggingface, import_megatron
+
+    if options.library == "megatron":
+        import_megatron(options.path, options.run_dir, options.config, options.overrides)
+        return
+    if options.config is not None:
+        from mjx.errors import InputError
+
+        raise InputError(
+            "--config is for --from megatron: a Hugging Face folder says itself what model it is"
+        )
+    import_huggingface(options.path, options.run_dir, options.overrides)
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -109,7 +156,15 @@ def _explain(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from mjx.commands.export import export
 
-    export(options.run_dir, options.directory, options.step)
+    export(
+        options.run_dir,
+        options.directory,
+        options.overrides,
+        options.step,
+        format=options.format,
+        dtype=options.dtype,
+        architecture=options.architecture,
+    )
 
 
 def _data_build(options: argparse.Namespace) -> None:

@@ -1,27 +1,20 @@
 """Recipes: YAML files parsed into the components' own typed configs, with overrides from the command line."""
 
 import dataclasses
-import difflib
-import io
-import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pydantic
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from typing import Any, TypeVar
 
 from mjx import models
 from mjx.data.config import DataConfig
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig
+from mjx.init_from import fill_in
 from mjx.launch.runtime import RuntimeConfig
 from mjx.launch.watchdog import WatchdogConfig
 from mjx.models.family import ModelConfig
+from mjx.parse import check_keys, nearest, parse
 from mjx.sharding import MeshConfig, ShardingConfig
 from mjx.training.checkpoint import CheckpointConfig
 from mjx.training.config import TrainingConfig
@@ -29,8 +22,7 @@ from mjx.training.metrics import LoggingConfig
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.profiler import ProfileConfig
 from mjx.training.schedule import ScheduleConfig
-
-Tree = dict[str, Any]
+from mjx.trees import Tree, merge, plain, read_yaml, yaml_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,8 +55,31 @@ class RunConfig:
     """Processes and devices."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """How long a step may take before the run is ended."""
+    init_from: str | None = None
+    """A Hugging Face folder or a run folder, whose weights training starts from. Its model is the run's:
+    `model` need only say what differs of training's own choices (dropout, remat, dtype, …), and `data`
+    no tokenizer."""
     run_dir: str = "runs/default"
     """Where the run keeps everything: checkpoints, logs, pictures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """What using a trained model takes: a run's config without its training."""
+
+    model: ModelConfig
+    """A family and its sizes."""
+    mesh: MeshConfig = MeshConfig()
+    """Sizes of the mesh axes: the kinds of parallelism."""
+    sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
+    """Which mesh axes the logical axes live on."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How text is continued."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Processes and devices."""
+
+
+ConfigT = TypeVar("ConfigT", RunConfig, InferenceConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -80,37 +95,32 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return parse_config(tree)
 
 
-def parse_config(tree: Mapping[str, Any]) -> RunConfig:
-    """A recipe's nested dicts as typed configs."""
+def parse_config(
+    tree: Mapping[str, Any],
+    kind: type[ConfigT] = RunConfig,  # type: ignore[assignment]
+) -> ConfigT:
+    """A recipe's nested dicts as typed configs.
+
+    Raises:
+        InputError: as `load_config`.
+    """
     tree = dict(tree)
+    if isinstance(tree.get("init_from"), str):
+        tree = fill_in(tree, tree["init_from"])
     family, model = _expand_model(tree.get("model"))
     tree["model"] = model
     config_class = models.load_family(family).CONFIG
-    hints = typing.get_type_hints(RunConfig) | {"model": config_class}
-    sections = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
-    _check_keys(tree, sections, "")
+    hints = typing.get_type_hints(kind) | {"model": config_class}
+    sections = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    check_keys(tree, sections, "")
     parsed = {}
     for name, value in tree.items():
-        parsed[name] = _parse(sections[name], value, name)
-    for field in dataclasses.fields(RunConfig):
+        parsed[name] = parse(sections[name], value, name)
+    for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in parsed:
-            parsed[field.name] = _parse(sections[field.name], {}, field.name)
-    return RunConfig(**parsed)
-
-
-def read_yaml(path: str | Path) -> Tree:
-    """A YAML 1.2 file whose top is a mapping."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the recipe {path} is not UTF-8 text") from error
-    tree = _yaml_value(text, f"the recipe {path}")
-    if not isinstance(tree, dict):
-        raise InputError(f"the recipe {path} is not a mapping of sections (model, data, training, …)")
-    return tree
+            parsed[field.name] = parse(sections[field.name], {}, field.name)
+    return kind(**parsed)
 
 
 def apply_override(tree: Tree, override: str) -> None:
@@ -124,25 +134,18 @@ def apply_override(tree: Tree, override: str) -> None:
         if not isinstance(node.get(section), dict):
             node[section] = {}
         node = node[section]
-    node[name] = _yaml_value(text, f"the value of {key}")
+    node[name] = yaml_value(text, f"the value of {key}")
 
 
-def to_tree(config: RunConfig) -> Tree:
+def to_tree(config: RunConfig | InferenceConfig) -> Tree:
     """The whole config as nested dicts that `parse_config` reads back, the model's family included."""
-    tree = _plain(dataclasses.asdict(config))
-    family = next(n for n in models.FAMILIES if isinstance(config.model, models.load_family(n).CONFIG))
-    tree["model"] = {"family": family, **tree["model"]}
-    return tree
+    return plain(dataclasses.asdict(config)) | {"model": model_tree(config.model)}
 
 
-def to_yaml(tree: Tree) -> str:
-    """Nested dicts as YAML."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    return stream.getvalue()
+def model_tree(model: ModelConfig) -> Tree:
+    """A model's section of a config, with its family."""
+    family = next(n for n in models.FAMILIES if isinstance(model, models.load_family(n).CONFIG))
+    return {"family": family, **plain(dataclasses.asdict(model))}
 
 
 def difference_from_defaults(config: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -184,110 +187,5 @@ def _expand_model(section: Any) -> tuple[str, Tree]:
     if preset is None:
         return family, section
     if preset not in published:
-        raise InputError(f"model.preset = {preset!r} is not known ({_nearest(str(preset), published)})")
-    return family, _merge(_plain(dataclasses.asdict(published[preset])), section)
-
-
-def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _parse(kind: Any, value: Any, path: str) -> Any:
-    """One section, its keys checked first, then its values."""
-    _check_type_keys(kind, value, path)
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
-    except pydantic.ValidationError as error:
-        raise InputError("\n".join(_sentence(path, part) for part in error.errors())) from error
-
-
-def _check_type_keys(kind: Any, value: Any, path: str) -> None:
-    """Unknown keys anywhere below, and truth values for numbers, before other values are looked at."""
-    if isinstance(value, dict):
-        for candidate in _dataclasses_in(kind):
-            hints = typing.get_type_hints(candidate)
-            fields = {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
-            _check_keys(value, fields, f"{path}.")
-            for name, inner in value.items():
-                _check_type_keys(fields[name], inner, f"{path}.{name}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_type_keys(kind, inner, f"{path}.{index}")
-    elif isinstance(value, bool) and kind in (int, float, int | None, float | None):
-        # pydantic would take true for 1.
-        raise InputError(f"{path} = {str(value).lower()} is not accepted: input should be a number")
-
-
-def _dataclasses_in(kind: Any) -> list[type]:
-    """The dataclasses of a type like `X`, `X | None` or `tuple[X, ...]`; not of mappings' values."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return [kind]
-    if typing.get_origin(kind) in (typing.Union, types.UnionType, tuple, list):
-        return [found for argument in typing.get_args(kind) for found in _dataclasses_in(argument)]
-    return []
-
-
-def _check_keys(tree: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
-    for key in tree:
-        if key not in known:
-            raise InputError(f"the key {prefix}{key} does not exist ({_nearest(str(key), known)})")
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-
-
-_EXPECTED = {
-    "tuple_type": "input should be a list",
-    "dataclass_type": "input should be a mapping of its keys",
-}
-"""What YAML calls it, where pydantic's word is Python's."""
-
-
-def _sentence(section: str, error: Any) -> str:
-    """pydantic's error in our words: the key's whole path, the value, what would be right."""
-    path = ".".join([section, *(str(part) for part in error["loc"])])
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        message = str(cause)
-        parent, _, name = path.rpartition(".")
-        if message.startswith(f"{path}."):
-            return message
-        if message.startswith(f"{name}."):
-            return f"{parent}.{message}" if parent else message
-        return f"{path}.{message}" if re.match(r"[\w.]+ = ", message) else f"{path}: {message}"
-    if error["type"] == "missing":
-        return f"{path} is missing: the recipe has to say it"
-    said = _EXPECTED.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
-    return f"{path} = {error['input']!r} is not accepted: {said}"
-
-
-def _yaml_value(text: str, what: str) -> Any:
-    try:
-        return _plain(YAML(typ="safe", pure=True).load(text))
-    except DuplicateKeyError as error:
-        raise InputError(f"{what} gives a key twice: {_problem(error)}") from error
-    except YAMLError as error:
-        raise InputError(f"{what} is not YAML: {_problem(error)}") from error
-
-
-def _problem(error: YAMLError) -> str:
-    """ruamel's error in one line."""
-    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
-
-
-def _plain(node: Any) -> Any:
-    """Plain dicts, lists and scalars."""
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    return node
+        raise InputError(f"model.preset = {preset!r} is not known ({nearest(str(preset), published)})")
+    return family, merge(plain(dataclasses.asdict(published[preset])), section)

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from mjx.config import load_config
 from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of
+from mjx.models.family import abstract_model
 from mjx.sharding.constrain import observe
 from mjx.sharding.explain import Placement, place, readable_bytes, table
-from mjx.training.state import abstract_model
 
 
 def explain(path: str, overrides: list[str], devices: int | None) -> None:

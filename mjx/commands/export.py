@@ -1,18 +1,76 @@
-"""`mjx export RUN DIR`: the weights of a checkpoint alone, in a folder that Orbax reads by itself."""
+"""`mjx export RUN DIR`: the weights of a checkpoint alone, in a folder for Orbax or for transformers."""
 
-from mjx.config import to_tree, to_yaml
+from typing import Literal
+
+import jax.numpy as jnp
+
+from mjx.errors import InputError
+from mjx.init_from import is_run_folder
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
-from mjx.training.saved_run import load_run, read_run_config
+from mjx.models.huggingface import PretrainedModel, save_pretrained
+from mjx.run.opened import OpenedModel, open_model, read_inference_config
+from mjx.training.run_folder import RunFolder
 from mjx.training.weights import save_weights
+from mjx.trees import read_yaml, to_yaml
+
+Format = Literal["orbax", "huggingface"]
 
 
-def export(run_dir: str, directory: str, step: int | None) -> None:
+def export(
+    path: str,
+    directory: str,
+    overrides: list[str],
+    step: int | None,
+    *,
+    format: Format,
+    dtype: str | None,
+    architecture: str | None,
+) -> None:
     """Write the newest checkpoint's weights (or those of `step`) and the config to a new folder."""
     with end_together():
-        config = read_run_config(run_dir)
+        if not is_run_folder(path):
+            raise InputError(f"{path} is not a run folder: it has no config.yaml")
+        config = read_inference_config(path, overrides)
         processes = start(config.runtime)
-        run = load_run(run_dir, config, step)
-        save_weights(directory, run.parameters, to_yaml(to_tree(config)))
+        opened = open_model(path, config, step)
+        if format == "orbax":
+            recipe = RunFolder(path).config
+            save_weights(directory, opened.parameters, to_yaml(read_yaml(recipe)))
+            said = ""
+        else:
+            said = f" as a {_save_huggingface(path, opened, directory, dtype, architecture)}"
         if processes.is_first:
-            print(f"wrote the weights of step {run.step} to {directory}")
+            print(f"wrote the weights of step {opened.step} to {directory}{said}")
+
+
+def _save_huggingface(
+    path: str, opened: OpenedModel, directory: str, dtype: str | None, architecture: str | None
+) -> str:
+    """Returns the class that transformers will make of it."""
+    model = PretrainedModel(
+        opened.config.model,
+        opened.parameters,
+        mesh=opened.mesh,
+        rules=opened.rules,
+        source=opened.companions,
+    )
+    folder = opened.tokenizer_folder if opened.tokenizer_folder.exists() else None
+    tokenizer = opened.tokenizer() if folder is not None else None
+    trained_on = read_yaml(RunFolder(path).config).get("data") or {}
+    written = save_pretrained(
+        model,
+        directory,
+        architecture=architecture,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+        max_positions=trained_on.get("sequence_length"),
+        tokenizer=folder,
+        token_ids={}
+        if tokenizer is None
+        else {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eod_id,
+            "pad_token_id": tokenizer.pad_id,
+        },
+    )
+    return written.class_name

@@ -1,42 +1,68 @@
-"""`mjx generate RUN --prompt TEXT`: continue text with a trained model."""
+"""`mjx generate MODEL --prompt TEXT`: continue text, or answer, with a trained model."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 
-from mjx.config import RunConfig
-from mjx.data.tokenizers import Tokenizer, load_tokenizer
-from mjx.errors import InputError
+from mjx.config import InferenceConfig, RunConfig
+from mjx.data.tokenizers import ChatTemplate, Tokenizer, decode_continuation
 from mjx.inference.generate import Generator
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.common.parameter import Tree
-from mjx.training.saved_run import load_run, read_run_config
+from mjx.run.opened import open_model, read_inference_config
 
 
-def generate(run_dir: str, prompts: list[str], overrides: list[str], step: int | None) -> None:
-    """Print each prompt with its continuation."""
+def generate(
+    path: str, prompts: list[str], overrides: list[str], step: int | None, *, chat: bool = True
+) -> None:
+    """Print each prompt with its continuation; of a model with a chat template, its answer to the prompt."""
     with end_together():
-        config = read_run_config(run_dir, overrides)
+        config = read_inference_config(path, overrides)
         processes = start(config.runtime)
-        run = load_run(run_dir, config, step)
-        if not run.folder.tokenizer.exists():
-            raise InputError(f"{run.folder.path} has no tokenizer: it was trained on token ids alone")
-        tokenizer = load_tokenizer(run.folder.tokenizer)
-        texts = continue_texts(run.model, run.parameters, run.mesh, config, tokenizer, prompts)
+        opened = open_model(path, config, step)
+        tokenizer = opened.tokenizer()
+        template = ChatTemplate.from_folder(opened.tokenizer_folder) if chat else None
+        texts = continue_texts(
+            opened.model,
+            opened.parameters,
+            opened.mesh,
+            config,
+            tokenizer,
+            prompts,
+            stop_tokens=opened.stop_tokens(tokenizer),
+            template=template,
+        )
         if processes.is_first:
             print("\n\n".join(texts))
 
 
 def continue_texts(
-    model: Any, parameters: Tree, mesh: Mesh, config: RunConfig, tokenizer: Tokenizer, prompts: list[str]
+    model: Any,
+    parameters: Tree,
+    mesh: Mesh,
+    config: RunConfig | InferenceConfig,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    stop_tokens: Sequence[int] = (),
+    template: ChatTemplate | None = None,
 ) -> list[str]:
-    """Each prompt with what the model makes of it; every process of the run calls this."""
-    sampling = config.sampling
+    """Each prompt with what the model makes of it, or with a template the answers alone; every process of
+    the run calls this."""
+    stops = {*config.sampling.stop_tokens, *stop_tokens}
     if tokenizer.eod_id is not None:
-        sampling = dataclasses.replace(sampling, stop_tokens=(*sampling.stop_tokens, tokenizer.eod_id))
-    rules = config.sharding.build(sequence_parallel=False)
-    generator = Generator(model, parameters, mesh=mesh, rules=rules)
-    continued = generator([tokenizer.encode(prompt) for prompt in prompts], sampling)
-    return [prompt + tokenizer.decode(tokens) for prompt, tokens in zip(prompts, continued, strict=True)]
+        stops.add(tokenizer.eod_id)
+    sampling = dataclasses.replace(config.sampling, stop_tokens=tuple(sorted(stops)))
+    generator = Generator(model, parameters, mesh=mesh, rules=config.sharding.build(sequence_parallel=False))
+    if template is None:
+        ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+        return [
+            prompt + decode_continuation(tokenizer, before, tokens)
+            for prompt, before, tokens in zip(prompts, ids, generator(ids, sampling), strict=True)
+        ]
+    chats = [template.render([{"role": "user", "content": prompt}]) for prompt in prompts]
+    continued = generator([tokenizer.encode_chat(chat) for chat in chats], sampling)
+    return [tokenizer.decode(tokens) for tokens in continued]

@@ -4,9 +4,10 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from mjx.config import RunConfig, difference_from_defaults, load_config, to_tree, to_yaml
+from mjx.config import RunConfig, difference_from_defaults, load_config, to_tree
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
+from mjx.trees import to_yaml
 
 
 def train(path: str, overrides: list[str], *, print_only: bool) -> None:
@@ -18,8 +19,8 @@ def train(path: str, overrides: list[str], *, print_only: bool) -> None:
             return
         start(config.runtime)
 
+        from mjx.run.loop import train as run
         from mjx.training.curve import draw_loss_curve
-        from mjx.training.loop import train as run
 
         result = run(config)
         if not result.finished:

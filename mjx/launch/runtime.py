@@ -303,8 +303,9 @@ def _report(config: RuntimeConfig, processes: Processes, everyone: list[Processe
     for one in everyone:
         ids = ",".join(str(number) for number in one.local_device_ids)
         count = len(one.local_device_ids)
+        among = f" of {one.num_processes} ({one.launcher})" if one.num_processes > 1 else ""
         lines.append(
-            f"process {one.process_id} of {one.num_processes} ({one.launcher}) on {one.host}: "
+            f"process {one.process_id}{among} on {one.host}: "
             f"{count} {one.device_kind} device{'s' if count > 1 else ''} (id {ids})"
         )
     if (

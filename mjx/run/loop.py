@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-from mjx.config import RunConfig, to_tree, to_yaml
+from mjx.config import RunConfig, to_tree
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.data.tokenizers import Tokenizer
 from mjx.data.training_data import TrainingData, open_data
@@ -14,6 +14,7 @@ from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
 from mjx.models.family import Batch
+from mjx.run.initial import keep_companions, load_initial
 from mjx.training.checkpoint import Checkpointer
 from mjx.training.hardware import peak_flops
 from mjx.training.meter import Meter, StepReport
@@ -25,6 +26,7 @@ from mjx.training.resume import changes_since
 from mjx.training.run_folder import RunFolder
 from mjx.training.state import TrainState
 from mjx.training.trainer import Trainer
+from mjx.trees import to_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,8 @@ def train(config: RunConfig) -> Result:
         folder = stack.enter_context(RunFolder(config.run_dir))
         checkpointer = stack.enter_context(Checkpointer(folder.checkpoints, config.checkpoint))
         progress = Progress(plan.steps, enabled=first and config.logging.progress)
-        start = checkpointer.latest_step() or 0
+        latest = checkpointer.latest_step()
+        start = latest or 0
         tree = to_tree(config)
         if start > plan.steps:
             raise InputError(
@@ -84,10 +87,21 @@ def train(config: RunConfig) -> Result:
                 progress.say(f"resuming with a changed config: {change}")
             state, _ = checkpointer.restore(trainer.layout.abstract, start)
             progress.say(f"resuming {folder.path} at step {start}")
+        elif latest is not None:
+            raise InputError(
+                f"{folder.path} holds an imported model: give this run another run_dir, and "
+                f"init_from={folder.path}"
+            )
+        elif config.init_from is not None:
+            abstract = trainer.layout.abstract.parameters
+            state = trainer.start(load_initial(config.init_from, config.model, abstract))
+            progress.say(f"starting from the weights of {config.init_from}")
         else:
             state = trainer.init(plan.seed)
         checkpointer.prepare(start)
         folder.write_config(to_yaml(tree))
+        if config.init_from is not None:
+            keep_companions(config.init_from, folder)
         if first and data.tokenizer is not None:
             data.tokenizer.save(folder.tokenizer)
 

@@ -1,72 +1,127 @@
-"""A run folder, opened for use: its config, its model, its weights on any mesh."""
+"""A trained model, opened for use on any mesh: of a run folder, or of a Hugging Face folder."""
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from mjx.config import RunConfig, apply_override, parse_config, read_yaml
+from mjx.config import InferenceConfig, RunConfig, apply_override, model_tree, parse_config
+from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
-from mjx.models.common.parameter import Tree, parameters_of
+from mjx.init_from import is_run_folder
+from mjx.models.common.parameter import Tree
+from mjx.models.common.placement import abstract_parameters
+from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.huggingface import load_pretrained, read_config
+from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.sharding import Rules, build_mesh, use_mesh
 from mjx.training.checkpoint import Checkpointer
 from mjx.training.run_folder import RunFolder
-from mjx.training.state import abstract_model, parameter_specs
+from mjx.trees import read_yaml
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedRun:
-    """The weights of a checkpoint, laid out."""
+class OpenedModel:
+    """A model with its weights, laid out."""
 
-    folder: RunFolder
-    config: RunConfig
-    step: int
+    config: InferenceConfig
     mesh: Mesh
     rules: Rules
     model: Any
     """The definition; `bind(model, parameters)` is the model."""
     parameters: Tree
+    step: int | None
+    """Of the run's checkpoint; None of a Hugging Face folder."""
+    tokenizer_folder: Path
+    """Where its tokenizer is, if it has one."""
+    companions: HuggingFaceFolder | None
+    """What lies beside the weights of a Hugging Face model, or of a run that began with one."""
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer.
+
+        Raises:
+            InputError: it has none, or one of more ids than the model's vocabulary.
+        """
+        if not self.tokenizer_folder.exists():
+            raise InputError(
+                f"{self.tokenizer_folder.parent} has no tokenizer: it was trained on token ids alone"
+            )
+        tokenizer = load_tokenizer(self.tokenizer_folder)
+        check_vocabulary(tokenizer, self.config.model, self.tokenizer_folder)
+        return tokenizer
+
+    def stop_tokens(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """What ends a text: the tokenizer's end of document, and what generation_config.json names."""
+        found = {tokenizer.eod_id}
+        if self.companions is not None:
+            named = self.companions.generation_config.get("eos_token_id")
+            named = self.companions.config.get("eos_token_id") if named is None else named
+            found |= set(named) if isinstance(named, list) else {named}
+        return tuple(sorted(token for token in found if token is not None))
 
 
-def read_run_config(run_dir: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """The resolved recipe of a run, with overrides (of mesh, sampling, runtime; the model is what it is).
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Path) -> None:
+    """Raise `InputError` if the tokenizer has ids that the model does not."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer of {where} has {tokenizer.vocab_size} ids, but the model's vocabulary only "
+            f"{config.vocab_size}: they do not belong together"
+        )
+
+
+def read_inference_config(path: str, overrides: Sequence[str] = ()) -> InferenceConfig:
+    """What a folder says of its model, with overrides (of mesh, sampling, runtime; the model is what it is).
 
     Raises:
-        InputError: the folder is not a run folder.
+        InputError: the folder is neither a run nor a Hugging Face model that mjx knows.
     """
-    folder = RunFolder(run_dir)
-    if not folder.config.is_file():
-        raise InputError(f"{folder.path} is not a run folder: it has no config.yaml")
-    tree = read_yaml(folder.config)
+    sections = {field.name for field in dataclasses.fields(InferenceConfig)}
+    training = {field.name for field in dataclasses.fields(RunConfig)} - sections
+    if is_run_folder(path):
+        tree = {key: value for key, value in read_yaml(RunFolder(path).config).items() if key not in training}
+    elif RunFolder(path).path.is_dir() and not HuggingFaceFolder.is_one(path):
+        raise InputError(
+            f"{RunFolder(path).path} is neither a run folder (it has no config.yaml) nor a Hugging Face "
+            "folder (it has no config.json)"
+        )
+    else:
+        tree = {"model": model_tree(read_config(HuggingFaceFolder(path))[1])}
     for override in overrides:
         apply_override(tree, override)
-    return parse_config(tree)
+    return parse_config(tree, InferenceConfig)
 
 
-def load_run(run_dir: str, config: RunConfig, step: int | None = None) -> SavedRun:
-    """Restore the weights of a checkpoint (the newest) onto `config.mesh`, without the optimizer's state.
+def open_model(path: str, config: InferenceConfig, step: int | None = None, dtype: Any = None) -> OpenedModel:
+    """Lay the weights of a Hugging Face folder, or of a run's checkpoint, out over `config.mesh`.
+
+    Args:
+        path: The folder.
+        config: What `read_inference_config` made of it.
+        step: Which checkpoint of a run; None: the newest.
+        dtype: Of the parameters of a Hugging Face folder; None: as they are stored.
 
     Raises:
-        InputError: there is no such checkpoint, or it is not of this model.
+        InputError: there is no such checkpoint, or the weights are not those of the model.
     """
-    folder = RunFolder(run_dir)
     mesh, rules = build_mesh(config.mesh), config.sharding.build(sequence_parallel=False)
     with use_mesh(mesh, rules):
         model = abstract_model(config.model)
-        specs = parameter_specs(model, rules, dict(mesh.shape))
-        abstract = jax.tree.map(
-            lambda leaf, spec: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
-            ),
-            parameters_of(model),
-            specs,
-        )
-        with Checkpointer(folder.checkpoints, config.checkpoint) as checkpointer:
+        abstract = abstract_parameters(model, mesh, rules)
+        if not is_run_folder(path):
+            if step is not None:
+                raise InputError(f"--step {step}: {path} is a Hugging Face folder, which has no steps")
+            source = HuggingFaceFolder(path)
+            parameters = load_pretrained(source, config.model, abstract, dtype)
+            return OpenedModel(config, mesh, rules, model, parameters, None, source.path, source)
+        folder = RunFolder(path)
+        with Checkpointer(folder.checkpoints) as checkpointer:
             if step is None:
                 step = checkpointer.latest_step()
             if step is None:
                 raise InputError(f"{folder.path} has no checkpoint yet")
             restored, _ = checkpointer.restore({"parameters": abstract}, step, partial=True)
-    return SavedRun(folder, config, step, mesh, rules, model, restored["parameters"])
+    source = HuggingFaceFolder(folder.huggingface) if folder.huggingface.is_dir() else None
+    return OpenedModel(config, mesh, rules, model, restored["parameters"], step, folder.tokenizer, source)

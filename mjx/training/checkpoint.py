@@ -19,9 +19,9 @@ from typing import Any
 import jax
 
 from mjx.errors import InputError
+from mjx.launch.primary import on_primary
 from mjx.training import orbax_store
 from mjx.training.folder_lock import FolderLock
-from mjx.training.primary import on_primary
 
 _DELETED_PREFIX = ".deleting-"
 _NO_STEP = -1

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mjx.errors import InputError
+from mjx.launch.primary import on_primary
 from mjx.training.folder_lock import FolderLock
-from mjx.training.primary import on_primary
 
 
 class RunFolder:
@@ -54,6 +54,11 @@ class RunFolder:
     def tokenizer(self) -> Path:
         """The tokenizer's files, so that the folder alone is enough to use the model."""
         return self.path / "tokenizer"
+
+    @property
+    def huggingface(self) -> Path:
+        """config.json and its companions of the Hugging Face model that the run began with, for an export."""
+        return self.path / "huggingface"
 
     @property
     def claimed(self) -> bool:

@@ -11,7 +11,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from mjx.models.common.parameter import Tree, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.parameter import Tree, parameters_of
+from mjx.models.common.placement import parameter_specs
 from mjx.models.family import ModelConfig
 from mjx.sharding import Rules
 from mjx.training.optimizer import like_params
@@ -26,29 +27,6 @@ class TrainState:
     """Steps done."""
     parameters: Tree
     optimizer: Any
-
-
-def abstract_model(config: ModelConfig) -> Any:
-    """The module with shapes in place of arrays: the definition that `bind` fills."""
-    return jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))
-
-
-def parameter_specs(model: nnx.Module, rules: Rules, mesh_shape: dict[str, int]) -> Tree:
-    """The partition of every parameter.
-
-    Raises:
-        InputError: a parameter cannot be laid out so; the sentence names it.
-    """
-    axes = flatten(logical_axes_of(model))
-    shapes = flatten(parameters_of(model))
-    return unflatten(
-        {
-            path: rules.spec(
-                names, shapes[path].shape, mesh_shape, kind="parameter", array=f"parameter {path}"
-            )
-            for path, names in axes.items()
-        }
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +85,13 @@ def init_state(
         return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
 
     return jax.jit(init, out_shardings=layout.shardings)(jax.random.key(seed))
+
+
+def state_of(parameters: Tree, optimizer: optax.GradientTransformation, layout: StateLayout) -> TrainState:
+    """A state that begins with given parameters, which lie as `layout` says."""
+    moments = jax.jit(optimizer.init, out_shardings=layout.shardings.optimizer)(parameters)
+    step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=layout.shardings.step)()
+    return TrainState(step, parameters, moments)
 
 
 def _further(spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]) -> PartitionSpec:

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 
 from mjx.errors import InputError
 from mjx.models.common.parameter import Tree, logical_axes_of
-from mjx.models.family import Batch, Metrics, ModelConfig
+from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
 from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
 from mjx.training.input import plan_batch
 from mjx.training.optimizer import OptimizerConfig, build_optimizer
 from mjx.training.schedule import ScheduleConfig, build_schedule
-from mjx.training.state import TrainState, abstract_model, init_state, plan_state
+from mjx.training.state import TrainState, init_state, plan_state, state_of
 from mjx.training.step import build_evaluation_step, build_train_step
 
 
@@ -96,6 +96,11 @@ class Trainer:
         """Fresh parameters and optimizer state, drawn where they live."""
         with self.on_mesh():
             return init_state(self.config, self.transformation, self.layout, seed)
+
+    def start(self, parameters: Tree) -> TrainState:
+        """A state that begins with given parameters, which lie as `layout.abstract.parameters` says."""
+        with self.on_mesh():
+            return state_of(parameters, self.transformation, self.layout)
 
     def local_rows(self) -> np.ndarray:
         """Which rows of the global batch this process has to bring."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mjx.errors import InputError
+from mjx.launch.primary import on_primary
 from mjx.training import orbax_store
-from mjx.training.primary import on_primary
 
 CONFIG_FILE = "config.yaml"
 

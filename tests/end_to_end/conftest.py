@@ -11,10 +11,10 @@ import pytest
 from running import Tree, mjx
 
 from mjx.cli import main
-from mjx.config import to_yaml
 from mjx.data.build import write_documents
 from mjx.data.tokenizers import load_tokenizer
 from mjx.launch import runtime
+from mjx.trees import to_yaml
 
 WORDS = ("mesh", "shard", "token", "loss", "step", "adam", "batch", "scan", "key", "axis")
 

@@ -8,7 +8,7 @@ import pytest
 from running import changed, environment, mjx
 
 from mjx.cli import main
-from mjx.config import to_yaml
+from mjx.trees import to_yaml
 
 
 @pytest.fixture

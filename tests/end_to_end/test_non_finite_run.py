@@ -5,7 +5,7 @@ import pytest
 from running import changed, losses, mjx, overrides, records, saved_arrays, saved_steps
 
 from mjx.config import parse_config
-from mjx.training.loop import train
+from mjx.run.loop import train
 from mjx.training.non_finite import NonFiniteError
 from mjx.training.trainer import Trainer
 

@@ -15,7 +15,7 @@ from running import (
 )
 
 from mjx.config import parse_config
-from mjx.training.loop import train
+from mjx.run.loop import train
 
 
 def test_twenty_steps_are_ten_and_ten_more_bit_by_bit(recipe, undisturbed, half, tmp_path):

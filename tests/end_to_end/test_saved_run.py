@@ -9,13 +9,14 @@ import pytest
 from running import changed, environment, mjx, parameters, saved_arrays
 
 from mjx.commands.explain import explain
-from mjx.config import parse_config, to_yaml
+from mjx.config import parse_config
 from mjx.data.tokenizers import load_tokenizer
 from mjx.data.training_data import open_data
 from mjx.models.common.parameter import flatten
+from mjx.run.loop import build_trainer
+from mjx.run.opened import read_inference_config
 from mjx.sharding.explain import readable_bytes
-from mjx.training.loop import build_trainer
-from mjx.training.saved_run import read_run_config
+from mjx.trees import to_yaml
 
 WITHOUT_MJX = """
 import json, sys
@@ -101,7 +102,7 @@ def test_explain_needs_no_devices_of_the_mesh(recipe, main_here, capsys):
 
 
 def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
-    config = read_run_config(str(undisturbed))
+    config = read_inference_config(str(undisturbed))
     assert config.model == parse_config(tree).model
     assert config.run_dir == str(undisturbed)
     assert load_tokenizer(undisturbed / "tokenizer").encode("key") == [*b"key"]

@@ -46,7 +46,7 @@ def test_start_applies_the_settings_once_and_again_without_harm(tmp_path):
         "start(RuntimeConfig(platform='cpu', cpu_devices=2))\n"
     )
     ran = _run(code)
-    assert "process 0 of 1 (none) on" in ran.stderr
+    assert "process 0 on " in ran.stderr
     assert ran.stderr.rstrip().splitlines()[-1].startswith("RuntimeError: mjx.launch.start was called with")
 
 

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from mjx.errors import InputError
-from mjx.models.common.name_map import Flat, Grouped, NameMap, Row, Same, Stacked, Transposed, Vocabulary
+from mjx.models.common.name_map import NameMap, Row
 from mjx.models.common.parameter import flatten, unflatten
+from mjx.models.common.tensor_layout import InMemory
 
 SHAPES = {
     "embedding.weight": (8, 4),
@@ -15,14 +16,18 @@ SHAPES = {
     "final.bias": (2, 2),
 }
 ROWS = [
-    Row("word.weight", ("embedding.weight",), Vocabulary(6)),
+    Row("word.weight", "embedding.weight", rows=6),
     Row(
         "layers.{layer}.qk.weight",
         ("{attention}.attention.query.kernel", "{attention}.attention.key.kernel"),
-        Grouped(1),
+        "([heads] head_dim) embed -> embed heads head_dim",
     ),
-    Row("layers.{layer}.fc1.weight", ("{mlp}.mlp.gate.kernel", "{mlp}.mlp.up.kernel"), Stacked()),
-    Row("final.bias", ("final.bias",), Flat()),
+    Row(
+        "layers.{layer}.fc1.weight",
+        ("{mlp}.mlp.gate.kernel", "{mlp}.mlp.up.kernel"),
+        "[mlp] embed -> embed mlp",
+    ),
+    Row("final.bias", "final.bias", "(heads head_dim) -> heads head_dim"),
 ]
 THEIRS = {
     "word.weight": (6, 4),
@@ -106,10 +111,14 @@ def test_a_tensor_of_another_shape_is_named_with_its_shape(name, shape):
     ("rows", "odd"),
     [
         (ROWS[:-1], "final.bias"),  # one of ours is never filled
-        ([*ROWS, Row("extra", ("final.bias",))], "final.bias"),  # … or filled twice
-        ([*ROWS, Row("extra", ("nowhere",))], "nowhere"),  # … or does not exist
+        ([*ROWS, Row("extra", "final.bias")], "final.bias"),  # … or filled twice
+        ([*ROWS, Row("extra", "nowhere")], "nowhere"),  # … or does not exist
         (
-            [*ROWS[:2], Row("layers.{layer}.fc1.weight", ("{mlp}.mlp.up.kernel",), Transposed()), ROWS[3]],
+            [
+                *ROWS[:2],
+                Row("layers.{layer}.fc1.weight", "{mlp}.mlp.up.kernel", "mlp embed -> embed mlp"),
+                ROWS[3],
+            ],
             "gate",
         ),
     ],
@@ -120,11 +129,46 @@ def test_a_table_that_is_no_bijection_is_refused(rows, odd):
 
 
 def test_two_rows_for_one_tensor_are_refused():
-    twice = Row("word.weight", ("final.bias",), Same())
+    twice = Row("word.weight", "final.bias")
     with pytest.raises(ValueError, match="not a bijection"):
         table([*ROWS[:-1], twice])
 
 
 def test_a_per_layer_row_has_to_name_a_sub_layer():
     with pytest.raises(ValueError, match=r"stack\.1\.mlp\.up\.kernel of the per-layer row .* does not name"):
-        table([Row("layers.{layer}.fc1.weight", ("stack.1.mlp.up.kernel",))])
+        table([Row("layers.{layer}.fc1.weight", "stack.1.mlp.up.kernel")])
+
+
+def parts_of(shape: tuple[int, ...], random: np.random.RandomState):
+    bounds = [np.sort(random.randint(0, size + 1, 2)) for size in shape]
+    return tuple(slice(int(low), int(high)) for low, high in bounds)
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_any_part_of_a_parameter_can_be_read_alone(path):
+    random = np.random.RandomState(1)
+    given = {name: InMemory(tensor) for name, tensor in tensors().items()}
+    whole = flatten(table().to_ours(tensors()))[path]
+    for _ in range(100):
+        index = parts_of(whole.shape, random)
+        if len(whole.shape) > 2 and index[0].start == index[0].stop:
+            continue  # no layers
+        np.testing.assert_array_equal(table().read(given, path, index), whole[index])
+
+
+def test_copies_have_to_be_equal_and_ignored_tensors_may_be_anything():
+    shapes = {"embedding.weight": jax.ShapeDtypeStruct((8, 4), np.float32)}
+    names = NameMap(
+        [Row("word.weight", "embedding.weight", rows=6)],
+        0,
+        place,
+        unflatten(shapes),
+        copies={"head.weight": "word.weight"},
+        ignored=(r"h\.\d+\.attn\.bias",),
+    )
+    word = np.arange(24, dtype=np.float32).reshape(6, 4)
+    names.to_ours({"word.weight": word, "head.weight": word.copy(), "h.3.attn.bias": np.zeros(7)})
+    with pytest.raises(InputError, match=r"head\.weight differs from word\.weight"):
+        names.to_ours({"word.weight": word, "head.weight": word + 1})
+    with pytest.raises(InputError, match=r"unknown \(h\.x\.attn\.bias\)"):
+        names.to_ours({"word.weight": word, "h.x.attn.bias": np.zeros(7)})

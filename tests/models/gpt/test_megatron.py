@@ -14,7 +14,7 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
-from mjx.models.gpt.megatron import name_map
+from mjx.models.gpt.megatron import megatron_name_map
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron"
 CASES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
@@ -88,7 +88,7 @@ def batch_of(case) -> dict:
 def test_logits_equal_megatron_to_1e_5_and_every_gradient_to_1e_4_relative(name):
     case, weights, gradients = load(name)
     config = config_of(name, case)
-    names = name_map(config)
+    names = megatron_name_map(config)
     model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
     parameters = names.to_ours(weights)
     batch = batch_of(case)
@@ -114,7 +114,7 @@ def test_logits_equal_megatron_to_1e_5_and_every_gradient_to_1e_4_relative(name)
 @pytest.mark.parametrize("name", CASES)
 def test_the_name_map_returns_every_tensor_unchanged(name):
     case, weights, _ = load(name)
-    names = name_map(config_of(name, case))
+    names = megatron_name_map(config_of(name, case))
     back = names.to_theirs(names.to_ours(weights))
     assert back.keys() == weights.keys()
     for key, tensor in weights.items():
@@ -125,7 +125,7 @@ def test_the_name_map_returns_every_tensor_unchanged(name):
 def test_recomputation_and_chunked_loss_and_padded_vocabulary_change_no_gradient(remat):
     case, weights, gradients = load("qwen3")
     config = config_of("qwen3", case, remat=remat, loss_chunks=4, vocab_divisor=48)
-    names = name_map(config)
+    names = megatron_name_map(config)
     model = jax.eval_shape(lambda: config.build(nnx.Rngs(0)))
     parameters = names.to_ours(weights)
     assert flatten(parameters)["embedding.weight"].shape[0] == 96

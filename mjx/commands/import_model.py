@@ -1,0 +1,117 @@
+"""`mjx import DIR RUN`: another library's checkpoint as a run folder."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mjx.config import InferenceConfig, RunConfig, apply_override, model_tree, parse_config
+from mjx.data.tokenizers import Tokenizer, load_tokenizer
+from mjx.errors import InputError
+from mjx.launch.failure import end_together
+from mjx.launch.primary import on_primary
+from mjx.launch.runtime import start
+from mjx.models.common.parameter import Tree
+from mjx.models.common.placement import abstract_parameters
+from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
+from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
+from mjx.parse import check_keys
+from mjx.run.opened import check_vocabulary, open_model, read_inference_config
+from mjx.sharding import build_mesh, use_mesh
+from mjx.training.checkpoint import Checkpointer
+from mjx.training.run_folder import RunFolder
+from mjx.trees import read_yaml, to_yaml
+
+
+def import_huggingface(path: str, run_dir: str, overrides: list[str]) -> None:
+    """Make a run folder of a Hugging Face folder: config.yaml, the weights in float32 as step 0, the
+    tokenizer, and what an export needs to give all of it back."""
+    with end_together():
+        config = read_inference_config(path, overrides)
+        processes = start(config.runtime)
+        source = HuggingFaceFolder(path)
+        tokenizer = load_tokenizer(source.path) if source.tokenizer_files else None
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, config.model, source.path)
+        opened = open_model(path, config, dtype=np.float32)
+
+        def keep_companions(folder: RunFolder) -> None:
+            folder.huggingface.mkdir()
+            source.copy_companions(folder.huggingface)
+
+        _write_run(run_dir, config.model, opened.parameters, tokenizer, keep_companions)
+        if processes.is_first:
+            count = config.model.num_parameters()
+            print(f"imported {Path(path).name}, {count:,} parameters, into {run_dir}")
+
+
+def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list[str]) -> None:
+    """Make a run folder of a Megatron-Core checkpoint: the weights in float32 as step 0, and what the recipe
+    says of the model and of its tokenizer."""
+    with end_together():
+        config, tokenizer_path = _read_recipe(recipe, overrides)
+        processes = start(config.runtime)
+        checkpoint = TorchDistFolder(path, is_parameter)
+        tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, config.model, str(tokenizer_path))
+        mesh, rules = build_mesh(config.mesh), config.sharding.build(sequence_parallel=False)
+        with use_mesh(mesh, rules):
+            abstract = abstract_parameters(abstract_model(config.model), mesh, rules)
+            parameters = load_checkpoint(checkpoint, config.model, abstract, np.float32)
+        _write_run(run_dir, config.model, parameters, tokenizer)
+        if processes.is_first:
+            count, step = config.model.num_parameters(), checkpoint.iteration
+            after = "" if step is None else f" after {step} steps"
+            print(f"imported {checkpoint.path.name}{after}, {count:,} parameters, into {run_dir}")
+
+
+def _read_recipe(recipe: str | None, overrides: list[str]) -> tuple[InferenceConfig, str | None]:
+    """What using the model takes of a recipe, and its `data.tokenizer`."""
+    if recipe is None and not any(override.startswith("model.") for override in overrides):
+        raise InputError(
+            "a Megatron checkpoint does not say what model it is of: give --config RECIPE, whose section "
+            "'model' does, or the model's settings as overrides (model.family=gpt model.num_layers=…)"
+        )
+    sections = {field.name for field in dataclasses.fields(InferenceConfig)}
+    training = {field.name for field in dataclasses.fields(RunConfig)} - sections
+    given = {} if recipe is None else read_yaml(recipe)
+    tree = {key: value for key, value in given.items() if key not in training}
+    data = given.get("data")
+    tree["data"] = {"tokenizer": data.get("tokenizer") if isinstance(data, dict) else None}
+    for override in overrides:
+        apply_override(tree, override)
+    data = tree.pop("data")
+    check_keys(data, {"tokenizer": str}, "data.")
+    return parse_config(tree, InferenceConfig), data["tokenizer"]
+
+
+def _write_run(
+    run_dir: str,
+    config: ModelConfig,
+    parameters: Tree,
+    tokenizer: Tokenizer | None,
+    fill: Callable[[RunFolder], None] = lambda folder: None,
+) -> None:
+    """The run folder, all of it or nothing; `fill` adds to it, on process 0."""
+    files = contextlib.ExitStack()
+    on_primary(lambda: files.enter_context(new_folder(run_dir)) and None)
+    with contextlib.ExitStack() as cleaning:
+        cleaning.push(files)
+        folder = RunFolder(partial_folder(run_dir))
+        tree = {"model": model_tree(config)}  # the mesh was that of the import
+        with Checkpointer(folder.checkpoints) as checkpointer:
+            checkpointer.save(0, {"parameters": parameters}, data_state={}, config=tree, wait=True)
+
+        def finish() -> None:
+            fill(folder)
+            if tokenizer is not None:
+                tokenizer.save(folder.tokenizer)
+            folder.config.write_text(to_yaml(tree), encoding="utf-8")
+
+        on_primary(finish)
+        cleaning.pop_all()
+    on_primary(files.close)

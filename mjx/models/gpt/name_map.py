@@ -1,0 +1,35 @@
+"""Where the stack of a GPT keeps what other libraries number by layer."""
+
+from collections.abc import Mapping, Sequence
+
+from mjx.models.common.name_map import NameMap, Row
+from mjx.models.common.parameter import parameters_of
+from mjx.models.common.stack import find_segments, locate
+from mjx.models.family import abstract_model
+from mjx.models.gpt.config import GPTConfig
+
+
+def name_map(
+    config: GPTConfig,
+    rows: Sequence[Row],
+    *,
+    copies: Mapping[str, str] | None = None,
+    ignored: Sequence[str] = (),
+) -> NameMap:
+    """A table's rows, for the model of this config."""
+    layout = find_segments(config.sublayers())
+
+    def place(kind: str, layer: int) -> tuple[str, int]:
+        segment, position, repeat = locate(layout, 2 * layer + ("attention", "mlp").index(kind))
+        return f"decoder.segments.{segment}.{position}", repeat
+
+    shapes = parameters_of(abstract_model(config))
+    return NameMap(rows, config.num_layers, place, shapes, copies=copies, ignored=ignored)
+
+
+def norm_rows(config: GPTConfig, theirs: str, ours: str) -> list[Row]:
+    """The gain of a norm, and its bias where the model's norms have one."""
+    rows = [Row(f"{theirs}.weight", f"{ours}.scale")]
+    if config.norm.kind == "layernorm":
+        rows.append(Row(f"{theirs}.bias", f"{ours}.bias"))
+    return rows

@@ -1,0 +1,82 @@
+"""Which of the families' architectures a config.json is, and which can hold a model of ours."""
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from mjx import models
+from mjx.errors import InputError
+from mjx.models.common.architecture import Architecture
+from mjx.models.common.parameter import flatten
+from mjx.models.family import ModelConfig
+
+
+def architectures() -> dict[str, tuple[Architecture, ...]]:
+    """Family → its architectures, for the families that have any."""
+    found = {}
+    for family, package in models.FAMILIES.items():
+        module = f"{package}.huggingface"
+        if importlib.util.find_spec(module) is not None:
+            found[family] = importlib.import_module(module).ARCHITECTURES
+    return found
+
+
+def find_architecture(theirs: Mapping[str, Any]) -> tuple[str, Architecture]:
+    """The family and the architecture of a config.json.
+
+    Raises:
+        InputError: none is of its `model_type`, or its class is not that of a language model.
+    """
+    kind = theirs.get("model_type")
+    known = {a.model_type: (family, a) for family, those in architectures().items() for a in those}
+    if kind not in known:
+        raise InputError(f'config.json has "model_type": {kind!r}; mjx knows {", ".join(sorted(known))}')
+    family, architecture = known[kind]
+    classes = theirs.get("architectures") or [architecture.class_name]
+    if classes != [architecture.class_name]:
+        raise InputError(
+            f'config.json has "architectures": {classes}; of the {kind} models mjx knows '
+            f"{architecture.class_name}"
+        )
+    return family, architecture
+
+
+def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> Architecture:
+    """The architecture that can hold this model: that of `model_type`, or the first that can.
+
+    Raises:
+        InputError: there is none; the sentence names what the nearest of them cannot say.
+    """
+    of_family = [a for those in architectures().values() for a in those if type(config) is a.config.kind]
+    candidates = [a for a in of_family if model_type in (None, a.model_type)]
+    if not candidates:
+        raise InputError(
+            f"there is no Hugging Face architecture {model_type!r} for this model; there are "
+            f"{', '.join(a.model_type for a in of_family) or 'none'}"
+        )
+    missing = {a.model_type: _lost(config, a) for a in candidates}
+    for architecture in candidates:
+        if not missing[architecture.model_type]:
+            return architecture
+    nearest = min(missing, key=lambda name: len(missing[name]))
+    raise InputError(
+        f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {nearest}, has no "
+        f"{', '.join(missing[nearest])}"
+    )
+
+
+def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
+    """What does not survive the way there and back, as `field = value`."""
+    try:
+        returned = architecture.config.to_ours(architecture.config.to_theirs(config))
+    except InputError as error:
+        return [str(error)]
+    ours = flatten(dataclasses.asdict(architecture.canonical(config)))
+    theirs = flatten(dataclasses.asdict(architecture.canonical(returned)))
+    return [
+        f"model.{name} = {ours.get(name)}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]

@@ -1,0 +1,37 @@
+"""Weights from a Hugging Face checkpoint onto devices."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mjx.models.common import load
+from mjx.models.common.architecture import Architecture
+from mjx.models.common.name_map import NameMap
+from mjx.models.common.parameter import Tree
+from mjx.models.common.tensor_layout import Tensor
+
+
+def load_parameters(
+    architecture: Architecture,
+    names: NameMap,
+    tensors: Mapping[str, Tensor],
+    abstract: Tree,
+    dtype: Any = None,
+) -> Tree:
+    """As `mjx.models.common.load.load_parameters`, from a checkpoint with or without its head's names."""
+    tensors = _as_in_table(tensors, names, architecture)
+    return load.load_parameters(names, tensors, abstract, dtype)
+
+
+def _as_in_table(
+    tensors: Mapping[str, Tensor], names: NameMap, architecture: Architecture
+) -> Mapping[str, Tensor]:
+    """With the names of the table, for a checkpoint with other ones, or of the model without its head."""
+    expected, prefix = names.theirs, architecture.prefix
+    table = {
+        name: architecture.aliases[name]
+        for name in tensors
+        if name in architecture.aliases and architecture.aliases[name] not in tensors
+    }
+    if not any(name in expected and name.startswith(prefix) for name in tensors):
+        table |= {name: f"{prefix}{name}" for name in tensors if f"{prefix}{name}" in expected}
+    return {table.get(name, name): tensor for name, tensor in tensors.items()} if table else tensors

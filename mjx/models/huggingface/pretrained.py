@@ -1,0 +1,165 @@
+"""A Hugging Face checkpoint as a model on any mesh."""
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from mjx.errors import InputError
+from mjx.models.common.parameter import Tree, bind, parameters_of
+from mjx.models.common.placement import abstract_parameters
+from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.huggingface.architectures import find_architecture
+from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.models.huggingface.load import load_parameters
+from mjx.sharding import Rules, default_rules, use_mesh
+
+
+class PretrainedModel:
+    """A model with its weights where they live.
+
+    `model.definition` has shapes in place of arrays: `bind(model.definition, model.parameters)` is the
+    module, for use in jitted functions, and `Generator(model.definition, model.parameters, …)` continues
+    text.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        parameters: Tree,
+        *,
+        mesh: Mesh | None = None,
+        rules: Rules | None = None,
+        source: HuggingFaceFolder | None = None,
+    ):
+        """`source`: where the weights came from, whose config.json and tokenizer `save_pretrained` keeps."""
+        self.config, self.parameters, self.source = config, parameters, source
+        self.mesh, self.rules = mesh, rules or default_rules()
+        self.definition = abstract_model(config)
+        self._forward = jax.jit(
+            lambda parameters, *arrays: bind(self.definition, parameters)(
+                arrays[0], positions=arrays[1], segment_ids=arrays[2]
+            )
+        )
+
+    def __call__(
+        self,
+        tokens: Int[Array, "batch sequence"],
+        *,
+        attention_mask: Int[Array, "batch sequence"] | None = None,
+        positions: Int[Array, "batch sequence"] | None = None,
+        segment_ids: Int[Array, "batch sequence"] | None = None,
+    ) -> Float[Array, "batch sequence vocab"]:
+        """Logits of the next token, in float32; compiled once per shape.
+
+        Args:
+            tokens: Ids.
+            attention_mask: As transformers takes it: 1 for tokens, 0 for padding, whose logits mean nothing.
+            positions: Of the tokens; None: counted from the row's start, padding included.
+            segment_ids: Documents of packed rows, from 1, which do not see each other; 0 is padding. It
+                says all that attention_mask says.
+
+        Raises:
+            InputError: both masks are given.
+        """
+        if attention_mask is not None and segment_ids is not None:
+            raise InputError("attention_mask and segment_ids are both given; segment_ids = 0 is padding too")
+        segments = attention_mask if segment_ids is None else segment_ids
+        rows, length = np.shape(tokens)
+        padding = [(0, -size % shards) for size, shards in zip((rows, length), self._shards(), strict=True)]
+        if padding[1][1]:
+            segments = np.ones((rows, length), np.int32) if segments is None else segments
+            if positions is None:  # none beyond the row's own: a table may end, or another RoPE begin there
+                positions = np.broadcast_to(np.arange(length), (rows, length))
+        arrays = [
+            None if given is None else jnp.asarray(np.pad(np.asarray(given), padding), jnp.int32)
+            for given in (tokens, positions, segments)
+        ]
+        if self.mesh is None:
+            return self._forward(self.parameters, *arrays)
+        with use_mesh(self.mesh, self.rules):
+            return self._forward(self.parameters, *arrays)[:rows, :length]
+
+    def _shards(self) -> tuple[int, int]:
+        """What rows and tokens have to be multiples of on the mesh."""
+        sizes = {} if self.mesh is None else dict(self.mesh.shape)
+
+        def over(name: str) -> int:
+            return math.prod(sizes.get(axis, 1) for axis in self.rules.mesh_axes(name))
+
+        return over("batch"), math.lcm(over("sequence"), over("residual_sequence"))
+
+
+def from_pretrained(
+    path: str | os.PathLike,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    dtype: DTypeLike | None = None,
+) -> PretrainedModel:
+    """The model in a local Hugging Face folder: config.json and safetensors.
+
+    Args:
+        path: The folder.
+        mesh: Where it shall live (`build_mesh`); None: on one device.
+        rules: Which mesh axes its axes live on (the default table).
+        dtype: Of parameters and computation, float32 or bfloat16. None: parameters as they are stored, and
+            the computation in float32 on CPUs, in bfloat16 on GPUs.
+
+    Raises:
+        InputError: mjx does not know the model, would compute it differently, or a file is damaged.
+    """
+    folder = HuggingFaceFolder(path)
+    _, config = read_config(folder)
+    if dtype is not None:
+        name = jnp.dtype(dtype).name
+        if name not in ("float32", "bfloat16"):
+            raise InputError(f"dtype = {name} is not one that models compute in; choose float32 or bfloat16")
+        config = dataclasses.replace(config, dtype=name)
+    model = abstract_model(config)
+    if mesh is not None:
+        abstract = abstract_parameters(model, mesh, rules or default_rules())
+    else:
+        place = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), parameters_of(model)
+        )
+    parameters = load_pretrained(folder, config, abstract, dtype)
+    return PretrainedModel(config, parameters, mesh=mesh, rules=rules, source=folder)
+
+
+def read_config(folder: HuggingFaceFolder) -> tuple[str, Any]:
+    """The family, and the config of ours that config.json describes.
+
+    Raises:
+        InputError: mjx does not know the model, or would compute it differently.
+    """
+    family, architecture = find_architecture(folder.config)
+    try:
+        return family, architecture.config.to_ours(folder.config)
+    except InputError as error:
+        raise InputError(f"{folder.path}: {error}") from error
+
+
+def load_pretrained(
+    folder: HuggingFaceFolder, config: ModelConfig, abstract: Tree, dtype: DTypeLike | None = None
+) -> Tree:
+    """The parameters of a Hugging Face folder.
+
+    Args:
+        folder: Where they are.
+        config: That of its config.json, or one that differs in `training_choices` only.
+        abstract: Shapes with shardings.
+        dtype: Of the parameters; None: as they are stored.
+
+    Raises:
+        InputError: a file is damaged, or the tensors are not those of the model.
+    """
+    _, architecture = find_architecture(folder.config)
+    with folder.tensors() as tensors:
+        return load_parameters(architecture, architecture.name_map(config), tensors, abstract, dtype)

@@ -1,0 +1,152 @@
+"""A model as a folder that transformers loads."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import DTypeLike
+
+from mjx.errors import InputError
+from mjx.launch.primary import on_primary
+from mjx.models.common.architecture import WITHOUT_MEANING, Architecture
+from mjx.models.common.parameter import flatten
+from mjx.models.family import ModelConfig
+from mjx.models.huggingface.architectures import fitting_architecture
+from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder, new_folder
+from mjx.models.huggingface.pretrained import PretrainedModel
+from mjx.models.huggingface.tensor_files import TensorWriter
+
+
+def save_pretrained(
+    model: PretrainedModel,
+    path: str | os.PathLike,
+    *,
+    architecture: str | None = None,
+    dtype: DTypeLike | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+    max_positions: int | None = None,
+    tokenizer: str | os.PathLike | None = None,
+    token_ids: Mapping[str, int | None] | None = None,
+) -> Architecture:
+    """Write safetensors, config.json and what lay beside the source; returns what it was written as.
+
+    Every process of a run calls this; process 0 writes. One tensor at a time is in its memory.
+
+    Args:
+        model: What to write.
+        path: A new folder, which appears when it is complete.
+        architecture: config.json's `model_type`; None: the source's, or the first that can hold the model.
+        dtype: Of the tensors; None: the parameters' own.
+        max_shard_bytes: Of one safetensors file.
+        max_positions: The longest row that the model is for, where no source's config.json says it.
+        tokenizer: A folder whose tokenizer files are carried along where there is no source.
+        token_ids: `eos_token_id` and the like, where no source's config.json says them.
+
+    Raises:
+        InputError: no architecture can hold the model, or the folder cannot be written.
+    """
+    if architecture is None and model.source is not None:
+        architecture = model.source.config["model_type"]
+    chosen = fitting_architecture(model.config, architecture)
+    names = chosen.name_map(model.config)
+    flat = flatten(model.parameters)
+
+    def type_of(name: str) -> np.dtype:
+        if dtype is not None:
+            return np.dtype(dtype)
+        stored = {np.dtype(flat[part].dtype) for part in names.parts(name)}
+        return stored.pop() if len(stored) == 1 else np.dtype(np.float32)
+
+    sizes = {name: (shape, type_of(name)) for name, shape in names.theirs.items()}
+    config = _config_json(chosen, model.config, model.source, max_positions, token_ids or {})
+    # transformers 5 says dtype, and reads the older word as well.
+    config["dtype" if "dtype" in config else "torch_dtype"] = Counter(
+        kind.name for _, kind in sizes.values()
+    ).most_common(1)[0][0]
+
+    files = contextlib.ExitStack()
+    opened: list[Any] = []
+
+    def begin() -> None:
+        folder = files.enter_context(new_folder(path))
+        if model.source is not None:
+            model.source.copy_companions(folder)
+        elif tokenizer is not None:
+            _copy_tokenizer(Path(tokenizer), folder)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        opened.append(files.enter_context(TensorWriter(folder, sizes, max_shard_bytes)))
+
+    failure: Exception | None = None
+    with contextlib.ExitStack() as cleaning:
+        cleaning.push(files)  # whatever fails, nothing half-written stays
+        on_primary(begin)
+        for name, (_, kind) in sizes.items():
+            tensor = names.their_tensor(name, lambda path, layer: _on_host(flat[path], layer))
+            if opened and failure is None:  # the other processes go on: all take part in every gather
+                try:
+                    opened[0].write(name, np.asarray(tensor).astype(kind, copy=False))
+                except Exception as error:
+                    failure = error
+        cleaning.pop_all()
+
+    def end() -> None:
+        with files:
+            if failure is not None:
+                raise failure
+
+    on_primary(end)
+    return chosen
+
+
+def _on_host(leaf: jax.Array, layer: int | None) -> np.ndarray:
+    """A parameter, or one of its layers, whole on every process."""
+    if leaf.is_fully_addressable:
+        if len(leaf.sharding.device_set) == 1 and next(iter(leaf.devices())).platform == "cpu":
+            whole = np.asarray(leaf)  # a view
+            return whole if layer is None else whole[layer]
+        return np.asarray(leaf if layer is None else leaf[layer])
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(leaf if layer is None else leaf[layer], tiled=True))
+
+
+def _config_json(
+    architecture: Architecture,
+    config: ModelConfig,
+    source: HuggingFaceFolder | None,
+    max_positions: int | None,
+    token_ids: Mapping[str, int | None],
+) -> dict[str, Any]:
+    """The source's own words where it describes this very model, else ours."""
+    before = {} if source is None else source.config
+    if before.get("model_type") == architecture.model_type:
+        with contextlib.suppress(InputError):
+            described = architecture.config.to_ours(before)
+            if architecture.canonical(described) == architecture.canonical(config):
+                return dict(before)
+    # Unsaid, they would be transformers' own for this model_type, perhaps beyond the vocabulary.
+    unknown = {} if before else dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    written = {
+        "architectures": [architecture.class_name],
+        "model_type": architecture.model_type,
+        **unknown,
+        **{name: value for name, value in token_ids.items() if value is not None},
+        **{name: value for name, value in before.items() if name in WITHOUT_MEANING},
+        **architecture.config.to_theirs(config),
+    }
+    if "max_position_embeddings" in architecture.config.known and max_positions is not None:
+        written.setdefault("max_position_embeddings", before.get("max_position_embeddings", max_positions))
+    return {**written, "architectures": [architecture.class_name], "model_type": architecture.model_type}
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -1,0 +1,1 @@
+"""Whole runs: from a config to a trained checkpoint, and back from it."""

@@ -1,0 +1,82 @@
+"""Plain trees of dicts, lists and scalars, and YAML."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from mjx.errors import InputError
+
+Tree = dict[str, Any]
+
+
+def read_yaml(path: str | Path) -> Tree:
+    """A YAML 1.2 file whose top is a mapping.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the recipe {path} is not UTF-8 text") from error
+    tree = yaml_value(text, f"the recipe {path}")
+    if not isinstance(tree, dict):
+        raise InputError(f"the recipe {path} is not a mapping of sections (model, data, training, …)")
+    return tree
+
+
+def to_yaml(tree: Tree) -> str:
+    """Nested dicts as YAML."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()
+
+
+def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
+    """`base` with the leaves of `over` in place of its own."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def yaml_value(text: str, what: str) -> Any:
+    """Parsed YAML; `what` names it in errors.
+
+    Raises:
+        InputError: it is not YAML, or gives a key twice.
+    """
+    try:
+        return plain(YAML(typ="safe", pure=True).load(text))
+    except DuplicateKeyError as error:
+        raise InputError(f"{what} gives a key twice: {_problem(error)}") from error
+    except YAMLError as error:
+        raise InputError(f"{what} is not YAML: {_problem(error)}") from error
+
+
+def _problem(error: YAMLError) -> str:
+    """ruamel's error in one line."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+
+
+def plain(node: Any) -> Any:
+    """Plain dicts, lists and scalars."""
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [plain(value) for value in node]
+    return node
