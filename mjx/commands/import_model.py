@@ -74,7 +74,7 @@ def _read_recipe(recipe: str | None, overrides: list[str]) -> tuple[InferenceCon
     if recipe is None and not any(override.startswith("model.") for override in overrides):
         raise InputError(
             "a Megatron checkpoint does not say what model it is of: give --config RECIPE, whose section "
-            "'model' does, or the model's settings as overrides (model.family=gpt model.num_layers=…)"
+            "'model' does, or the model's settings as overrides (model.family=… model.num_layers=…)"
         )
     sections = {field.name for field in dataclasses.fields(InferenceConfig)}
     training = {field.name for field in dataclasses.fields(RunConfig)} - sections

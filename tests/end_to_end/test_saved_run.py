@@ -9,7 +9,7 @@ import pytest
 from running import changed, environment, mjx, parameters, saved_arrays
 
 from mjx.commands.explain import explain
-from mjx.config import parse_config
+from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
 from mjx.data.training_data import open_data
 from mjx.models.common.parameter import flatten
@@ -104,7 +104,8 @@ def test_explain_needs_no_devices_of_the_mesh(recipe, main_here, capsys):
 def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
     config = read_inference_config(str(undisturbed))
     assert config.model == parse_config(tree).model
-    assert config.run_dir == str(undisturbed)
+    whole = load_config(undisturbed / "config.yaml")
+    assert (whole.run_dir, whole.data) == (str(undisturbed), parse_config(tree).data)
     assert load_tokenizer(undisturbed / "tokenizer").encode("key") == [*b"key"]
 
 

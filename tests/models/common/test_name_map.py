@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -172,3 +174,16 @@ def test_copies_have_to_be_equal_and_ignored_tensors_may_be_anything():
         names.to_ours({"word.weight": word, "head.weight": word + 1})
     with pytest.raises(InputError, match=r"unknown \(h\.x\.attn\.bias\)"):
         names.to_ours({"word.weight": word, "h.x.attn.bias": np.zeros(7)})
+
+
+def test_rows_that_pad_their_table_are_not_read_where_a_row_allows_them():
+    padded = {**tensors(), "word.weight": np.full((7, 4), 9.0, np.float32)}
+    with pytest.raises(InputError, match=r"word.weight has the shape \[7, 4\], .* asks for \[6, 4\]"):
+        table().to_ours(padded)
+    names = table([dataclasses.replace(ROWS[0], padded=True), *ROWS[1:]])
+    ours = flatten(names.to_ours(padded))["embedding.weight"]
+    np.testing.assert_array_equal(ours, [[9.0] * 4] * 6 + [[0.0] * 4] * 2)
+    assert names.to_theirs(names.to_ours(padded))["word.weight"].shape == (6, 4)
+    for wrong in ((5, 4), (7, 3)):
+        with pytest.raises(InputError, match=r"word.weight has the shape"):
+            names.to_ours({**tensors(), "word.weight": np.zeros(wrong, np.float32)})

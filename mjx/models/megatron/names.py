@@ -1,0 +1,114 @@
+"""One name for every tensor of a model, however Megatron-Core wrote it.
+
+A checkpoint may have all layers stacked (`decoder.layers.mlp.linear_fc2.weight`) or one by one
+(`decoder.layers.7.mlp.linear_fc2.weight`), the norm before a projection by the name that it has inside
+Transformer Engine's fused layer or by its own, and the halves of a gated MLP's first projection apart. Here
+they are what `state_dict()` of a model with the local layer spec calls them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mjx.errors import InputError
+from mjx.models.common.tensor_layout import Index, Shape, Tensor
+
+_WRAPPERS = re.compile(r"^(?:(?:module|model)\.)+")
+_NO_PARAMETER = re.compile(
+    r"(?:optimizer|chained_\d+|rng_state|rerun_state_machine_state|opt_param_scheduler)\b.*"
+    r"|.*\._extra_state\b.*"
+)
+_STACKED = re.compile(r"(.*\blayers)\.(?!\d+\.)(.+)")
+_FUSED_NORMS = (
+    (re.compile(r"\bself_attention\.linear_qkv\.layer_norm_"), "input_layernorm."),
+    (re.compile(r"\bmlp\.linear_fc1\.layer_norm_"), "pre_mlp_layernorm."),
+)
+_HALF = re.compile(r"(.*\.linear_fc1\.(?:weight|bias))_([wv])")
+
+
+def is_parameter(name: str) -> bool:
+    """Whether a tensor of this name belongs to the model: not to the optimizer or to random numbers."""
+    return _NO_PARAMETER.fullmatch(_WRAPPERS.sub("", name)) is None
+
+
+def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's tensors, one per layer, by the names of the local layer spec.
+
+    Raises:
+        InputError: two tensors have the same one.
+    """
+    found: dict[str, tuple[str, Tensor]] = {}
+    halves: dict[str, dict[str, tuple[str, Tensor]]] = {}
+
+    def add(name: str, written: str, tensor: Tensor) -> None:
+        if name in found:
+            raise InputError(f"the checkpoint holds {name} twice, as {found[name][0]} and as {written}")
+        found[name] = written, tensor
+
+    for written, tensor in tensors.items():
+        name = _WRAPPERS.sub("", written)
+        for pattern, own in _FUSED_NORMS:
+            name = pattern.sub(own, name)
+        stacked = _STACKED.fullmatch(name)
+        if stacked is None:
+            layers = [(name, tensor)]
+        else:
+            layers = [
+                (f"{stacked[1]}.{layer}.{stacked[2]}", _Layer(tensor, layer))
+                for layer in range(tensor.shape[0] if tensor.shape else 0)
+            ]
+        for each, part in layers:
+            if half := _HALF.fullmatch(each):
+                halves.setdefault(half[1], {})[half[2]] = (written, part)
+            else:
+                add(each, written, part)
+    for name, parts in halves.items():
+        if len(parts) == 2:
+            add(name, parts["w"][0], _Joined([parts["w"][1], parts["v"][1]]))
+        else:
+            for half, (written, part) in parts.items():
+                add(f"{name}_{half}", written, part)
+    return {name: tensor for name, (_, tensor) in found.items()}
+
+
+class _Layer:
+    """One layer of a tensor that has them all along its first axis."""
+
+    def __init__(self, stacked: Tensor, layer: int) -> None:
+        self._stacked, self._layer = stacked, layer
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self._stacked.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._stacked.dtype
+
+    def read(self, index: Index = ()) -> np.ndarray:
+        return self._stacked.read((slice(self._layer, self._layer + 1), *index))[0]
+
+
+class _Joined:
+    """Tensors one after the other along their first axis."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self._parts = parts
+
+    @property
+    def shape(self) -> Shape:
+        return sum(part.shape[0] for part in self._parts), *self._parts[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._parts[0].dtype
+
+    def read(self, index: Index = ()) -> np.ndarray:
+        start, stop, _ = (index or (slice(None),))[0].indices(self.shape[0])
+        read, first = [], 0
+        for part in self._parts:
+            low, high = (min(max(end - first, 0), part.shape[0]) for end in (start, stop))
+            read.append(part.read((slice(low, high), *index[1:])))
+            first += part.shape[0]
+        return np.concatenate(read)
