@@ -49,14 +49,14 @@ def load_parameters(
 
 def read_shards(
     shape: tuple[int, ...],
-    indices: Mapping[jax.Device, Index | None],
+    indices: Mapping[Any, Index | None],
     read: Callable[[Index], np.ndarray],
 ) -> list[jax.Array]:
-    """The parts of an array that some devices hold, each on its device.
+    """The parts of an array that some devices hold, each on its device; `indices` has a part for each.
 
     What several of them hold alike is read once, and leaves the host before the next part is read.
     """
-    holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
     for device, index in indices.items():
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), shape, strict=True))
         holders.setdefault(bounds, []).append(device)

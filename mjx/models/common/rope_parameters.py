@@ -51,6 +51,8 @@ class RopeKeys:
     """Whether `rope_scaling` is for these layers."""
     unless: Callable[[Mapping[str, Any]], bool] = lambda theirs: False
     """Tells configs that have no such layers."""
+    kind_key: str = "rope_type"
+    """The word for the kind of scaling that all versions read in this architecture; we read `type` too."""
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Kinds of scaling that this architecture calls otherwise."""
     only: tuple[str, ...] = tuple(_KINDS)
@@ -162,30 +164,29 @@ class RopeKeys:
         written: dict[str, Any] = {self.base: rope.base}
         if self.partial and rope.percent != self.default_percent:
             written[self.percent] = rope.percent
-        if self.scaled:
-            written["rope_scaling"] = None if rope.scaling is None else _written_scaling(rope.scaling)
         scaling = rope.scaling
-        if self.scaled and scaling is not None and scaling.kind == "longrope":
+        if scaling is None:
+            return {**written, "rope_scaling": None} if self.scaled else written
+        if not self.scaled:  # only transformers 5 can say it
+            of_layers = {"rope_theta": rope.base, **_written_scaling(scaling, self.kind_key)}
+            others = {"full_attention": {"rope_type": "default"}}
+            return {**written, "rope_parameters": {**others, str(self.within): of_layers}}
+        written["rope_scaling"] = of_scaling = _written_scaling(scaling, self.kind_key)
+        if scaling.kind == "longrope":
             # Older versions read the original length there, and the factor as the ratio of the two lengths.
             written["original_max_position_embeddings"] = scaling.original_positions
             longest = scaling.factor * scaling.original_positions
             if math.isclose(longest, round(longest)):
                 written["max_position_embeddings"] = round(longest)
-                if "su" in self.renamed and scaling.concentration is None:
-                    # Phi-3's accept these three keys, and no more.
-                    kept = ("short_factor", "long_factor")
-                    of_three = {name: written["rope_scaling"][name] for name in kept}
-                    written["rope_scaling"] = {"type": "longrope", **of_three}
+                if self.only == ("longrope",):  # Phi-3's older versions accept no more keys than these
+                    del of_scaling["factor"], of_scaling["original_max_position_embeddings"]
         return written
 
 
-def _written_scaling(scaling: RoPEScaling) -> dict[str, Any]:
-    if (
-        scaling.kind == "linear"
-    ):  # the only one that is older than "rope_type", and OLMo 2's only one for long
-        return {"type": scaling.kind, "factor": scaling.factor}
-    written: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    written["original_max_position_embeddings"] = scaling.original_positions
+def _written_scaling(scaling: RoPEScaling, kind_key: str) -> dict[str, Any]:
+    written: dict[str, Any] = {kind_key: scaling.kind, "factor": scaling.factor}
+    if scaling.kind != "linear":
+        written["original_max_position_embeddings"] = scaling.original_positions
     if scaling.kind == "llama3":
         written["low_freq_factor"] = scaling.low_frequency_factor
         written["high_freq_factor"] = scaling.high_frequency_factor

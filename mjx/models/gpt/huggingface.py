@@ -169,6 +169,7 @@ ARCHITECTURES = (
         RopeKeys(
             partial=True,
             default_original=4096,
+            kind_key="type",
             renamed={"su": "longrope", "yarn": "longrope"},
             only=("longrope",),
         ),
@@ -180,7 +181,7 @@ ARCHITECTURES = (
     ),
     _architecture(
         *("olmo2", "Olmo2ForCausalLM"),
-        *(*_LLAMA, _ALL_BIASES, RopeKeys(), Constant("norm_placement", "output")),
+        *(*_LLAMA, _ALL_BIASES, RopeKeys(kind_key="type"), Constant("norm_placement", "output")),
         *(*_qk_norm(over="all_heads"), _rms_epsilon(1e-5, "attention.qk_norm.epsilon")),
     ),
     _architecture(

@@ -31,7 +31,7 @@ def find_architecture(theirs: Mapping[str, Any]) -> tuple[str, Architecture]:
     """
     kind = theirs.get("model_type")
     known = {a.model_type: (family, a) for family, those in architectures().items() for a in those}
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise InputError(f'config.json has "model_type": {kind!r}; mjx knows {", ".join(sorted(known))}')
     family, architecture = known[kind]
     classes = theirs.get("architectures") or [architecture.class_name]
@@ -72,7 +72,8 @@ def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
     try:
         returned = architecture.config.to_ours(architecture.config.to_theirs(config))
     except InputError as error:
-        return [str(error)]
+        reason = str(error).removeprefix("config.json describes a model that mjx cannot build: ")
+        return [f"way to say its sizes ({reason})"]
     ours = flatten(dataclasses.asdict(architecture.canonical(config)))
     theirs = flatten(dataclasses.asdict(architecture.canonical(returned)))
     return [

@@ -70,16 +70,17 @@ class PretrainedModel:
         """
         if attention_mask is not None and segment_ids is not None:
             raise InputError("attention_mask and segment_ids are both given; segment_ids = 0 is padding too")
-        segments = attention_mask if segment_ids is None else segment_ids
+        places: Any = positions
+        segments: Any = attention_mask if segment_ids is None else segment_ids
         rows, length = np.shape(tokens)
         padding = [(0, -size % shards) for size, shards in zip((rows, length), self._shards(), strict=True)]
         if padding[1][1]:
             segments = np.ones((rows, length), np.int32) if segments is None else segments
-            if positions is None:  # none beyond the row's own: a table may end, or another RoPE begin there
-                positions = np.broadcast_to(np.arange(length), (rows, length))
+            if places is None:  # none beyond the row's own: a table may end, or another RoPE begin there
+                places = np.broadcast_to(np.arange(length), (rows, length))
         arrays = [
             None if given is None else jnp.asarray(np.pad(np.asarray(given), padding), jnp.int32)
-            for given in (tokens, positions, segments)
+            for given in (tokens, places, segments)
         ]
         if self.mesh is None:
             return self._forward(self.parameters, *arrays)

@@ -22,6 +22,8 @@ KINDS = {
 }
 """config.json's `model_type` → its class."""
 
+_ZERO_CENTERED = ("nemotron", "gemma2", "gemma3_text")
+"""Whose norms store their gains minus one."""
 _ACTIVATIONS = ["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "quick_gelu", "gelu_fast"]
 
 
@@ -62,7 +64,7 @@ def config_of(kind: str, seed: int) -> dict[str, Any]:
     own_size = {"llama": 0.5, "mistral": 0.5, "nemotron": 0.5, "qwen3": 1, "gemma2": 1, "gemma3_text": 1}
     if rng.random() < own_size.get(kind, 0):
         config["head_dim"] = head_dim
-        config["hidden_size"] = heads * rng.choice([4, 5, 8])
+        config["hidden_size"] = heads * rng.choice([8, 9, 12])
     activation = rng.choice(_ACTIVATIONS)
     if kind.startswith("gemma"):
         config["hidden_activation"] = activation
@@ -237,14 +239,14 @@ def _gemma3(rng: random.Random, head_dim: int, layers: int) -> dict[str, Any]:
     return config | rng.choice([{}, {"sliding_window_pattern": rng.choice([1, 2, 3])}])
 
 
-def weights_of(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+def weights_of(kind: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
     """Tensors by name. Larger than a fresh model's, so that every option shows in the logits."""
     weights = {}
     for name, shape in shapes.items():
         drawn = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32).standard_normal(shape)
         scale = 0.5 / np.sqrt(min(shape)) if len(shape) > 1 else 0.1
-        offset = 1.0 if len(shape) == 1 and name.endswith("weight") else 0.0
-        weights[name] = (offset + scale * drawn).astype(np.float32)
+        gain = len(shape) == 1 and name.endswith("weight") and kind not in _ZERO_CENTERED
+        weights[name] = (gain + scale * drawn).astype(np.float32)
     return weights
 
 
