@@ -1,6 +1,7 @@
 """A trained model, opened for use on any mesh: of a run folder, or of a Hugging Face folder."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class OpenedModel:
         """
         if not self.tokenizer_folder.exists():
             raise InputError(
-                f"{self.tokenizer_folder.parent} has no tokenizer: it was trained on token ids alone"
+                f"{self.tokenizer_folder.parent} has no tokenizer, which a text needs"
             )
         tokenizer = load_tokenizer(self.tokenizer_folder)
         check_vocabulary(tokenizer, self.config.model, self.tokenizer_folder)
@@ -64,11 +65,23 @@ class OpenedModel:
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Path) -> None:
-    """Raise `InputError` if the tokenizer has ids that the model does not."""
+    """Raise `InputError` if the tokenizer has ids that the model does not; warn if it lacks far too many.
+
+    Fewer ids are usual: vocabularies are padded, by two percent at most in all models that are known here.
+    """
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the tokenizer of {where} has {tokenizer.vocab_size} ids, but the model's vocabulary only "
             f"{config.vocab_size}: they do not belong together"
+        )
+
+
+    if tokenizer.vocab_size < 0.9 * config.vocab_size:
+        logging.getLogger("mjx").warning(
+            "the tokenizer of %s has only %d ids, and the model's vocabulary %d: do they belong together?",
+            where,
+            tokenizer.vocab_size,
+            config.vocab_size,
         )
 
 

@@ -203,7 +203,8 @@ def test_data_build_writes_what_training_reads(recipe, tmp_path, capsys):
 def test_commands_on_a_folder_that_is_no_run_say_so(refused, run, tmp_path):
     nothing = tmp_path / "nothing"
     sentence = f"{nothing} is not a run folder: it has no config.yaml"
-    assert refused("generate", nothing, "--prompt", "a") == sentence
+    said = refused("generate", nothing, "--prompt", "a")
+    assert said.startswith(f"There is no folder {nothing}; mjx reads local folders and downloads nothing")
     assert refused("export", nothing, tmp_path / "out") == sentence
     assert not (tmp_path / "out").exists()
     assert not nothing.exists()
@@ -222,6 +223,4 @@ def test_generate_and_export_name_what_is_missing(refused, run, tmp_path):
     )
     assert (full / "mine").read_text() == "kept"
     shutil.rmtree(run / "tokenizer")
-    assert refused("generate", run, "--prompt", "a") == (
-        f"{run} has no tokenizer: it was trained on token ids alone"
-    )
+    assert refused("generate", run, "--prompt", "a") == (f"{run} has no tokenizer, which a text needs")

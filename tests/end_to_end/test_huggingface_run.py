@@ -163,6 +163,23 @@ def test_a_model_of_another_recipe_is_written_as_the_first_architecture_that_hol
     assert not (tmp_path / "out").exists()
 
 
+def test_another_architecture_is_written_where_it_can_hold_the_model(
+    model_folder, main_here, refused, tmp_path
+):
+    main_here("import", model_folder, tmp_path / "run")
+    export = ("export", tmp_path / "run", tmp_path / "out", "--format", "huggingface", "--architecture")
+    assert refused(*export, "qwen3").startswith(
+        "the Hugging Face architecture qwen3 cannot hold this model: it has no model.attention.qk_norm"
+    )
+    main_here(*export, "mistral")
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert said["architectures"] == ["MistralForCausalLM"]
+    assert (said["max_position_embeddings"], said["sliding_window"]) == (64, None)
+    np.testing.assert_allclose(
+        from_pretrained(tmp_path / "out")(TOKENS), from_pretrained(model_folder)(TOKENS), atol=1e-5
+    )
+
+
 REFUSED_RECIPES = {
     "another size": (["model.num_layers=3"], "model.num_layers = 3 differs from the model of init_from"),
     "a preset": (["model.preset=llama3-8b"], "model.preset = llama3-8b and init_from"),

@@ -89,7 +89,7 @@ def _warn_of_non_finite(parameters: Mapping[str, jax.Array], names: NameMap) -> 
         bad += [source for source, flag in zip(sources, flags, strict=True) if not flag]
     if bad:
         logging.getLogger("mjx").warning(
-            "%d tensors hold numbers that are not finite (NaN or infinity): %s%s",
+            "%d of the checkpoint's tensors hold numbers that are not finite (NaN or infinity): %s%s",
             len(bad),
             ", ".join(bad[:5]),
             " …" if len(bad) > 5 else "",

@@ -61,10 +61,12 @@ def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> 
         if not missing[architecture.model_type]:
             return architecture
     nearest = min(missing, key=lambda name: len(missing[name]))
-    raise InputError(
-        f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {nearest}, has no "
-        f"{', '.join(missing[nearest])}"
+    who = (
+        f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {nearest},"
+        if model_type is None
+        else f"the Hugging Face architecture {model_type} cannot hold this model: it"
     )
+    raise InputError(f"{who} has no {', '.join(missing[nearest])}")
 
 
 def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:

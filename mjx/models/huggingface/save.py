@@ -141,8 +141,9 @@ def _config_json(
         **{name: value for name, value in before.items() if name in WITHOUT_MEANING},
         **architecture.config.to_theirs(config),
     }
-    if "max_position_embeddings" in architecture.config.known and max_positions is not None:
-        written.setdefault("max_position_embeddings", before.get("max_position_embeddings", max_positions))
+    longest = before.get("max_position_embeddings", max_positions)
+    if "max_position_embeddings" in architecture.config.known and longest is not None:
+        written.setdefault("max_position_embeddings", longest)
     return {**written, "architectures": [architecture.class_name], "model_type": architecture.model_type}
 
 

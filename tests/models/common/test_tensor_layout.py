@@ -35,7 +35,7 @@ class Counting(InMemory):
 def test_parts_read_alone_are_those_of_the_whole(name):
     text, shapes, sizes = LAYOUTS[name]
     layout, random = TensorLayout(text, shapes, sizes), np.random.RandomState(0)
-    ours = [random.randn(*shape) for shape in shapes]
+    ours = [np.asarray(random.randn(*shape)) for shape in shapes]
     theirs = layout.write(ours)
     assert theirs.shape == layout.theirs
     for part, whole in enumerate(ours):
