@@ -22,7 +22,9 @@ def generate(
     with end_together():
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)
-        opened = open_model(path, config, step)
+        # Converted once: as they are stored, every token would convert them again.
+        dtype = "float32" if config.model.compute_dtype == "float32" else None
+        opened = open_model(path, config, step, dtype)
         tokenizer = opened.tokenizer()
         template = ChatTemplate.from_folder(opened.tokenizer_folder) if chat else None
         texts = continue_texts(

@@ -47,9 +47,7 @@ class OpenedModel:
             InputError: it has none, or one of more ids than the model's vocabulary.
         """
         if not self.tokenizer_folder.exists():
-            raise InputError(
-                f"{self.tokenizer_folder.parent} has no tokenizer, which a text needs"
-            )
+            raise InputError(f"{self.tokenizer_folder.parent} has no tokenizer, which a text needs")
         tokenizer = load_tokenizer(self.tokenizer_folder)
         check_vocabulary(tokenizer, self.config.model, self.tokenizer_folder)
         return tokenizer
@@ -74,7 +72,6 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Pat
             f"the tokenizer of {where} has {tokenizer.vocab_size} ids, but the model's vocabulary only "
             f"{config.vocab_size}: they do not belong together"
         )
-
 
     if tokenizer.vocab_size < 0.9 * config.vocab_size:
         logging.getLogger("mjx").warning(
