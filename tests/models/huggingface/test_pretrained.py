@@ -224,6 +224,6 @@ def test_longrope_is_written_with_the_lengths_that_older_versions_read(tmp_path)
 
 def test_what_an_architecture_cannot_hold_is_named(tmp_path):
     model = from_pretrained(write(tmp_path / "source", NEOX, weights_of(NEOX)))
-    with pytest.raises(InputError, match=r"llama, has no .*parallel_residual"):
+    with pytest.raises(InputError, match=r"llama cannot hold this model: it has no .*parallel_residual"):
         save_pretrained(model, tmp_path / "copy", architecture="llama")
     assert not (tmp_path / "copy").exists()
