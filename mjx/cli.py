@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, help="processes that tokenize (1; it uses all cores)"
     )
 
+    _command(commands, "backends", _backends, "show which implementation computes each op here")
+
     launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
     launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")
     launch.add_argument("command", nargs=argparse.REMAINDER, help="e.g. train RECIPE")
@@ -171,6 +173,12 @@ def _data_build(options: argparse.Namespace) -> None:
     from mjx.commands.data_build import data_build
 
     data_build(options)
+
+
+def _backends(options: argparse.Namespace) -> None:
+    from mjx.commands.backends import backends
+
+    backends()
 
 
 def _launch(options: argparse.Namespace) -> None:

@@ -1,21 +1,35 @@
-"""Which implementation computes each op."""
+"""Which implementation computes each op: the tables of all ops.
 
-from collections.abc import Callable
-from typing import Literal, get_args
+A table is data beside the op's implementations; `mjx.kernels.capability.choose` picks from it for every
+call, and refuses what the implementation that was asked for cannot do.
+"""
 
-from mjx.errors import InputError
+import dataclasses
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Literal
 
-Implementation = Literal["auto", "reference", "xla"]
+from mjx.kernels.capability import Table
+
+Implementation = Literal["auto", "reference", "xla", "cudnn", "pallas_triton"]
 
 
-def attention(implementation: Implementation) -> Callable:
-    """The attention function of this name; `auto` is `xla`, which can do everything."""
-    from mjx.kernels.flash_attention import reference, xla
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One op, its implementations and its vocabulary."""
 
-    table = {"reference": reference.attention, "xla": xla.attention, "auto": xla.attention}
-    if implementation not in table:
-        raise InputError(
-            f"attention.implementation = {implementation!r} is not known "
-            f"(choose from {', '.join(get_args(Implementation))})"
-        )
-    return table[implementation]
+    table: Table
+    features: Mapping[str, str]
+    """Feature → what it means."""
+
+
+def _op(package: str) -> Callable[[], Op]:
+    def load() -> Op:
+        module = import_module(f"mjx.kernels.{package}.implementations")
+        return Op(module.IMPLEMENTATIONS, module.FEATURES)
+
+    return load
+
+
+OPS: dict[str, Callable[[], Op]] = {"attention": _op("flash_attention")}
+"""Op → how its table is had."""

@@ -1,10 +1,10 @@
-"""Attention as the paper writes it: every probability in memory, softmax in float32."""
+"""Attention as the paper writes it: every probability in memory, all of it in float32."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mjx.kernels.flash_attention.mask import attention_mask
+from mjx.kernels.flash_attention.mask import attention_mask, places
 
 
 def attention(
@@ -13,40 +13,64 @@ def attention(
     v: Float[Array, "batch key kv_heads value_dim"],
     *,
     scale: float,
-    causal: bool = True,
-    window: int | None = None,
-    segment_ids: Int[Array, "batch sequence"] | None = None,
-    query_offset: int | Int[Array, " batch"] = 0,
-    soft_cap: float | None = None,
-    sinks: Float[Array, " heads"] | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
-) -> Float[Array, "batch query heads value_dim"]:
-    """Softmax attention (Vaswani et al. 2017, equation 1), in groups of heads (Ainslie et al. 2023)."""
+    causal: bool,
+    window: int | None,
+    query_segment_ids: Int[Array, "batch query"] | None,
+    key_segment_ids: Int[Array, "batch key"] | None,
+    query_offset: int | Int[Array, " batch"],
+    key_offset: int | Int[Array, " batch"],
+    soft_cap: float | None,
+    sinks: Float[Array, " heads"] | None,
+    dropout_rate: float,
+    dropout_key: Key[Array, ""] | None,
+) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
+    """Softmax attention (Vaswani et al. 2017, equation 1) in groups of heads (Ainslie et al. 2023), and
+    the log of the softmax's sum. Float64 inputs are computed with in float64."""
     batch, queries, heads, _ = q.shape
-    kv_heads = k.shape[2]
+    kv_heads, dtype = k.shape[2], v.dtype
+    where = places(
+        queries,
+        k.shape[1],
+        causal=causal,
+        window=window,
+        query_offset=query_offset,
+        key_offset=key_offset,
+        query_segment_ids=query_segment_ids,
+        key_segment_ids=key_segment_ids,
+    )
+    # A probability of 0 times NaN would be NaN.
+    if where.query_sees is not None:
+        q = jnp.where(where.query_sees[:, :, None, None], q, 0)
+    if where.key_seen is not None:
+        k, v = (jnp.where(where.key_seen[:, :, None, None], x, 0) for x in (k, v))
+    q, k, v = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (q, k, v))
+
     grouped = q.reshape(batch, queries, kv_heads, heads // kv_heads, -1)
-    scores = jnp.einsum("bqhgd,bkhd->bhgqk", grouped, k, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("bqhgd,bkhd->bhgqk", grouped, k, precision="highest") * scale
     if soft_cap is not None:
         scores = soft_cap * jnp.tanh(scores / soft_cap)
-    mask = attention_mask(
-        queries, k.shape[1], causal=causal, window=window, segment_ids=segment_ids, query_offset=query_offset
-    )
+    mask = attention_mask(where, causal=causal, window=window)
     if mask is not None:
-        mask = mask[:, None, None]
-        scores = jnp.where(mask, scores, -jnp.inf)
+        scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
     maximum = jnp.max(scores, axis=-1, keepdims=True)
     if sinks is not None:
-        sink = sinks.astype(jnp.float32).reshape(kv_heads, -1, 1, 1)
+        sink = sinks.astype(scores.dtype).reshape(kv_heads, -1, 1, 1)
         maximum = jnp.maximum(maximum, sink)
     maximum = jax.lax.stop_gradient(jnp.where(jnp.isfinite(maximum), maximum, 0))  # a row that sees nothing
     weights = jnp.exp(scores - maximum)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     if sinks is not None:
         total = total + jnp.exp(sink - maximum)
-    probabilities = weights / jnp.where(total == 0, 1, total)
+    empty = total == 0
+    total = jnp.where(empty, 1, total)
+    log_sum_exp = jnp.where(empty, -jnp.inf, maximum + jnp.log(total))
+    probabilities = weights / total
     if dropout_key is not None and dropout_rate > 0:
         keep = jax.random.bernoulli(dropout_key, 1 - dropout_rate, probabilities.shape)
         probabilities = jnp.where(keep, probabilities / (1 - dropout_rate), 0)
-    out = jnp.einsum("bhgqk,bkhd->bqhgd", probabilities.astype(v.dtype), v)
-    return out.reshape(batch, queries, heads, -1)
+    out = jnp.einsum("bhgqk,bkhd->bqhgd", probabilities, v, precision="highest")
+    rows = jnp.moveaxis(log_sum_exp[..., 0], 3, 1).reshape(batch, queries, heads)
+    out = out.reshape(batch, queries, heads, -1).astype(dtype)
+    if where.query_sees is not None:
+        out = jnp.where(where.query_sees[:, :, None, None], out, 0)  # for a gradient that is NaN
+    return out, rows

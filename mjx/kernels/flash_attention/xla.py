@@ -1,8 +1,10 @@
-"""Attention for every device: scores of one layer at a time, and a backward pass that makes them again.
+"""Attention for every device, chunk by chunk: memory grows with the sequence, not with its square.
 
-The results of `reference`, with two differences in how: heads come before tokens, so that every
-product is one batched GEMM on contiguous operands; and the probabilities are not kept for the
-backward pass, which needs only the log-sum-exp of each row (Dao et al. 2022, algorithm 4).
+Queries and keys are cut into chunks. One loop goes over the pairs of chunks that causality and the
+window leave, with the softmax's maximum and sum kept up to date (Milakov and Gimelshein 2018); the
+backward pass goes over them again and needs only the log-sum-exp of each row (Dao et al. 2022,
+algorithm 4). A short sequence is one pair, without a loop. Heads come before tokens, so that every
+product is one batched GEMM on contiguous operands.
 """
 
 from typing import NamedTuple
@@ -11,13 +13,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mjx.kernels.flash_attention import reference
-from mjx.kernels.flash_attention.mask import attention_mask
+from mjx.kernels.flash_attention.chunks import Chunks, chunk_sizes, cut
+from mjx.kernels.flash_attention.mask import Places, attention_mask, places
 
 
-class _Options(NamedTuple):
+class _Static(NamedTuple):
+    chunks: Chunks
+    keys: int
     scale: float
+    causal: bool
+    window: int | None
     soft_cap: float | None
+    dropout_rate: float
+
+
+class _Arrays(NamedTuple):
+    """Chunks first. What has no chunk axis: sinks and the dropout key."""
+
+    q: Float[Array, "query_chunks batch kv_heads group query head_dim"]
+    k: Float[Array, "key_chunks batch kv_heads key head_dim"]
+    v: Float[Array, "key_chunks batch kv_heads key value_dim"]
+    sinks: Float[Array, "kv_heads group"] | None
+    where: Places
+    dropout_key: Key[Array, ""] | None
 
 
 def attention(
@@ -26,102 +44,244 @@ def attention(
     v: Float[Array, "batch key kv_heads value_dim"],
     *,
     scale: float,
-    causal: bool = True,
-    window: int | None = None,
-    segment_ids: Int[Array, "batch sequence"] | None = None,
-    query_offset: int | Int[Array, " batch"] = 0,
-    soft_cap: float | None = None,
-    sinks: Float[Array, " heads"] | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
-) -> Float[Array, "batch query heads value_dim"]:
-    """As `reference.attention`. Dropout has to keep its mask, so that with it the reference computes."""
-    if dropout_key is not None and dropout_rate > 0:
-        return reference.attention(
-            q,
-            k,
-            v,
-            scale=scale,
-            causal=causal,
-            window=window,
-            segment_ids=segment_ids,
-            query_offset=query_offset,
-            soft_cap=soft_cap,
-            sinks=sinks,
-            dropout_rate=dropout_rate,
-            dropout_key=dropout_key,
-        )
+    causal: bool,
+    window: int | None,
+    query_segment_ids: Int[Array, "batch query"] | None,
+    key_segment_ids: Int[Array, "batch key"] | None,
+    query_offset: int | Int[Array, " batch"],
+    key_offset: int | Int[Array, " batch"],
+    soft_cap: float | None,
+    sinks: Float[Array, " heads"] | None,
+    dropout_rate: float,
+    dropout_key: Key[Array, ""] | None,
+) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
+    """As `reference.attention`.
+
+    Dropout draws the reference's mask as long as there is one chunk, and then one for each pair.
+    """
     batch, queries, heads, _ = q.shape
-    kv_heads = k.shape[2]
-    group = heads // kv_heads
-    mask = attention_mask(
-        queries, k.shape[1], causal=causal, window=window, segment_ids=segment_ids, query_offset=query_offset
+    keys, kv_heads = k.shape[1:3]
+    distance = None
+    if isinstance(query_offset, int) and isinstance(key_offset, int):
+        distance = query_offset - key_offset
+    where = places(
+        queries,
+        keys,
+        causal=causal,
+        window=window,
+        query_offset=query_offset,
+        key_offset=key_offset,
+        query_segment_ids=query_segment_ids,
+        key_segment_ids=key_segment_ids,
+    )
+    sizes = chunk_sizes(queries, keys)
+    chunks = cut(queries, keys, causal=causal, window=window, distance=distance, sizes=sizes)
+
+    def chunked(x: Array, count: int, chunk: int, fill: str = "constant") -> Array:
+        """[batch, sequence, …] → [chunks, batch, chunk, …]"""
+        short = count * chunk - x.shape[1]
+        if short:
+            x = jnp.pad(x, [(0, 0), (0, short), *[(0, 0)] * (x.ndim - 2)], mode=fill)
+        return jnp.moveaxis(x.reshape(x.shape[0], count, chunk, *x.shape[2:]), 1, 0)
+
+    of_queries = chunks.query_chunks, chunks.query_chunk
+    of_keys = chunks.key_chunks, chunks.key_chunk
+    q = jnp.moveaxis(chunked(q.reshape(batch, queries, kv_heads, heads // kv_heads, -1), *of_queries), 2, 4)
+    k, v = (jnp.swapaxes(chunked(x, *of_keys), 2, 3) for x in (k, v))
+    # What fills the last chunk of queries stands where the last query does: it sees no key that none should.
+    where = Places(
+        *(
+            None if x is None else chunked(x, *cutting, fill="edge")
+            for x, cutting in zip(where, (of_queries, of_keys) * 3, strict=True)
+        )
     )
     if sinks is not None:
-        sinks = sinks.astype(jnp.float32).reshape(kv_heads, group)
+        sinks = sinks.astype(_accumulator(q)).reshape(kv_heads, -1)
+    if not dropout_rate:
+        dropout_key = None
+    static = _Static(chunks, keys, scale, causal, window, soft_cap, dropout_rate)
+    out, log_sum_exp = _attention(static, q, k, v, sinks, where, dropout_key)
 
-    def heads_first(x: Array) -> Array:
-        return jnp.swapaxes(x, 1, 2)
+    def joined(x: Array) -> Array:
+        """[chunks, batch, kv_heads, group, chunk, …] → [batch, sequence, heads, …]"""
+        x = jnp.moveaxis(jnp.moveaxis(x, 4, 2), 0, 1)
+        return x.reshape(batch, -1, heads, *x.shape[5:])[:, :queries]
 
-    q = heads_first(q).reshape(batch, kv_heads, group, queries, -1)
-    out = _attention(_Options(scale, soft_cap), q, heads_first(k), heads_first(v), mask, sinks)
-    return heads_first(out.reshape(batch, heads, queries, -1))
+    return joined(out), joined(log_sum_exp)
 
 
-def _output(
-    options: _Options,
-    q: Float[Array, "batch kv_heads group query head_dim"],
-    k: Float[Array, "batch kv_heads key head_dim"],
-    v: Float[Array, "batch kv_heads key value_dim"],
-    mask: Bool[Array, "#batch query key"] | None,
-    sinks: Float[Array, "kv_heads group"] | None,
-) -> Float[Array, "batch kv_heads group query value_dim"]:
-    return _forward(options, q, k, v, mask, sinks)[0]
+def _output(static: _Static, *arrays):
+    return _forward(static, *arrays)[0]
 
 
 _attention = jax.custom_vjp(_output, nondiff_argnums=(0,))
 
 
-def _forward(options, q, k, v, mask, sinks):
-    scores, _ = _scores(options, q, k, mask)
+def _forward(static: _Static, *inputs):
+    arrays = _Arrays(*inputs)
+    pairs = static.chunks.pairs
+    if len(pairs) == static.chunks.query_chunks == static.chunks.key_chunks == 1:
+        maximum, total, summed = (x[None] for x in _attend(static, arrays, 0, 0, None))
+    else:
+        rows = arrays.q.shape[:-1]
+        value_dim, dtype = arrays.v.shape[-1], _accumulator(arrays.q)
+        state = (
+            jnp.full(rows, -jnp.inf, dtype),
+            jnp.zeros(rows, dtype),
+            jnp.zeros((*rows, value_dim), dtype),
+        )
+
+        def step(state, pair):
+            before = _at(state, pair[0])
+            return _put(state, _attend(static, arrays, pair[0], pair[1], before), pair[0]), None
+
+        if pairs:
+            state, _ = jax.lax.scan(step, state, jnp.array(pairs, jnp.int32))
+        maximum, total, summed = state
+    empty = total == 0
+    total = jnp.where(empty, 1, total)
+    out = summed / total[..., None]
+    log_sum_exp = jnp.where(empty, -jnp.inf, maximum + jnp.log(total))
+    if arrays.sinks is not None:
+        with_sink = jnp.logaddexp(log_sum_exp, arrays.sinks[..., None])
+        out = out * jnp.exp(log_sum_exp - with_sink)[..., None]
+        log_sum_exp = with_sink
+    out = out.astype(arrays.v.dtype)
+    return (out, log_sum_exp), (arrays, out, log_sum_exp)
+
+
+def _attend(static: _Static, arrays: _Arrays, i, j, before):
+    """Maximum, sum of weights and weighted values of query chunk i, `before` key chunk j and with it."""
+    v = _seen(arrays, _at(arrays.v, j), j)
+    scores, _ = _scores(static, arrays, i, j)
     maximum = jnp.max(scores, axis=-1)
-    if sinks is not None:
-        maximum = jnp.maximum(maximum, sinks[..., None])
-    maximum = jnp.where(jnp.isfinite(maximum), maximum, 0)  # a row that sees nothing
-    weights = jnp.exp(scores - maximum[..., None])
+    if before is not None:
+        maximum = jnp.maximum(maximum, before[0])
+    finite = jnp.where(jnp.isfinite(maximum), maximum, 0)  # a row that has seen nothing
+    weights = jnp.exp(scores - finite[..., None])
     total = jnp.sum(weights, axis=-1)
-    if sinks is not None:
-        total = total + jnp.exp(sinks[..., None] - maximum)
-    total = jnp.where(total == 0, 1, total)
-    out = jnp.einsum("bhgqk,bhkd->bhgqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    out = (out / total[..., None]).astype(v.dtype)
-    return out, (q, k, v, mask, sinks, out, maximum + jnp.log(total))
+    keep = _keep(static, arrays, i, j, weights.shape)
+    if keep is not None:
+        weights = jnp.where(keep, weights / (1 - static.dropout_rate), 0)
+    summed = jnp.einsum("bhgqk,bhkd->bhgqd", weights.astype(v.dtype), v, preferred_element_type=scores.dtype)
+    if before is not None:
+        factor = jnp.exp(before[0] - finite)
+        total = total + factor * before[1]
+        summed = summed + factor[..., None] * before[2]
+    return maximum, total, summed
 
 
-def _backward(options, residuals, d_out):
-    q, k, v, mask, sinks, out, log_sum = residuals
-    scores, uncapped = _scores(options, q, k, mask)
-    probabilities = jnp.exp(scores - log_sum[..., None])
-    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
-    d_v = jnp.einsum("bhgqk,bhgqd->bhkd", probabilities.astype(v.dtype), d_out)
-    d_probabilities = jnp.einsum("bhgqd,bhkd->bhgqk", d_out, v, preferred_element_type=jnp.float32)
-    d_scores = probabilities * (d_probabilities - delta[..., None])
-    if options.soft_cap is not None:
-        d_scores = d_scores * (1 - jnp.square(jnp.tanh(uncapped / options.soft_cap)))
-    d_scores = (d_scores * options.scale).astype(q.dtype)
-    d_q = jnp.einsum("bhgqk,bhkd->bhgqd", d_scores, k)
-    d_k = jnp.einsum("bhgqk,bhgqd->bhkd", d_scores, q)
+def _backward(static: _Static, residuals, gradients):
+    arrays, out, log_sum_exp = residuals
+    d_out, d_log_sum_exp = gradients
+    dtype = _accumulator(arrays.q)
+    empty = ~jnp.isfinite(log_sum_exp)
+    delta = jnp.sum(d_out.astype(dtype) * out.astype(dtype), axis=-1)
+    if arrays.where.query_sees is not None:
+        delta = jnp.where(arrays.where.query_sees[:, :, None, None], delta, 0)
+    # What each score's probability is multiplied with, besides the gradient of the probability itself.
+    delta = delta - jnp.where(empty, 0, d_log_sum_exp)
+    rows = d_out, delta, jnp.where(empty, 0, log_sum_exp)
+    pairs = static.chunks.pairs
+    if len(pairs) == static.chunks.query_chunks == static.chunks.key_chunks == 1:
+        d_q, d_k, d_v = (x[None] for x in _attend_backward(static, arrays, rows, 0, 0))
+    else:
+        totals = tuple(jnp.zeros(x.shape, dtype) for x in (arrays.q, arrays.k, arrays.v))
+
+        def step(totals, pair):
+            i, j = pair
+            added = _attend_backward(static, arrays, rows, i, j)
+            return tuple(
+                _put(total, _at(total, at) + more, at)
+                for total, more, at in zip(totals, added, (i, j, j), strict=True)
+            ), None
+
+        if pairs:
+            totals, _ = jax.lax.scan(step, totals, jnp.array(pairs, jnp.int32))
+        d_q, d_k, d_v = totals
     d_sinks = None
-    if sinks is not None:
-        d_sinks = -jnp.sum(jnp.exp(sinks[..., None] - log_sum) * delta, axis=(0, -1))
-    return d_q, d_k, d_v, None, d_sinks
+    if arrays.sinks is not None:
+        d_sinks = -jnp.sum(jnp.exp(arrays.sinks[..., None] - log_sum_exp) * delta, axis=(0, 1, -1))
+    d_q, d_k, d_v = (d.astype(x.dtype) for d, x in zip((d_q, d_k, d_v), arrays[:3], strict=True))
+    return d_q, d_k, d_v, d_sinks, None, None
+
+
+def _attend_backward(static: _Static, arrays: _Arrays, rows, i, j) -> tuple[Array, Array, Array]:
+    """What this pair of chunks adds to the gradients of its queries, keys and values."""
+    q, (d_out, delta, log_sum_exp) = _at(arrays.q, i), _at(rows, i)
+    k, v = (_seen(arrays, _at(x, j), j) for x in (arrays.k, arrays.v))
+    if arrays.where.query_sees is not None:
+        sees = _at(arrays.where.query_sees, i)[:, None, None, :, None]
+        q, d_out = jnp.where(sees, q, 0), jnp.where(sees, d_out, 0)
+    scores, uncapped = _scores(static, arrays, i, j)
+    dtype = scores.dtype
+    probabilities = jnp.exp(scores - log_sum_exp[..., None])
+    d_probabilities = jnp.einsum("bhgqd,bhkd->bhgqk", d_out, v, preferred_element_type=dtype)
+    dropped = probabilities
+    keep = _keep(static, arrays, i, j, scores.shape)
+    if keep is not None:
+        factor = jnp.where(keep, 1 / (1 - static.dropout_rate), 0)
+        dropped, d_probabilities = probabilities * factor, d_probabilities * factor
+    d_v = jnp.einsum("bhgqk,bhgqd->bhkd", dropped.astype(v.dtype), d_out, preferred_element_type=dtype)
+    d_scores = probabilities * (d_probabilities - delta[..., None])
+    if static.soft_cap is not None:
+        d_scores = d_scores * (1 - jnp.square(jnp.tanh(uncapped / static.soft_cap)))
+    d_scores = (d_scores * static.scale).astype(q.dtype)
+    d_q = jnp.einsum("bhgqk,bhkd->bhgqd", d_scores, k, preferred_element_type=dtype)
+    d_k = jnp.einsum("bhgqk,bhgqd->bhkd", d_scores, q, preferred_element_type=dtype)
+    return d_q, d_k, d_v
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _scores(options: _Options, q: Array, k: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Masked scores in float32, and those before the soft-cap and the mask."""
-    raw = jnp.einsum("bhgqd,bhkd->bhgqk", q, k, preferred_element_type=jnp.float32) * options.scale
-    scores = raw if options.soft_cap is None else options.soft_cap * jnp.tanh(raw / options.soft_cap)
+def _scores(static: _Static, arrays: _Arrays, i, j) -> tuple[Array, Array]:
+    """Masked scores of a pair of chunks, and those before the soft-cap and the mask."""
+    q, k = _at(arrays.q, i), _at(arrays.k, j)
+    raw = jnp.einsum("bhgqd,bhkd->bhgqk", q, k, preferred_element_type=_accumulator(q)) * static.scale
+    scores = raw if static.soft_cap is None else static.soft_cap * jnp.tanh(raw / static.soft_cap)
+    mask = _mask(static, arrays.where, i, j)
     return scores if mask is None else jnp.where(mask[:, None, None], scores, -jnp.inf), raw
+
+
+def _seen(arrays: _Arrays, chunk: Array, j) -> Array:
+    """Keys or values with zeros for those that nothing sees: a probability of 0 times NaN would be NaN."""
+    if arrays.where.key_seen is None:
+        return chunk
+    return jnp.where(_at(arrays.where.key_seen, j)[:, None, :, None], chunk, 0)
+
+
+def _mask(static: _Static, where: Places, i, j) -> Bool[Array, "#batch query key"] | None:
+    here = Places(*(None if x is None else _at(x, at) for x, at in zip(where, (i, j) * 3, strict=True)))
+    mask = attention_mask(here, causal=static.causal, window=static.window)
+    chunks = static.chunks
+    if chunks.key_chunks * chunks.key_chunk > static.keys:  # the last chunk is filled up
+        real = (j * chunks.key_chunk + jnp.arange(chunks.key_chunk) < static.keys)[None, None]
+        mask = real if mask is None else mask & real
+    return mask
+
+
+def _keep(static: _Static, arrays: _Arrays, i, j, shape: tuple[int, ...]) -> Array | None:
+    """Which probabilities dropout leaves; drawn again in the backward pass."""
+    key = arrays.dropout_key
+    if key is None:
+        return None
+    chunks = static.chunks
+    if chunks.query_chunks * chunks.key_chunks > 1:
+        key = jax.random.fold_in(key, i * chunks.key_chunks + j)
+    return jax.random.bernoulli(key, 1 - static.dropout_rate, shape)
+
+
+def _accumulator(x: Array):
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _at(tree, index):
+    """One chunk; an index that is known makes a slice that costs nothing."""
+    if isinstance(index, int):
+        return jax.tree.map(lambda x: x[index], tree)
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+
+
+def _put(tree, chunk, index):
+    return jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, index, 0), tree, chunk)

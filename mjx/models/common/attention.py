@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
+from mjx.kernels.flash_attention import flash_attention
 from mjx.models import backends
 from mjx.models.common.cache import KVCache
 from mjx.models.common.context import Context
@@ -194,11 +195,11 @@ class Attention(nnx.Module):
                     places = jnp.arange(k.shape[1])[None]
                     cos, sin = rotary_tables(rope, k.shape[-1], places, last=context.cache_offset)
                     k = rotate(k, cos, sin, rope.layout)
-        out = backends.attention(config.implementation)(
+        out = flash_attention(
             q,
             k,
             v,
-            scale=config.scale or 1 / math.sqrt(q.shape[-1]),
+            scale=config.scale,
             causal=config.causal,
             window=config.window,
             segment_ids=context.segment_ids,
@@ -207,6 +208,7 @@ class Attention(nnx.Module):
             sinks=self._sinks(),
             dropout_rate=config.dropout,
             dropout_key=context.dropout_key,
+            implementation=config.implementation,
         )
         if gate is not None:
             out = out * jax.nn.sigmoid(gate)

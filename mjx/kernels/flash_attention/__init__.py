@@ -1,0 +1,132 @@
+"""Softmax attention: one function, several implementations."""
+
+from importlib import import_module
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from mjx.kernels.capability import Request, choose, current_device
+from mjx.kernels.flash_attention.arguments import check_arrays, check_numbers, offset, segments
+from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
+from mjx.kernels.flash_attention.mask import visible_keys
+
+__all__ = ["flash_attention"]
+
+
+def flash_attention(
+    q: Float[Array, "batch query heads head_dim"],
+    k: Float[Array, "batch key kv_heads head_dim"],
+    v: Float[Array, "batch key kv_heads value_dim"],
+    *,
+    scale: float | None = None,
+    causal: bool = True,
+    window: int | None = None,
+    segment_ids: Int[Array, "batch sequence"] | None = None,
+    query_segment_ids: Int[Array, "batch query"] | None = None,
+    key_segment_ids: Int[Array, "batch key"] | None = None,
+    query_offset: int | Int[Array, " batch"] = 0,
+    key_offset: int | Int[Array, " batch"] = 0,
+    soft_cap: float | None = None,
+    sinks: Float[Array, " heads"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+    return_log_sum_exp: bool = False,
+    implementation: str = "auto",
+) -> Any:
+    """softmax(scale · q kᵀ) v, in groups of heads (query head h uses key head h // (heads / kv_heads)).
+
+    Differentiable in q, k, v and sinks, through the log-sum-exp too. A query that sees no key gives zero,
+    and its log-sum-exp is -inf (with sinks: the sink). Keys that no query of their row can see (segment
+    0, or out of sight by the offsets) may hold anything, NaN too, and get the gradient zero.
+
+    Returns Float[Array, "batch query heads value_dim"]; with `return_log_sum_exp` also
+    Float[Array, "batch query heads"].
+
+    - scale: on the scores; default 1/√head_dim.
+    - causal: a query sees the keys at its own position and before it.
+    - window: a query sees its own position and the window - 1 before it; unless causal, those behind too.
+    - segment_ids: documents of a packed row, from 1, which do not see each other; 0 is padding. Of queries
+      and keys alike, or of each for itself.
+    - query_offset: the position of the first query, of all rows or of each. While decoding it is the number
+      of tokens before; in ring attention it is where the device's share begins. key_offset: of the first key.
+    - soft_cap: bounds scores s to cap · tanh(s / cap) (Gemma 2).
+    - sinks: a score per head that takes part in the softmax and has no value (gpt-oss).
+    - dropout_rate: on the probabilities, if there is a `dropout_key`.
+    - return_log_sum_exp: also return the log of the softmax's sum, sinks in it, in float32 (float64 for
+      float64 inputs): with it, attention to several sets of keys becomes attention to all.
+    - implementation: one of `mjx backends`; `auto` takes the first that can do what is asked here.
+
+    Raises:
+        InputError: shapes, dtypes or options that do not fit each other, or that the implementation
+            cannot do.
+    """
+    q, k, v = jnp.asarray(q), jnp.asarray(k), jnp.asarray(v)
+    sinks = None if sinks is None else jnp.asarray(sinks)
+    check_arrays(q, k, v, sinks)
+    check_numbers(scale=scale, window=window, soft_cap=soft_cap, dropout_rate=dropout_rate)
+    of_queries, of_keys = segments(q, k, segment_ids, query_segment_ids, key_segment_ids)
+    query_offset = offset("query_offset", query_offset, q.shape[0])
+    key_offset = offset("key_offset", key_offset, q.shape[0])
+    if dropout_rate == 0 or dropout_key is None:
+        dropout_rate, dropout_key = 0.0, None
+
+    known = isinstance(query_offset, int) and isinstance(key_offset, int)
+    asked = {
+        "gqa": k.shape[2] != q.shape[2],
+        "window": window is not None and causal,
+        "two-sided window": window is not None and not causal,
+        "segments": of_queries is not None,
+        "soft-cap": soft_cap is not None,
+        "sinks": sinks is not None,
+        "offsets": known and (query_offset != key_offset or (causal and q.shape[1] > k.shape[1])),
+        "offset per row": not known,
+        "log-sum-exp": return_log_sum_exp,
+        "dropout": dropout_key is not None,
+        "value_dim": v.shape[3] != q.shape[3],
+    }
+    platform, compute_capability = current_device()
+    request = Request(
+        platform=platform,
+        compute_capability=compute_capability,
+        dtype=q.dtype.name,
+        features=frozenset(name for name, wanted in asked.items() if wanted),
+        sizes={"head_dim": q.shape[3]},
+    )
+    chosen = choose("attention", IMPLEMENTATIONS, implementation, request)
+
+    if isinstance(query_offset, int) and isinstance(key_offset, int):
+        begin, end = visible_keys(
+            q.shape[1],
+            k.shape[1],
+            causal=causal,
+            window=window,
+            query_offset=query_offset,
+            key_offset=key_offset,
+        )
+        if begin >= end:  # one key that nothing sees: no array is without elements
+            begin, end = 0, 1
+            k, v = jnp.zeros_like(k[:, :1]), jnp.zeros_like(v[:, :1])
+            of_keys = None if of_keys is None else of_keys[:, :1]
+        elif (begin, end) != (0, k.shape[1]):
+            k, v = k[:, begin:end], v[:, begin:end]
+            of_keys = None if of_keys is None else of_keys[:, begin:end]
+            key_offset += begin
+    module = import_module(f"mjx.kernels.flash_attention.{chosen}")
+    out, log_sum_exp = module.attention(
+        q,
+        k,
+        v,
+        scale=q.shape[3] ** -0.5 if scale is None else float(scale),
+        causal=causal,
+        window=window,
+        query_segment_ids=of_queries,
+        key_segment_ids=of_keys,
+        query_offset=query_offset,
+        key_offset=key_offset,
+        soft_cap=soft_cap,
+        sinks=sinks,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )
+    return (out, log_sum_exp) if return_log_sum_exp else out

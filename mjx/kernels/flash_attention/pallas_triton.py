@@ -1,0 +1,402 @@
+"""Flash attention as Pallas-Triton kernels, for GPUs from Ampere on.
+
+JAX has deprecated Pallas' Triton backend: all that knows of it is in this file, and the mathematics is in
+`blocks`. Three kernels: the forward pass, the gradients of keys and values (a program for each block of keys,
+which goes over the query heads of its group, so that nothing is added to by two), and that of queries.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Int
+
+from mjx.kernels.flash_attention import blocks
+from mjx.kernels.flash_attention.blocks import Options, Places, Running
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSizes:
+    """Tokens of a block of queries and of keys, and how a program is run."""
+
+    query: int
+    key: int
+    num_warps: int
+    num_stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelConfig:
+    """The block sizes of the three kernels."""
+
+    forward: BlockSizes
+    keys: BlockSizes
+    """Gradients of keys and values."""
+    queries: BlockSizes
+    """Gradient of queries."""
+
+
+def default_config(head_dim: int, dtype: Any) -> KernelConfig:
+    """What compiles for H100 and A100 without spilling a register (kernels/report.json)."""
+    if jnp.dtype(dtype) == jnp.float32 or head_dim > 128:
+        small = BlockSizes(32, 32, 4, 1)
+        return KernelConfig(small, small, small)
+    if head_dim > 64:
+        return KernelConfig(BlockSizes(128, 64, 8), BlockSizes(64, 64, 8), BlockSizes(64, 64, 8))
+    return KernelConfig(BlockSizes(128, 64, 4), BlockSizes(64, 64, 4), BlockSizes(64, 64, 4))
+
+
+class _Inputs:
+    """The refs that all three kernels begin with, by name."""
+
+    def __init__(self, refs: dict[str, Any], options: Options, keys: int, queries: int):
+        self.refs, self.options, self.num_keys, self.num_queries = refs, options, keys, queries
+
+    def rows(self, block: Any, size: int) -> Places:
+        return self._places("query", block, size, self.num_queries)
+
+    def columns(self, block: Any, size: int) -> Places:
+        places = self._places("key", block, size, self.num_keys)
+        if not self.guarded:
+            return places
+        first = self.refs["query_offset"][0]
+        readable = places.inside
+        if self.options.causal:
+            readable &= places.positions < first + self.num_queries
+        if self.options.window is not None:
+            readable &= places.positions > first - self.options.window
+        if places.segments is not None:
+            readable &= places.segments > 0
+        return places._replace(readable=readable)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether some keys may hold anything. Guarding costs: tiles then pass through registers."""
+        return "key_segments" in self.refs or self.options.guarded
+
+    def _places(self, side: str, block: Any, size: int, length: int) -> Places:
+        from jax.experimental.pallas import triton
+
+        index = block * size + jnp.arange(size)
+        segments = self.refs.get(f"{side}_segments")
+        if segments is not None:
+            segments = triton.load(segments.at[pl.ds(block * size, size)])
+        return Places(self.refs[f"{side}_offset"][0] + index, index < length, segments)
+
+    def load(self, name: str, block: Any, size: int, *head: Any) -> Array:
+        """A block of tokens; `head` where the ref has several."""
+        from jax.experimental.pallas import triton
+
+        place = tuple(pl.ds(number, 1) for number in head)  # interpret mode knows no plain integers
+        loaded = triton.load(self.refs[name].at[(pl.ds(block * size, size), *place, slice(None))])
+        return loaded.reshape(size, -1)
+
+    def load_row(self, name: str, block: Any, size: int, *head: Any) -> Array:
+        """One number of each token of a block."""
+        from jax.experimental.pallas import triton
+
+        place = tuple(pl.ds(number, 1) for number in head)
+        return triton.load(self.refs[name].at[(*place, pl.ds(block * size, size))]).reshape(size)
+
+    def key_blocks(self, block: Any, sizes: BlockSizes) -> tuple[Any, Any]:
+        """First and last + 1 of the key blocks that a block of queries can see anything of."""
+        shift = self.refs["query_offset"][0] - self.refs["key_offset"][0]
+        first, last = block * sizes.query + shift, (block + 1) * sizes.query - 1 + shift
+        return self._span(first, last, sizes.key, self.num_keys, self.options.causal)
+
+    def query_blocks(self, block: Any, sizes: BlockSizes) -> tuple[Any, Any]:
+        """First and last + 1 of the query blocks that can see anything of a block of keys."""
+        shift = self.refs["key_offset"][0] - self.refs["query_offset"][0]
+        first, last = block * sizes.key + shift, (block + 1) * sizes.key - 1 + shift
+        options, count = self.options, pl.cdiv(self.num_queries, sizes.query)
+        low, high = 0, count
+        if options.causal:
+            low = first // sizes.query
+        elif options.window is not None:
+            low = (first - options.window + 1) // sizes.query
+        if options.window is not None:
+            high = (last + options.window - 1) // sizes.query + 1
+        return jnp.clip(low, 0, count), jnp.clip(high, 0, count)
+
+    def _span(self, first: Any, last: Any, size: int, length: int, causal: bool) -> tuple[Any, Any]:
+        count, window = pl.cdiv(length, size), self.options.window
+        low, high = 0, count
+        if window is not None:
+            low = (first - window + 1) // size
+        if causal:
+            high = last // size + 1
+        elif window is not None:
+            high = (last + window - 1) // size + 1
+        return jnp.clip(low, 0, count), jnp.clip(high, 0, count)
+
+
+def _forward_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, *refs):
+    inputs = _Inputs(dict(zip(names, refs, strict=False)), options, *lengths)
+    out_ref, log_sum_ref = refs[len(names) :]
+    block = pl.program_id(0)
+    q, rows = inputs.load("q", 0, sizes.query), inputs.rows(block, sizes.query)
+    maximum, total = jnp.full((sizes.query,), blocks.MASKED), jnp.zeros((sizes.query,))
+    if "sinks" in inputs.refs:
+        maximum = jnp.full((sizes.query,), inputs.refs["sinks"][0] * blocks.LOG2_E)
+        total = jnp.ones((sizes.query,))
+    start = Running(maximum, total, jnp.zeros((sizes.query, out_ref.shape[-1])))
+
+    def step(index: Any, running: Running) -> Running:
+        columns = inputs.columns(index, sizes.key)
+        k, v = (blocks.clean(inputs.load(name, index, sizes.key), columns) for name in ("k", "v"))
+        mask = blocks.visible(options, rows, columns)
+        return blocks.extend(running, blocks.scores(options, q, k, mask)[0], v)
+
+    running = jax.lax.fori_loop(*inputs.key_blocks(block, sizes), step, start)
+    out, log_sum = blocks.finish(running)
+    out_ref[...] = out.astype(out_ref.dtype)
+    log_sum_ref[...] = log_sum
+
+
+def _keys_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, group: int, *refs):
+    inputs = _Inputs(dict(zip(names, refs, strict=False)), options, *lengths)
+    d_k_ref, d_v_ref = refs[len(names) :]
+    block = pl.program_id(0)
+    columns = inputs.columns(block, sizes.key)
+    k, v = (blocks.clean(inputs.load(name, 0, sizes.key), columns) for name in ("k", "v"))
+    low, high = inputs.query_blocks(block, sizes)
+    count = jnp.maximum(high - low, 1)
+
+    def step(turn: Any, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
+        """One block of queries of one head; the heads of the group one after the other."""
+        d_k, d_v = gradients
+        head, index = turn // count, low + turn % count
+        rows = inputs.rows(index, sizes.query)
+        q, d_out = (inputs.load(name, index, sizes.query, head) for name in ("q", "d_out"))
+        s, slope = blocks.scores(options, q, k, blocks.visible(options, rows, columns))
+        p = blocks.probabilities(s, inputs.load_row("log_sum", index, sizes.query, head))
+        d_v += blocks.product(p.astype(d_out.dtype), d_out, transpose_a=True)
+        delta = inputs.load_row("delta", index, sizes.query, head)
+        d_s = blocks.score_gradient(options, p, slope, d_out, v, delta)
+        return d_k + blocks.product(d_s.astype(q.dtype), q, transpose_a=True), d_v
+
+    gradients = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    gradients = jax.lax.fori_loop(0, group * jnp.maximum(high - low, 0), step, gradients)
+    d_k_ref[...] = gradients[0].astype(d_k_ref.dtype)
+    d_v_ref[...] = gradients[1].astype(d_v_ref.dtype)
+
+
+def _queries_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, *refs):
+    inputs = _Inputs(dict(zip(names, refs, strict=False)), options, *lengths)
+    (d_q_ref,) = refs[len(names) :]
+    block = pl.program_id(0)
+    q, d_out = inputs.load("q", 0, sizes.query), inputs.load("d_out", 0, sizes.query)
+    log_sum, delta = (inputs.load_row(name, 0, sizes.query) for name in ("log_sum", "delta"))
+    rows = inputs.rows(block, sizes.query)
+
+    def step(index: Any, d_q: Array) -> Array:
+        columns = inputs.columns(index, sizes.key)
+        k, v = (blocks.clean(inputs.load(name, index, sizes.key), columns) for name in ("k", "v"))
+        mask = blocks.visible(options, rows, columns)
+        s, slope = blocks.scores(options, q, k, mask)
+        p = blocks.probabilities(s, log_sum)
+        d_s = blocks.score_gradient(options, p, slope, d_out, v, delta)
+        return d_q + blocks.product(d_s.astype(k.dtype), k)
+
+    d_q = jax.lax.fori_loop(*inputs.key_blocks(block, sizes), step, jnp.zeros(q.shape, jnp.float32))
+    d_q_ref[...] = d_q.astype(d_q_ref.dtype)
+
+
+class _Call:
+    """Shapes and layouts of one call, and its three kernels."""
+
+    def __init__(self, options: Options, config: KernelConfig, interpret: bool, arrays: dict[str, Array]):
+        self.options, self.config, self.interpret = options, config, interpret
+        q, k, v = (arrays[name] for name in ("q", "k", "v"))
+        self.batch, self.num_queries, self.heads, self.head_dim = q.shape
+        self.num_keys, self.kv_heads, self.value_dim = k.shape[1], k.shape[2], v.shape[3]
+        self.group = self.heads // self.kv_heads
+        sizes = (config.forward, config.keys, config.queries)
+        self.padded_queries = _up(self.num_queries, math.lcm(*(size.query for size in sizes)))
+        self.padded_keys = _up(self.num_keys, math.lcm(*(size.key for size in sizes)))
+        self.head_width, self.value_width = _power_of_two(self.head_dim), _power_of_two(self.value_dim)
+
+    def pad(self, name: str, array: Array) -> Array:
+        """With whole blocks of tokens, and features to a power of two, which Triton asks for."""
+        tokens, width = {
+            "q": (self.padded_queries, self.head_width),
+            "k": (self.padded_keys, self.head_width),
+            "v": (self.padded_keys, self.value_width),
+            "d_out": (self.padded_queries, self.value_width),
+            "log_sum": (self.padded_queries, None),
+            "delta": (self.padded_queries, None),
+            "query_segments": (self.padded_queries, None),
+            "key_segments": (self.padded_keys, None),
+        }.get(name, (None, None))
+        if tokens is None:
+            return array
+        if width is None:
+            return _pad_to(array, {array.ndim - 1: tokens})
+        return _pad_to(array, {1: tokens, 3: width})
+
+    def specs(self, names: tuple[str, ...], sizes: BlockSizes, of: str) -> list[pl.BlockSpec]:
+        """How each input is cut for the programs of a kernel: (block, head, row)."""
+        group = self.group
+        key_head = (lambda h: h) if of == "keys" else (lambda h: h // group)
+        whole = {"q": self.padded_queries, "k": self.padded_keys, "v": self.padded_keys}
+        width = {"q": self.head_width, "k": self.head_width, "v": self.value_width, "d_out": self.value_width}
+
+        def spec(name: str) -> pl.BlockSpec:
+            if name in ("query_offset", "key_offset"):
+                return pl.BlockSpec((1,), lambda i, h, b: (b,))
+            if name == "sinks":
+                return pl.BlockSpec((1,), lambda i, h, b: (h,))
+            if name in ("query_segments", "key_segments"):
+                tokens = self.padded_queries if name == "query_segments" else self.padded_keys
+                return pl.BlockSpec((None, tokens), lambda i, h, b: (b, 0))
+            if name in ("k", "v"):
+                if of == "keys":
+                    return pl.BlockSpec((None, sizes.key, None, width[name]), lambda i, h, b: (b, i, h, 0))
+                return pl.BlockSpec(
+                    (None, whole[name], None, width[name]), lambda i, h, b: (b, 0, key_head(h), 0)
+                )
+            if name in ("q", "d_out"):
+                if of == "keys":
+                    return pl.BlockSpec(
+                        (None, self.padded_queries, group, width[name]), lambda i, h, b: (b, 0, h, 0)
+                    )
+                return pl.BlockSpec((None, sizes.query, None, width[name]), lambda i, h, b: (b, i, h, 0))
+            if of == "keys":  # log_sum, delta
+                return pl.BlockSpec((None, group, self.padded_queries), lambda i, h, b: (b, h, 0))
+            return pl.BlockSpec((None, None, sizes.query), lambda i, h, b: (b, h, i))
+
+        return [spec(name) for name in names]
+
+    def run(self, kernel: Any, of: str, sizes: BlockSizes, inputs: dict[str, Array], outputs: dict[str, Any]):
+        """One kernel over all its programs; `outputs` are names and dtypes."""
+        from jax.experimental.pallas import triton
+
+        names = tuple(inputs)
+        keys = of == "keys"
+        heads, tokens = (self.kv_heads, self.padded_keys) if keys else (self.heads, self.padded_queries)
+        block = sizes.key if keys else sizes.query
+        widths = {
+            "out": self.value_width,
+            "d_q": self.head_width,
+            "d_k": self.head_width,
+            "d_v": self.value_width,
+        }
+        shapes, specs = [], []
+        for name, dtype in outputs.items():
+            if name == "log_sum":
+                shapes.append(jax.ShapeDtypeStruct((self.batch, heads, tokens), dtype))
+                specs.append(pl.BlockSpec((None, None, block), lambda i, h, b: (b, h, i)))
+            else:
+                shapes.append(jax.ShapeDtypeStruct((self.batch, tokens, heads, widths[name]), dtype))
+                specs.append(pl.BlockSpec((None, block, None, widths[name]), lambda i, h, b: (b, i, h, 0)))
+        return pl.pallas_call(
+            functools.partial(kernel, names, self.options, (self.num_keys, self.num_queries), sizes),
+            grid=(tokens // block, heads, self.batch),
+            in_specs=self.specs(names, sizes, of),
+            out_specs=specs,
+            out_shape=shapes,
+            compiler_params=triton.CompilerParams(num_warps=sizes.num_warps, num_stages=sizes.num_stages),
+            interpret=self.interpret,
+            name=f"flash_attention_{of}",
+        )(*inputs.values())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _attention(options: Options, config: KernelConfig, interpret: bool, arrays: dict[str, Array]):
+    return _forward(options, config, interpret, arrays)[0]
+
+
+def _forward(options, config, interpret, arrays):
+    call = _Call(options, config, interpret, arrays)
+    padded = {name: call.pad(name, array) for name, array in arrays.items()}
+    outputs = {"out": arrays["v"].dtype, "log_sum": jnp.float32}
+    out, log_sum = call.run(_forward_kernel, "forward", config.forward, padded, outputs)
+    out = out[:, : call.num_queries, :, : call.value_dim]
+    log_sum = log_sum[..., : call.num_queries]
+    return (out, log_sum * blocks.LN_2), (arrays, out, log_sum)
+
+
+def _backward(options, config, interpret, residuals, gradients):
+    arrays, out, log_sum = residuals
+    d_out, d_log_sum = gradients
+    call = _Call(options, config, interpret, arrays)
+    delta = jnp.einsum("bqhd,bqhd->bhq", out.astype(jnp.float32), d_out.astype(jnp.float32)) - d_log_sum
+    more = {"d_out": d_out, "log_sum": log_sum, "delta": delta}
+    padded = {name: call.pad(name, array) for name, array in {**arrays, **more}.items() if name != "sinks"}
+    kernel = functools.partial(_keys_kernel_of_group, call.group)
+    kinds = {"d_k": arrays["k"].dtype, "d_v": arrays["v"].dtype}
+    d_k, d_v = call.run(kernel, "keys", config.keys, padded, kinds)
+    (d_q,) = call.run(_queries_kernel, "queries", config.queries, padded, {"d_q": arrays["q"].dtype})
+    found = {
+        "q": d_q[:, : call.num_queries, :, : call.head_dim],
+        "k": d_k[:, : call.num_keys, :, : call.head_dim],
+        "v": d_v[:, : call.num_keys, :, : call.value_dim],
+    }
+    if "sinks" in arrays:
+        sinks = arrays["sinks"].astype(jnp.float32)
+        weight = jnp.exp2(sinks[None, :, None] * blocks.LOG2_E - log_sum)
+        found["sinks"] = -jnp.sum(weight * delta, axis=(0, 2)).astype(arrays["sinks"].dtype)
+    return ({name: found.get(name) for name in arrays},)
+
+
+def _keys_kernel_of_group(group: int, names, options, lengths, sizes, *refs):
+    _keys_kernel(names, options, lengths, sizes, group, *refs)
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def attention(
+    q: Float[Array, "batch query heads head_dim"],
+    k: Float[Array, "batch key kv_heads head_dim"],
+    v: Float[Array, "batch key kv_heads value_dim"],
+    *,
+    scale: float,
+    causal: bool = True,
+    window: int | None = None,
+    query_segment_ids: Int[Array, "batch query"] | None = None,
+    key_segment_ids: Int[Array, "batch key"] | None = None,
+    query_offset: int | Int[Array, " batch"] = 0,
+    key_offset: int | Int[Array, " batch"] = 0,
+    soft_cap: float | None = None,
+    sinks: Float[Array, " heads"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: None = None,
+    config: KernelConfig | None = None,
+    interpret: bool = False,
+) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
+    """As `flash_attention`, without dropout; `interpret` runs the kernels on the CPU."""
+    arrays = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "query_offset": jnp.broadcast_to(jnp.asarray(query_offset, jnp.int32), q.shape[:1]),
+        "key_offset": jnp.broadcast_to(jnp.asarray(key_offset, jnp.int32), q.shape[:1]),
+    }
+    if query_segment_ids is not None and key_segment_ids is not None:
+        arrays |= {"query_segments": query_segment_ids, "key_segments": key_segment_ids}
+    if sinks is not None:
+        arrays["sinks"] = sinks
+    per_row = not (isinstance(query_offset, int) and isinstance(key_offset, int))
+    options = Options(float(scale), causal, window, soft_cap, guarded=per_row)
+    config = config or default_config(max(q.shape[-1], v.shape[-1]), q.dtype)
+    results: Any = _attention(options, config, interpret, arrays)
+    out, log_sum = results
+    return out, jnp.swapaxes(log_sum, 1, 2)
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _pad_to(array: Array, sizes: dict[int, int]) -> Array:
+    padding = [(0, sizes.get(axis, size) - size) for axis, size in enumerate(array.shape)]
+    return jnp.pad(array, padding) if any(after for _, after in padding) else array
