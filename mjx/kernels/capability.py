@@ -105,7 +105,7 @@ def choose(op: str, table: Table, implementation: str, request: Request) -> str:
         raise InputError(f"no implementation of {op} can do what is asked ({tried})")
     if implementation not in table:
         raise InputError(
-            f"{op} has no implementation {implementation!r} (choose from {', '.join(('auto', *table))})"
+            f"{op}: there is no implementation {implementation!r} (choose from {', '.join(('auto', *table))})"
         )
     refusals = request.refusals(table[implementation])
     if refusals:

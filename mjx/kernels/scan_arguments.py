@@ -1,9 +1,10 @@
-"""What the arguments of a scan have to look like, said in a sentence before anything is traced."""
+"""The arguments of a scan: what they have to look like, said in a sentence before anything is traced."""
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
 
@@ -57,9 +58,11 @@ def check_dtypes(
         raise InputError(f"{op}: segment_ids is {segment_ids.dtype} and has to be an integer type")
 
 
-def check_implementation(op: str, implementation: str, known: Mapping[str, object]) -> None:
-    """`auto` or one of those known."""
-    if implementation != "auto" and implementation not in known:
-        raise InputError(
-            f"{op}: implementation = {implementation!r} is not known (choose from auto, {', '.join(known)})"
-        )
+def time_step(
+    dt: Float[Array, "..."], bias: Float[Array, "..."] | None, softplus: bool, dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """The step that a scan takes, from what it is given."""
+    dt = dt.astype(dtype)
+    if bias is not None:
+        dt = dt + bias.astype(dtype)
+    return jax.nn.softplus(dt) if softplus else dt

@@ -31,5 +31,9 @@ def _op(package: str) -> Callable[[], Op]:
     return load
 
 
-OPS: dict[str, Callable[[], Op]] = {"attention": _op("flash_attention")}
+OPS: dict[str, Callable[[], Op]] = {
+    "attention": _op("flash_attention"),
+    "ssd": _op("ssd"),
+    "selective_scan": _op("selective_scan"),
+}
 """Op → how its table is had."""

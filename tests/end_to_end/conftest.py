@@ -8,15 +8,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from running import Tree, mjx
+from running import WORDS, Tree, mjx
 
 from mjx.cli import main
 from mjx.data.build import write_documents
 from mjx.data.tokenizers import load_tokenizer
 from mjx.launch import runtime
 from mjx.trees import to_yaml
-
-WORDS = ("mesh", "shard", "token", "loss", "step", "adam", "batch", "scan", "key", "axis")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 Tree = dict[str, Any]
 
+WORDS = ("mesh", "shard", "token", "loss", "step", "adam", "batch", "scan", "key", "axis")
+"""What the texts of these tests are made of."""
+
 
 def environment(path: str | None = None) -> dict[str, str]:
     """That of a process which finds mjx (and what is in the folder `path`) and computes on the CPU."""

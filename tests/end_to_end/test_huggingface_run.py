@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import WORDS
 from flax import nnx
-from running import changed, losses, mjx
+from running import WORDS, changed, losses, mjx
 from safetensors.numpy import load_file, save_file
 
 from mjx.data.tokenizers import train_bpe

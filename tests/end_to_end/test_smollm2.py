@@ -1,7 +1,6 @@
 """SmolLM2-135M-Instruct, a real model: MJX_SMOLLM2 names its folder (examples/smollm2.md makes one)."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,6 @@ from mjx.trees import to_yaml
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "huggingface"
 GOLDEN = json.loads((GOLDENS / "smollm2.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Path:
-    if "MJX_SMOLLM2" not in os.environ:
-        pytest.skip("MJX_SMOLLM2 names no folder (examples/smollm2.md makes one)")
-    return Path(os.environ["MJX_SMOLLM2"])
 
 
 def test_loss_and_logits_on_a_text_are_transformers(smollm2):

@@ -105,33 +105,30 @@ class _Inputs:
     def key_blocks(self, block: Any, sizes: BlockSizes) -> tuple[Any, Any]:
         """First and last + 1 of the key blocks that a block of queries can see anything of."""
         shift = self.refs["query_offset"][0] - self.refs["key_offset"][0]
-        first, last = block * sizes.query + shift, (block + 1) * sizes.query - 1 + shift
-        return self._span(first, last, sizes.key, self.num_keys, self.options.causal)
+        back, ahead = self._reach()
+        return _span(block, sizes.query, shift, back, ahead, sizes.key, self.num_keys)
 
     def query_blocks(self, block: Any, sizes: BlockSizes) -> tuple[Any, Any]:
         """First and last + 1 of the query blocks that can see anything of a block of keys."""
         shift = self.refs["key_offset"][0] - self.refs["query_offset"][0]
-        first, last = block * sizes.key + shift, (block + 1) * sizes.key - 1 + shift
-        options, count = self.options, pl.cdiv(self.num_queries, sizes.query)
-        low, high = 0, count
-        if options.causal:
-            low = first // sizes.query
-        elif options.window is not None:
-            low = (first - options.window + 1) // sizes.query
-        if options.window is not None:
-            high = (last + options.window - 1) // sizes.query + 1
-        return jnp.clip(low, 0, count), jnp.clip(high, 0, count)
+        back, ahead = self._reach()
+        return _span(block, sizes.key, shift, ahead, back, sizes.query, self.num_queries)
 
-    def _span(self, first: Any, last: Any, size: int, length: int, causal: bool) -> tuple[Any, Any]:
-        count, window = pl.cdiv(length, size), self.options.window
-        low, high = 0, count
-        if window is not None:
-            low = (first - window + 1) // size
-        if causal:
-            high = last // size + 1
-        elif window is not None:
-            high = (last + window - 1) // size + 1
-        return jnp.clip(low, 0, count), jnp.clip(high, 0, count)
+    def _reach(self) -> tuple[int | None, int | None]:
+        """How many positions a query sees before its own, and behind it; None: all."""
+        back = None if self.options.window is None else self.options.window - 1
+        return back, 0 if self.options.causal else back
+
+
+def _span(
+    block: Any, size: int, shift: Any, back: int | None, ahead: int | None, other: int, length: int
+) -> tuple[Any, Any]:
+    """The blocks of `other` tokens that lie within reach of a block of `size` tokens."""
+    count = pl.cdiv(length, other)
+    first = block * size + shift
+    low = 0 if back is None else (first - back) // other
+    high = count if ahead is None else (first + size - 1 + ahead) // other + 1
+    return jnp.clip(low, 0, count), jnp.clip(high, 0, count)
 
 
 def _forward_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, *refs):
@@ -218,86 +215,67 @@ class _Call:
         sizes = (config.forward, config.keys, config.queries)
         self.padded_queries = _up(self.num_queries, math.lcm(*(size.query for size in sizes)))
         self.padded_keys = _up(self.num_keys, math.lcm(*(size.key for size in sizes)))
-        self.head_width, self.value_width = _power_of_two(self.head_dim), _power_of_two(self.value_dim)
+        head, value = _power_of_two(self.head_dim), _power_of_two(self.value_dim)
+        self.widths = {"q": head, "k": head, "v": value, "out": value, "d_out": value}
+        self.widths |= {"d_q": head, "d_k": head, "d_v": value}
+
+    def tokens(self, name: str) -> int:
+        """Of an array, padded."""
+        keys = name in ("k", "v", "d_k", "d_v", "key_segments")
+        return self.padded_keys if keys else self.padded_queries
 
     def pad(self, name: str, array: Array) -> Array:
         """With whole blocks of tokens, and features to a power of two, which Triton asks for."""
-        tokens, width = {
-            "q": (self.padded_queries, self.head_width),
-            "k": (self.padded_keys, self.head_width),
-            "v": (self.padded_keys, self.value_width),
-            "d_out": (self.padded_queries, self.value_width),
-            "log_sum": (self.padded_queries, None),
-            "delta": (self.padded_queries, None),
-            "query_segments": (self.padded_queries, None),
-            "key_segments": (self.padded_keys, None),
-        }.get(name, (None, None))
-        if tokens is None:
+        if name in self.widths:
+            return _pad_to(array, {1: self.tokens(name), 3: self.widths[name]})
+        if name in ("query_offset", "key_offset", "sinks"):
             return array
-        if width is None:
-            return _pad_to(array, {array.ndim - 1: tokens})
-        return _pad_to(array, {1: tokens, 3: width})
+        return _pad_to(array, {array.ndim - 1: self.tokens(name)})
 
-    def specs(self, names: tuple[str, ...], sizes: BlockSizes, of: str) -> list[pl.BlockSpec]:
-        """How each input is cut for the programs of a kernel: (block, head, row)."""
-        group = self.group
-        key_head = (lambda h: h) if of == "keys" else (lambda h: h // group)
-        whole = {"q": self.padded_queries, "k": self.padded_keys, "v": self.padded_keys}
-        width = {"q": self.head_width, "k": self.head_width, "v": self.value_width, "d_out": self.value_width}
+    def spec(self, name: str, sizes: BlockSizes, *, of_keys: bool) -> pl.BlockSpec:
+        """What a program (block, head, row) has of an input: its own block, or all that it goes over."""
+        group, width, tokens = self.group, self.widths.get(name), self.tokens(name)
+        if name in ("query_offset", "key_offset"):
+            return pl.BlockSpec((1,), lambda i, h, b: (b,))
+        if name == "sinks":
+            return pl.BlockSpec((1,), lambda i, h, b: (h,))
+        if name in ("query_segments", "key_segments"):
+            return pl.BlockSpec((None, tokens), lambda i, h, b: (b, 0))
+        if name in ("k", "v") and not of_keys:
+            return pl.BlockSpec((None, tokens, None, width), lambda i, h, b: (b, 0, h // group, 0))
+        if name in ("q", "d_out") and of_keys:
+            return pl.BlockSpec((None, tokens, group, width), lambda i, h, b: (b, 0, h, 0))
+        if name in ("log_sum", "delta") and of_keys:
+            return pl.BlockSpec((None, group, tokens), lambda i, h, b: (b, h, 0))
+        return self.own_block(name, sizes.key if of_keys else sizes.query)
 
-        def spec(name: str) -> pl.BlockSpec:
-            if name in ("query_offset", "key_offset"):
-                return pl.BlockSpec((1,), lambda i, h, b: (b,))
-            if name == "sinks":
-                return pl.BlockSpec((1,), lambda i, h, b: (h,))
-            if name in ("query_segments", "key_segments"):
-                tokens = self.padded_queries if name == "query_segments" else self.padded_keys
-                return pl.BlockSpec((None, tokens), lambda i, h, b: (b, 0))
-            if name in ("k", "v"):
-                if of == "keys":
-                    return pl.BlockSpec((None, sizes.key, None, width[name]), lambda i, h, b: (b, i, h, 0))
-                return pl.BlockSpec(
-                    (None, whole[name], None, width[name]), lambda i, h, b: (b, 0, key_head(h), 0)
-                )
-            if name in ("q", "d_out"):
-                if of == "keys":
-                    return pl.BlockSpec(
-                        (None, self.padded_queries, group, width[name]), lambda i, h, b: (b, 0, h, 0)
-                    )
-                return pl.BlockSpec((None, sizes.query, None, width[name]), lambda i, h, b: (b, i, h, 0))
-            if of == "keys":  # log_sum, delta
-                return pl.BlockSpec((None, group, self.padded_queries), lambda i, h, b: (b, h, 0))
-            return pl.BlockSpec((None, None, sizes.query), lambda i, h, b: (b, h, i))
-
-        return [spec(name) for name in names]
+    def own_block(self, name: str, block: int) -> pl.BlockSpec:
+        """The block of tokens and the head that are a program's own, of an input or an output."""
+        if name not in self.widths:  # one number of each token
+            return pl.BlockSpec((None, None, block), lambda i, h, b: (b, h, i))
+        return pl.BlockSpec((None, block, None, self.widths[name]), lambda i, h, b: (b, i, h, 0))
 
     def run(self, kernel: Any, of: str, sizes: BlockSizes, inputs: dict[str, Array], outputs: dict[str, Any]):
         """One kernel over all its programs; `outputs` are names and dtypes."""
         from jax.experimental.pallas import triton
 
-        names = tuple(inputs)
-        keys = of == "keys"
-        heads, tokens = (self.kv_heads, self.padded_keys) if keys else (self.heads, self.padded_queries)
-        block = sizes.key if keys else sizes.query
-        widths = {
-            "out": self.value_width,
-            "d_q": self.head_width,
-            "d_k": self.head_width,
-            "d_v": self.value_width,
-        }
-        shapes, specs = [], []
-        for name, dtype in outputs.items():
-            if name == "log_sum":
-                shapes.append(jax.ShapeDtypeStruct((self.batch, heads, tokens), dtype))
-                specs.append(pl.BlockSpec((None, None, block), lambda i, h, b: (b, h, i)))
-            else:
-                shapes.append(jax.ShapeDtypeStruct((self.batch, tokens, heads, widths[name]), dtype))
-                specs.append(pl.BlockSpec((None, block, None, widths[name]), lambda i, h, b: (b, i, h, 0)))
+        names, of_keys = tuple(inputs), of == "keys"
+        heads, block = (self.kv_heads, sizes.key) if of_keys else (self.heads, sizes.query)
+        tokens = self.padded_keys if of_keys else self.padded_queries
+        shapes = [
+            jax.ShapeDtypeStruct(
+                (self.batch, tokens, heads, self.widths[name])
+                if name in self.widths
+                else (self.batch, heads, tokens),
+                dtype,
+            )
+            for name, dtype in outputs.items()
+        ]
         return pl.pallas_call(
             functools.partial(kernel, names, self.options, (self.num_keys, self.num_queries), sizes),
             grid=(tokens // block, heads, self.batch),
-            in_specs=self.specs(names, sizes, of),
-            out_specs=specs,
+            in_specs=[self.spec(name, sizes, of_keys=of_keys) for name in names],
+            out_specs=[self.own_block(name, block) for name in outputs],
             out_shape=shapes,
             compiler_params=triton.CompilerParams(num_warps=sizes.num_warps, num_stages=sizes.num_stages),
             interpret=self.interpret,

@@ -2,17 +2,16 @@
 
 from typing import Any, Literal, overload
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.documents import document_starts, keep_real
-from mjx.kernels.scan_arguments import check_dtypes, check_implementation, check_shapes
+from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.selective_scan import reference, step, xla
+from mjx.kernels.selective_scan.implementations import IMPLEMENTATIONS
 
-Implementation = Literal["auto", "reference", "xla"]
-IMPLEMENTATIONS = {"reference": reference.selective_scan, "xla": xla.selective_scan}
-"""All of them have every feature."""
+_FUNCTIONS = {"reference": reference.selective_scan, "xla": xla.selective_scan}
 
 
 @overload
@@ -35,7 +34,7 @@ def selective_scan(
     initial_state: Float[Array, "batch channels state"] | None = None,
     return_final_state: bool = False,
     segment_ids: Int[Array, "batch sequence"] | None = None,
-    implementation: Implementation = "auto",
+    implementation: str = "auto",
 ) -> (
     Float[Array, "batch sequence channels"]
     | tuple[Float[Array, "batch sequence channels"], Float[Array, "batch channels state"]]
@@ -49,6 +48,8 @@ def selective_scan(
     the initial state is the past of the first. Segment 0 is padding: its output is zero, whatever stands
     there, and the state passes it unchanged, so that the final state is that after the last real token.
 
+    `implementation` is one of `mjx backends`; `auto` takes the first that can do it here.
+
     Raises InputError for shapes, types and options that do not fit.
     """
     u, delta, A, B, C = (jnp.asarray(array) for array in (u, delta, A, B, C))
@@ -58,20 +59,35 @@ def selective_scan(
     )
     state = {"initial_state": initial_state}
     _check("selective_scan", "batch sequence", u, delta, A, B, C, D, z, delta_bias, state, segment_ids)
-    check_implementation("selective_scan", implementation, IMPLEMENTATIONS)
+    asked = {
+        "skip": D is not None,
+        "gate": z is not None,
+        "bias": delta_bias is not None,
+        "softplus": delta_softplus,
+        "initial state": initial_state is not None,
+        "final state": return_final_state,
+        "segments": segment_ids is not None,
+    }
+    platform, compute_capability = current_device()
+    request = Request(
+        platform=platform,
+        compute_capability=compute_capability,
+        dtype=u.dtype.name,
+        features=frozenset(name for name, wanted in asked.items() if wanted),
+    )
+    chosen = choose("selective_scan", IMPLEMENTATIONS, implementation, request)
     wide = jnp.promote_types(u.dtype, jnp.float32)
     real = starts = None
     if segment_ids is not None:
         real, starts = document_starts(segment_ids)
         u, delta, B, C = (keep_real(real, array) for array in (u, delta, B, C))
         z = None if z is None else keep_real(real, z)
-    delta = _time_step(delta, delta_bias, delta_softplus, wide)
+    delta = time_step(delta, delta_bias, delta_softplus, wide)
     if real is not None:
         delta = keep_real(real, delta)
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), wide)
-    compute = IMPLEMENTATIONS["xla" if implementation == "auto" else implementation]
-    y, final_state = compute(
+    y, final_state = _FUNCTIONS[chosen](
         u,
         delta,
         A.astype(wide),
@@ -104,16 +120,9 @@ def selective_scan_step(
     named = {"state": state}
     _check("selective_scan_step", "batch", u, delta, A, B, C, D, z, delta_bias, named, None)
     wide = jnp.promote_types(u.dtype, jnp.float32)
-    delta = _time_step(delta, delta_bias, delta_softplus, wide)
+    delta = time_step(delta, delta_bias, delta_softplus, wide)
     D = None if D is None else D.astype(wide)
     return step.step(state.astype(wide), u, delta, A.astype(wide), B, C, D, z)
-
-
-def _time_step(delta: Array, bias: Array | None, softplus: bool, dtype) -> Array:
-    delta = delta.astype(dtype)
-    if bias is not None:
-        delta = delta + bias.astype(dtype)
-    return jax.nn.softplus(delta) if softplus else delta
 
 
 def _check(op: str, leading: str, u, delta, A, B, C, D, z, delta_bias, state, segment_ids) -> None:

@@ -2,18 +2,17 @@
 
 from typing import Any, Literal, overload
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
+from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.documents import document_starts, keep_real
-from mjx.kernels.scan_arguments import check_dtypes, check_implementation, check_shapes
+from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.ssd import reference, step, xla
+from mjx.kernels.ssd.implementations import IMPLEMENTATIONS
 
-Implementation = Literal["auto", "reference", "xla"]
-IMPLEMENTATIONS = {"reference": reference.ssd, "xla": xla.ssd}
-"""All of them have every feature."""
+_FUNCTIONS = {"reference": reference.ssd, "xla": xla.ssd}
 
 
 @overload
@@ -35,7 +34,7 @@ def ssd(
     initial_state: Float[Array, "batch heads head_dim state"] | None = None,
     return_final_state: bool = False,
     segment_ids: Int[Array, "batch sequence"] | None = None,
-    implementation: Implementation = "auto",
+    implementation: str = "auto",
 ) -> (
     Float[Array, "batch sequence heads head_dim"]
     | tuple[Float[Array, "batch sequence heads head_dim"], Float[Array, "batch heads head_dim state"]]
@@ -50,6 +49,8 @@ def ssd(
     the initial state is the past of the first. Segment 0 is padding: its output is zero, whatever stands
     there, and the state passes it unchanged, so that the final state is that after the last real token.
 
+    `implementation` is one of `mjx backends`; `auto` takes the first that can do it here.
+
     Raises InputError for shapes, types and options that do not fit.
     """
     x, dt, A, B, C = (jnp.asarray(array) for array in (x, dt, A, B, C))
@@ -58,7 +59,25 @@ def ssd(
     )
     state = {"initial_state": initial_state}
     _check("ssd", "batch sequence", x, dt, A, B, C, D, z, dt_bias, state, segment_ids)
-    check_implementation("ssd", implementation, IMPLEMENTATIONS)
+    asked = {
+        "groups": B.shape[2] != x.shape[2],
+        "skip": D is not None,
+        "skip per channel": D is not None and D.ndim == 2,
+        "gate": z is not None,
+        "bias": dt_bias is not None,
+        "softplus": dt_softplus,
+        "initial state": initial_state is not None,
+        "final state": return_final_state,
+        "segments": segment_ids is not None,
+    }
+    platform, compute_capability = current_device()
+    request = Request(
+        platform=platform,
+        compute_capability=compute_capability,
+        dtype=x.dtype.name,
+        features=frozenset(name for name, wanted in asked.items() if wanted),
+    )
+    chosen = choose("ssd", IMPLEMENTATIONS, implementation, request)
     if chunk_size < 1:
         raise InputError(f"ssd: chunk_size = {chunk_size} has to be at least 1, such as 64")
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -67,13 +86,12 @@ def ssd(
         real, starts = document_starts(segment_ids)
         x, dt, B, C = (keep_real(real, array) for array in (x, dt, B, C))
         z = None if z is None else keep_real(real, z)
-    dt = _time_step(dt, dt_bias, dt_softplus, wide)
+    dt = time_step(dt, dt_bias, dt_softplus, wide)
     if real is not None:
         dt = keep_real(real, dt)
     if initial_state is None:
         initial_state = jnp.zeros((x.shape[0], *x.shape[2:], B.shape[-1]), wide)
-    compute = IMPLEMENTATIONS["xla" if implementation == "auto" else implementation]
-    y, final_state = compute(
+    y, final_state = _FUNCTIONS[chosen](
         x,
         dt,
         A.astype(wide),
@@ -106,15 +124,8 @@ def ssd_step(
     D, z, dt_bias = (None if array is None else jnp.asarray(array) for array in (D, z, dt_bias))
     _check("ssd_step", "batch", x, dt, A, B, C, D, z, dt_bias, {"state": state}, None)
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    dt = _time_step(dt, dt_bias, dt_softplus, wide)
+    dt = time_step(dt, dt_bias, dt_softplus, wide)
     return step.step(state.astype(wide), x, dt, A.astype(wide), B, C, _skip(D, wide), z)
-
-
-def _time_step(dt: Array, bias: Array | None, softplus: bool, dtype) -> Array:
-    dt = dt.astype(dtype)
-    if bias is not None:
-        dt = dt + bias.astype(dtype)
-    return jax.nn.softplus(dt) if softplus else dt
 
 
 def _skip(D: Array | None, dtype) -> Float[Array, "heads #head_dim"] | None:

@@ -19,7 +19,7 @@ Range = tuple[int, int]
 
 
 class Tensor(Protocol):
-    """A tensor of theirs, of which parts can be read."""
+    """A tensor of theirs, in memory or on disk, of which parts can be read."""
 
     @property
     def shape(self) -> Shape: ...
@@ -28,7 +28,11 @@ class Tensor(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def read(self, index: Index = ()) -> np.ndarray:
-        """A copy of this part; slices have step 1, and axes without one are read whole."""
+        """A copy of this part, in C order; slices have step 1, and axes without one are read whole.
+
+        Of a tensor on disk it takes the memory of the part and little beside it. Several threads may read.
+        Raises InputError when the file has been shortened since it was opened, or the disk fails.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Shaped
@@ -15,30 +15,13 @@ from jaxtyping import Shaped
 from mjx.errors import InputError
 from mjx.models.common.checkpoint_file import open_file, read_object
 from mjx.models.common.strided_read import read_box
+from mjx.models.common.tensor_layout import Tensor
 from mjx.models.huggingface.safetensors_header import Entry, read_header
 from mjx.models.huggingface.tensor_writer import INDEX, WHOLE, TensorWriter
 
-__all__ = ["Tensor", "TensorFolder", "TensorWriter", "open_tensors"]
+__all__ = ["TensorFolder", "TensorWriter", "open_tensors"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-
-class Tensor(Protocol):
-    """A tensor on disk of which nothing has been read yet."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    def read(self, index: tuple[slice, ...] = ()) -> Shaped[np.ndarray, "..."]:
-        """A copy of this part, in C order. `index` has a slice of step 1 for each of the first dimensions.
-
-        It takes the memory of the part and no more than a few MB beside it. Several threads may read.
-        Raises InputError when the file has been shortened since it was opened, or the disk fails.
-        """
-        ...
 
 
 class TensorFolder(Mapping[str, Tensor]):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sentencepiece_model import train_sentencepiece
 
 from mjx.data.tokenizers import train_bpe
 
@@ -64,22 +65,7 @@ def merges_folder(bpe_folder):
 @pytest.fixture
 def sentencepiece_folder(tmp_path, corpus):
     """tokenizer.model as Llama's: BPE with bytes, <unk> <s> </s>."""
-    import sentencepiece
-
-    (tmp_path / "texts.txt").write_text("\n".join(corpus))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "texts.txt"),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=400,
-        byte_fallback=True,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        minloglevel=2,
-    )
-    (tmp_path / "texts.txt").unlink()
-    (tmp_path / "tokenizer.vocab").unlink()
+    train_sentencepiece(tmp_path, corpus, 400)
     return tmp_path
 
 

@@ -1,7 +1,6 @@
 """The tokenizer and chat template of a real model, against numbers of transformers."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,12 @@ GOLDEN = json.loads((GOLDENS / "smollm2.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def folder():
-    if "MJX_SMOLLM2" not in os.environ:
-        pytest.skip("MJX_SMOLLM2 names no folder (examples/smollm2.md makes one)")
-    return Path(os.environ["MJX_SMOLLM2"])
+def tokenizer(smollm2):
+    return load_tokenizer(smollm2)
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return load_tokenizer(folder)
-
-
-def test_a_question_becomes_the_prompt_of_transformers(folder, tokenizer):
-    chat, template = GOLDEN["chat"], ChatTemplate.from_folder(folder)
+def test_a_question_becomes_the_prompt_of_transformers(smollm2, tokenizer):
+    chat, template = GOLDEN["chat"], ChatTemplate.from_folder(smollm2)
     assert template is not None
     assert template.render([{"role": "user", "content": chat["question"]}]) == chat["prompt"]
     assert tokenizer.encode_chat(chat["prompt"]) == chat["prompt_ids"]

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from sentencepiece_model import train_sentencepiece
 
 from mjx.data.tokenizers import load_tokenizer, train_bpe
 from mjx.data.tokenizers.byte import ByteTokenizer
@@ -17,24 +18,6 @@ def texts():
     return [
         f"the {a} {b} of {a}s, number {i}" for i, a in enumerate("abcdefg") for b in ("cat", "dog", "tree")
     ]
-
-
-def _sentencepiece(folder, texts):
-    import sentencepiece
-
-    (folder / "texts.txt").write_text("\n".join(texts))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "texts.txt"),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=320,
-        byte_fallback=True,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        minloglevel=2,
-    )
-    return folder / "tokenizer.model"
 
 
 def _tiktoken(folder, count=50256, name="gpt2.tiktoken"):
@@ -51,8 +34,9 @@ def tokenizer(request, tmp_path, texts):
         return load_tokenizer("byte")
     if request.param == "bpe":
         return train_bpe(texts, 400)
-    make = _sentencepiece if request.param == "sentencepiece" else lambda folder, _: _tiktoken(folder)
-    return load_tokenizer(make(tmp_path, texts))
+    if request.param == "sentencepiece":
+        return load_tokenizer(train_sentencepiece(tmp_path, texts, 320))
+    return load_tokenizer(_tiktoken(tmp_path))
 
 
 def test_text_comes_back(tokenizer):

@@ -1,0 +1,25 @@
+"""What each implementation of the selective scan can do."""
+
+from mjx.kernels.capability import Capability
+
+FEATURES = {
+    "skip": "D",
+    "gate": "z",
+    "bias": "on delta",
+    "softplus": "of delta",
+    "initial state": "with its gradient",
+    "final state": "returned, with its gradient",
+    "segments": "segment ids: packed documents, padding",
+}
+"""Feature → what it means. All implementations have all of them, and every gradient."""
+
+_EVERYWHERE = ("cpu", "gpu", "tpu")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+IMPLEMENTATIONS = {
+    "xla": Capability(
+        platforms=_EVERYWHERE, dtypes=_DTYPES, features=frozenset(FEATURES), automatic=_EVERYWHERE
+    ),
+    "reference": Capability(platforms=_EVERYWHERE, dtypes=_DTYPES, features=frozenset(FEATURES)),
+}
+"""In the order in which `auto` tries them."""
