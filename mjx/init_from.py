@@ -24,6 +24,9 @@ def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
     Raises:
         InputError: there is no model that mjx can read, or the recipe asks for another one.
     """
+    started = recipe.get("run_dir")
+    if isinstance(started, str) and is_run_folder(started):
+        path = started  # has taken it over: resuming does not need what it began with
     if is_run_folder(path):
         source = dict(read_yaml(RunFolder(path).config)["model"])
         family, tokenizer = source.pop("family"), RunFolder(path).tokenizer

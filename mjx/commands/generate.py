@@ -34,7 +34,7 @@ def generate(
             config,
             tokenizer,
             prompts,
-            stop_tokens=opened.stop_tokens(tokenizer),
+            stop_tokens=opened.stop_tokens(),
             template=template,
         )
         if processes.is_first:

@@ -1,13 +1,12 @@
 """`mjx import DIR RUN`: another library's checkpoint as a run folder."""
 
 import contextlib
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from mjx.config import InferenceConfig, RunConfig, apply_override, model_tree, parse_config
+from mjx.config import InferenceConfig, apply_override, model_tree, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.launch.failure import end_together
@@ -19,7 +18,7 @@ from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.parse import check_keys
-from mjx.run.opened import check_vocabulary, open_model, read_inference_config
+from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
 from mjx.sharding import build_mesh, use_mesh
 from mjx.training.checkpoint import Checkpointer
 from mjx.training.run_folder import RunFolder
@@ -36,13 +35,9 @@ def import_huggingface(path: str, run_dir: str, overrides: list[str]) -> None:
         tokenizer = load_tokenizer(source.path) if source.tokenizer_files else None
         if tokenizer is not None:
             check_vocabulary(tokenizer, config.model, source.path)
-        opened = open_model(path, config, dtype=np.float32)
-
-        def keep_companions(folder: RunFolder) -> None:
-            folder.huggingface.mkdir()
-            source.copy_companions(folder.huggingface)
-
-        _write_run(run_dir, config.model, opened.parameters, tokenizer, keep_companions)
+        with _new_run(run_dir) as folder:
+            opened = open_model(path, config, dtype=np.float32)
+            _fill(folder, config.model, opened.parameters, tokenizer, source)
         if processes.is_first:
             count = config.model.num_parameters()
             print(f"imported {Path(path).name}, {count:,} parameters, into {run_dir}")
@@ -59,10 +54,11 @@ def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list
         if tokenizer is not None:
             check_vocabulary(tokenizer, config.model, str(tokenizer_path))
         mesh, rules = build_mesh(config.mesh), config.sharding.build(sequence_parallel=False)
-        with use_mesh(mesh, rules):
-            abstract = abstract_parameters(abstract_model(config.model), mesh, rules)
-            parameters = load_checkpoint(checkpoint, config.model, abstract, np.float32)
-        _write_run(run_dir, config.model, parameters, tokenizer)
+        with _new_run(run_dir) as folder:
+            with use_mesh(mesh, rules):
+                abstract = abstract_parameters(abstract_model(config.model), mesh, rules)
+                parameters = load_checkpoint(checkpoint, config.model, abstract, np.float32)
+            _fill(folder, config.model, parameters, tokenizer)
         if processes.is_first:
             count, step = config.model.num_parameters(), checkpoint.iteration
             after = "" if step is None else f" after {step} steps"
@@ -76,10 +72,8 @@ def _read_recipe(recipe: str | None, overrides: list[str]) -> tuple[InferenceCon
             "a Megatron checkpoint does not say what model it is of: give --config RECIPE, whose section "
             "'model' does, or the model's settings as overrides (model.family=… model.num_layers=…)"
         )
-    sections = {field.name for field in dataclasses.fields(InferenceConfig)}
-    training = {field.name for field in dataclasses.fields(RunConfig)} - sections
     given = {} if recipe is None else read_yaml(recipe)
-    tree = {key: value for key, value in given.items() if key not in training}
+    tree = without_training(given)
     data = given.get("data")
     tree["data"] = {"tokenizer": data.get("tokenizer") if isinstance(data, dict) else None}
     for override in overrides:
@@ -89,29 +83,35 @@ def _read_recipe(recipe: str | None, overrides: list[str]) -> tuple[InferenceCon
     return parse_config(tree, InferenceConfig), data["tokenizer"]
 
 
-def _write_run(
-    run_dir: str,
-    config: ModelConfig,
-    parameters: Tree,
-    tokenizer: Tokenizer | None,
-    fill: Callable[[RunFolder], None] = lambda folder: None,
-) -> None:
-    """The run folder, all of it or nothing; `fill` adds to it, on process 0."""
+@contextlib.contextmanager
+def _new_run(run_dir: str) -> Iterator[RunFolder]:
+    """The run folder to fill, refused before anything is read; all of it appears at the end, or nothing."""
     files = contextlib.ExitStack()
     on_primary(lambda: files.enter_context(new_folder(run_dir)) and None)
     with contextlib.ExitStack() as cleaning:
         cleaning.push(files)
-        folder = RunFolder(partial_folder(run_dir))
-        tree = {"model": model_tree(config)}  # the mesh was that of the import
-        with Checkpointer(folder.checkpoints) as checkpointer:
-            checkpointer.save(0, {"parameters": parameters}, data_state={}, config=tree, wait=True)
-
-        def finish() -> None:
-            fill(folder)
-            if tokenizer is not None:
-                tokenizer.save(folder.tokenizer)
-            folder.config.write_text(to_yaml(tree), encoding="utf-8")
-
-        on_primary(finish)
+        yield RunFolder(partial_folder(run_dir))
         cleaning.pop_all()
     on_primary(files.close)
+
+
+def _fill(
+    folder: RunFolder,
+    config: ModelConfig,
+    parameters: Tree,
+    tokenizer: Tokenizer | None,
+    source: HuggingFaceFolder | None = None,
+) -> None:
+    tree = {"model": model_tree(config)}  # the mesh was that of the import
+    with Checkpointer(folder.checkpoints) as checkpointer:
+        checkpointer.save(0, {"parameters": parameters}, data_state={}, config=tree, wait=True)
+
+    def finish() -> None:
+        if source is not None:
+            folder.huggingface.mkdir()
+            source.copy_companions(folder.huggingface)
+        if tokenizer is not None:
+            tokenizer.save(folder.tokenizer)
+        folder.config.write_text(to_yaml(tree), encoding="utf-8")
+
+    on_primary(finish)

@@ -52,14 +52,14 @@ class OpenedModel:
         check_vocabulary(tokenizer, self.config.model, self.tokenizer_folder)
         return tokenizer
 
-    def stop_tokens(self, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """What ends a text: the tokenizer's end of document, and what generation_config.json names."""
-        found = {tokenizer.eod_id}
+    def stop_tokens(self) -> tuple[int, ...]:
+        """What ends a text besides the tokenizer's end of document, by generation_config.json."""
         if self.companions is not None:
-            named = self.companions.generation_config.get("eos_token_id")
-            named = self.companions.config.get("eos_token_id") if named is None else named
-            found |= set(named) if isinstance(named, list) else {named}
-        return tuple(sorted(token for token in found if token is not None))
+            for said in (self.companions.generation_config, self.companions.config):
+                named = said.get("eos_token_id")
+                if named is not None:
+                    return tuple(named) if isinstance(named, list) else (named,)
+        return ()
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Path) -> None:
@@ -82,16 +82,21 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Pat
         )
 
 
+def without_training(recipe: Tree) -> Tree:
+    """The sections of a recipe that using its model takes; unknown ones stay, to be refused."""
+    sections = {field.name for field in dataclasses.fields(InferenceConfig)}
+    training = {field.name for field in dataclasses.fields(RunConfig)} - sections
+    return {key: value for key, value in recipe.items() if key not in training}
+
+
 def read_inference_config(path: str, overrides: Sequence[str] = ()) -> InferenceConfig:
     """What a folder says of its model, with overrides (of mesh, sampling, runtime; the model is what it is).
 
     Raises:
         InputError: the folder is neither a run nor a Hugging Face model that mjx knows.
     """
-    sections = {field.name for field in dataclasses.fields(InferenceConfig)}
-    training = {field.name for field in dataclasses.fields(RunConfig)} - sections
     if is_run_folder(path):
-        tree = {key: value for key, value in read_yaml(RunFolder(path).config).items() if key not in training}
+        tree = without_training(read_yaml(RunFolder(path).config))
     elif RunFolder(path).path.is_dir() and not HuggingFaceFolder.is_one(path):
         raise InputError(
             f"{RunFolder(path).path} is neither a run folder (it has no config.yaml) nor a Hugging Face "

@@ -131,9 +131,12 @@ def test_fine_tuning_starts_from_the_weights_and_its_export_gives_the_run_s_logi
     fine_tuning, model_folder, main_here, capsys, tmp_path
 ):
     run, out, orbax = tmp_path / "run", tmp_path / "out", tmp_path / "orbax"
-    main_here("train", fine_tuning, "training.stop_at=10", "mesh.fsdp=2", "mesh.tensor=4")
-    assert f"starting from the weights of {model_folder}" in capsys.readouterr().err
-    main_here("train", fine_tuning)
+    start = shutil.copytree(model_folder, tmp_path / "start")
+    recipe = (fine_tuning, f"init_from={start}")
+    main_here("train", *recipe, "training.stop_at=10", "mesh.fsdp=2", "mesh.tensor=4")
+    assert f"starting from the weights of {start}" in capsys.readouterr().err
+    shutil.rmtree(start)  # a run that has begun does without
+    main_here("train", *recipe)
     seen = losses(run)
     assert [step for step, _ in seen] == list(range(1, 21))
     assert seen[-1][1] < 0.7 * seen[0][1]
@@ -249,6 +252,16 @@ DAMAGES = {
     "outside": "../other.safetensors",
     "pickle": "pickle",
 }
+
+
+def test_an_import_into_a_folder_that_is_not_empty_is_refused_before_a_weight_is_read(
+    copy, refused, tmp_path, monkeypatch
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("kept")
+    monkeypatch.setattr("mjx.commands.import_model.open_model", None)
+    assert "exists and is not an empty folder" in refused("import", copy, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
