@@ -1,0 +1,1 @@
+"""Programs for GPUs that are not here: compiled, measured and explained on any machine."""
