@@ -1,7 +1,9 @@
 """The mathematics of one block of flash attention, on values: what every GPU kernel is made of.
 
-Queries are rows, keys columns. Scores are in units of log 2, so that exp2 serves. Written after Dao et al.
-2022 (forward: algorithm 1; backward: algorithm 4) and Dao 2023, section 3.1.
+Scores are in units of log 2, so that exp2 serves. Queries are rows and keys columns, except where the
+gradients of keys are made: there scores are made the other way round, keys as rows, so that each product
+takes them as its left operand, which tensor cores read from registers. Written after Dao et al. 2022
+(forward: algorithm 1; backward: algorithm 4) and Dao 2023, section 3.1.
 """
 
 from typing import NamedTuple
@@ -46,36 +48,42 @@ class Running(NamedTuple):
     output: Float[Array, "row value_dim"]
 
 
-def product(a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+def product(a: Array, b: Array, *, transpose_b: bool = False) -> Array:
     """A matrix product in float32; float32 operands are never rounded to tf32."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    dimensions = (((0 if transpose_a else 1,), (1 if transpose_b else 0,)), ((), ()))
+    dimensions = (((1,), (1 if transpose_b else 0,)), ((), ()))
     return jax.lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)
 
 
-def visible(options: Options, rows: Places, columns: Places) -> Bool[Array, "row column"]:
+def visible(
+    options: Options, queries: Places, keys: Places, *, keys_as_rows: bool = False
+) -> Bool[Array, "row column"]:
     """Which keys each query sees."""
-    mask = rows.inside[:, None] & columns.inside[None, :]
-    distance = rows.positions[:, None] - columns.positions[None, :]
+    of_query, of_key = (None, slice(None)), (slice(None), None)
+    if not keys_as_rows:
+        of_query, of_key = of_key, of_query
+    mask = queries.inside[of_query] & keys.inside[of_key]
+    distance = queries.positions[of_query] - keys.positions[of_key]
     if options.causal:
         mask &= distance >= 0
     if options.window is not None:
         mask &= distance < options.window
         if not options.causal:
             mask &= distance > -options.window
-    if rows.segments is not None and columns.segments is not None:
-        mask &= (rows.segments[:, None] == columns.segments[None, :]) & (rows.segments > 0)[:, None]
+    if queries.segments is not None and keys.segments is not None:
+        mask &= queries.segments[of_query] == keys.segments[of_key]
+        mask &= (queries.segments > 0)[of_query]
     return mask
 
 
 def scores(
     options: Options,
-    q: Float[Array, "row head_dim"],
-    k: Float[Array, "column head_dim"],
+    rows: Float[Array, "row head_dim"],
+    columns: Float[Array, "column head_dim"],
     mask: Bool[Array, "row column"],
 ) -> tuple[Float[Array, "row column"], Float[Array, "row column"] | None]:
-    """Scores × log2 e, and the slope of the soft-cap there."""
-    s, slope = product(q, k, transpose_b=True) * options.scale, None
+    """Scores × log2 e of queries and keys, and the slope of the soft-cap there."""
+    s, slope = product(rows, columns, transpose_b=True) * options.scale, None
     if options.soft_cap is not None:
         capped = jnp.tanh(s / options.soft_cap)
         s, slope = options.soft_cap * capped, 1 - capped * capped
@@ -105,21 +113,22 @@ def finish(running: Running) -> tuple[Float[Array, "row value_dim"], Float[Array
     return running.output / total[:, None], log_sum
 
 
-def probabilities(s: Float[Array, "row column"], log_sum: Float[Array, " row"]) -> Float[Array, "row column"]:
-    """Of the backward pass, from the forward pass's log2 of the sums."""
+def probabilities(
+    s: Float[Array, "row column"], log_sum: Float[Array, "#row #column"]
+) -> Float[Array, "row column"]:
+    """Of the backward pass, from the forward pass's log2 of the queries' sums."""
     seen = jnp.where(jnp.isfinite(log_sum), log_sum, 0.0)
-    return jnp.where(s > 0.5 * MASKED, jnp.exp2(s - seen[:, None]), 0.0)
+    return jnp.where(s > 0.5 * MASKED, jnp.exp2(s - seen), 0.0)
 
 
 def score_gradient(
     options: Options,
     p: Float[Array, "row column"],
     slope: Float[Array, "row column"] | None,
-    d_out: Float[Array, "row value_dim"],
-    v: Float[Array, "column value_dim"],
-    delta: Float[Array, " row"],
+    d_p: Float[Array, "row column"],
+    delta: Float[Array, "#row #column"],
 ) -> Float[Array, "row column"]:
-    """Of `q · k` itself; `delta` is the row sum of output × its gradient, less the gradient of the
-    log-sum-exp."""
-    d_s = p * (product(d_out, v, transpose_b=True) - delta[:, None])
+    """Of `q · k` itself; `d_p` is the gradient of the probabilities, and `delta` the sum over each query's
+    output × its gradient, less the gradient of the log-sum-exp."""
+    d_s = p * (d_p - delta)
     return (d_s if slope is None else d_s * slope) * options.scale

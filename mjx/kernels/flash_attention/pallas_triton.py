@@ -31,13 +31,16 @@ class BlockSizes:
 
 @dataclasses.dataclass(frozen=True)
 class KernelConfig:
-    """The block sizes of the three kernels."""
+    """The block sizes of the kernels."""
 
     forward: BlockSizes
     keys: BlockSizes
     """Gradients of keys and values."""
     queries: BlockSizes
     """Gradient of queries."""
+    values: BlockSizes | None = None
+    """Where heads are too wide for both sums in the registers of one program: the gradient of values has a
+    kernel of its own, which makes the scores again."""
 
 
 def default_config(head_dim: int, dtype: Any) -> KernelConfig:
@@ -154,32 +157,39 @@ def _forward_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Bl
     log_sum_ref[...] = log_sum
 
 
-def _keys_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, group: int, *refs):
+def _keys_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, *refs, group, makes):
+    """Gradients of keys, of values, or of both: what the outputs are (`makes`)."""
     inputs = _Inputs(dict(zip(names, refs, strict=False)), options, *lengths)
-    d_k_ref, d_v_ref = refs[len(names) :]
+    outputs = dict(zip(makes, refs[len(names) :], strict=True))
     block = pl.program_id(0)
     columns = inputs.columns(block, sizes.key)
-    k, v = (blocks.clean(inputs.load(name, 0, sizes.key), columns) for name in ("k", "v"))
+    k = blocks.clean(inputs.load("k", 0, sizes.key), columns)
+    v = blocks.clean(inputs.load("v", 0, sizes.key), columns) if "d_k" in makes else None
     low, high = inputs.query_blocks(block, sizes)
     count = jnp.maximum(high - low, 1)
 
-    def step(turn: Any, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(turn: Any, gradients: dict[str, Array]) -> dict[str, Array]:
         """One block of queries of one head; the heads of the group one after the other."""
-        d_k, d_v = gradients
         head, index = turn // count, low + turn % count
         rows = inputs.rows(index, sizes.query)
         q, d_out = (inputs.load(name, index, sizes.query, head) for name in ("q", "d_out"))
-        s, slope = blocks.scores(options, q, k, blocks.visible(options, rows, columns))
-        p = blocks.probabilities(s, inputs.load_row("log_sum", index, sizes.query, head))
-        d_v += blocks.product(p.astype(d_out.dtype), d_out, transpose_a=True)
-        delta = inputs.load_row("delta", index, sizes.query, head)
-        d_s = blocks.score_gradient(options, p, slope, d_out, v, delta)
-        return d_k + blocks.product(d_s.astype(q.dtype), q, transpose_a=True), d_v
+        mask = blocks.visible(options, rows, columns, keys_as_rows=True)
+        s, slope = blocks.scores(options, k, q, mask)
+        p = blocks.probabilities(s, inputs.load_row("log_sum", index, sizes.query, head)[None, :])
+        added = {}
+        if "d_v" in makes:
+            added["d_v"] = gradients["d_v"] + blocks.product(p.astype(d_out.dtype), d_out)
+        if v is not None:
+            delta = inputs.load_row("delta", index, sizes.query, head)[None, :]
+            d_p = blocks.product(v, d_out, transpose_b=True)
+            d_s = blocks.score_gradient(options, p, slope, d_p, delta)
+            added["d_k"] = gradients["d_k"] + blocks.product(d_s.astype(q.dtype), q)
+        return added
 
-    gradients = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    gradients = jax.lax.fori_loop(0, group * jnp.maximum(high - low, 0), step, gradients)
-    d_k_ref[...] = gradients[0].astype(d_k_ref.dtype)
-    d_v_ref[...] = gradients[1].astype(d_v_ref.dtype)
+    start = {name: jnp.zeros(ref.shape, jnp.float32) for name, ref in outputs.items()}
+    gradients = jax.lax.fori_loop(0, group * jnp.maximum(high - low, 0), step, start)
+    for name, ref in outputs.items():
+        ref[...] = gradients[name].astype(ref.dtype)
 
 
 def _queries_kernel(names: tuple[str, ...], options: Options, lengths, sizes: BlockSizes, *refs):
@@ -195,8 +205,9 @@ def _queries_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Bl
         k, v = (blocks.clean(inputs.load(name, index, sizes.key), columns) for name in ("k", "v"))
         mask = blocks.visible(options, rows, columns)
         s, slope = blocks.scores(options, q, k, mask)
-        p = blocks.probabilities(s, log_sum)
-        d_s = blocks.score_gradient(options, p, slope, d_out, v, delta)
+        p = blocks.probabilities(s, log_sum[:, None])
+        d_p = blocks.product(d_out, v, transpose_b=True)
+        d_s = blocks.score_gradient(options, p, slope, d_p, delta[:, None])
         return d_q + blocks.product(d_s.astype(k.dtype), k)
 
     d_q = jax.lax.fori_loop(*inputs.key_blocks(block, sizes), step, jnp.zeros(q.shape, jnp.float32))
@@ -212,7 +223,7 @@ class _Call:
         self.batch, self.num_queries, self.heads, self.head_dim = q.shape
         self.num_keys, self.kv_heads, self.value_dim = k.shape[1], k.shape[2], v.shape[3]
         self.group = self.heads // self.kv_heads
-        sizes = (config.forward, config.keys, config.queries)
+        sizes = (config.forward, config.keys, config.queries, config.values or config.keys)
         self.padded_queries = _up(self.num_queries, math.lcm(*(size.query for size in sizes)))
         self.padded_keys = _up(self.num_keys, math.lcm(*(size.key for size in sizes)))
         head, value = _power_of_two(self.head_dim), _power_of_two(self.value_dim)
@@ -259,7 +270,7 @@ class _Call:
         """One kernel over all its programs; `outputs` are names and dtypes."""
         from jax.experimental.pallas import triton
 
-        names, of_keys = tuple(inputs), of == "keys"
+        names, of_keys = tuple(inputs), of in ("keys", "values")
         heads, block = (self.kv_heads, sizes.key) if of_keys else (self.heads, sizes.query)
         tokens = self.padded_keys if of_keys else self.padded_queries
         shapes = [
@@ -291,7 +302,7 @@ def _attention(options: Options, config: KernelConfig, interpret: bool, arrays: 
 def _forward(options, config, interpret, arrays):
     call = _Call(options, config, interpret, arrays)
     padded = {name: call.pad(name, array) for name, array in arrays.items()}
-    outputs = {"out": arrays["v"].dtype, "log_sum": jnp.float32}
+    outputs: dict[str, Any] = {"out": arrays["v"].dtype, "log_sum": jnp.float32}
     out, log_sum = call.run(_forward_kernel, "forward", config.forward, padded, outputs)
     out = out[:, : call.num_queries, :, : call.value_dim]
     log_sum = log_sum[..., : call.num_queries]
@@ -305,9 +316,15 @@ def _backward(options, config, interpret, residuals, gradients):
     delta = jnp.einsum("bqhd,bqhd->bhq", out.astype(jnp.float32), d_out.astype(jnp.float32)) - d_log_sum
     more = {"d_out": d_out, "log_sum": log_sum, "delta": delta}
     padded = {name: call.pad(name, array) for name, array in {**arrays, **more}.items() if name != "sinks"}
-    kernel = functools.partial(_keys_kernel_of_group, call.group)
-    kinds = {"d_k": arrays["k"].dtype, "d_v": arrays["v"].dtype}
-    d_k, d_v = call.run(kernel, "keys", config.keys, padded, kinds)
+
+    def of_keys(of: str, sizes: BlockSizes, *makes: str):
+        kernel = functools.partial(_keys_kernel, group=call.group, makes=makes)
+        return call.run(kernel, of, sizes, padded, {name: arrays[name[-1]].dtype for name in makes})
+
+    if config.values is None:
+        d_k, d_v = of_keys("keys", config.keys, "d_k", "d_v")
+    else:
+        (d_k,), (d_v,) = of_keys("keys", config.keys, "d_k"), of_keys("values", config.values, "d_v")
     (d_q,) = call.run(_queries_kernel, "queries", config.queries, padded, {"d_q": arrays["q"].dtype})
     found = {
         "q": d_q[:, : call.num_queries, :, : call.head_dim],
@@ -319,10 +336,6 @@ def _backward(options, config, interpret, residuals, gradients):
         weight = jnp.exp2(sinks[None, :, None] * blocks.LOG2_E - log_sum)
         found["sinks"] = -jnp.sum(weight * delta, axis=(0, 2)).astype(arrays["sinks"].dtype)
     return ({name: found.get(name) for name in arrays},)
-
-
-def _keys_kernel_of_group(group: int, names, options, lengths, sizes, *refs):
-    _keys_kernel(names, options, lengths, sizes, group, *refs)
 
 
 _attention.defvjp(_forward, _backward)
