@@ -37,6 +37,9 @@ def table(name: str, op: Op) -> Table:
     if any(row.compute_capability for row in op.table.values()):
         oldest = (row.compute_capability for row in op.table.values())
         shown.add_row("oldest GPU", *("" if one is None else f"sm_{one * 10:.0f}" for one in oldest))
+    if any(row.newest_compute_capability for row in op.table.values()):
+        newest = (row.newest_compute_capability for row in op.table.values())
+        shown.add_row("newest GPU", *("" if one is None else f"sm_{one * 10:.0f}" for one in newest))
     shown.add_row("dtypes", *(", ".join(row.dtypes) for row in op.table.values()))
     for size in dict.fromkeys(size for row in op.table.values() for size in row.sizes):
         shown.add_row(size, *(str(row.sizes.get(size, "any")) for row in op.table.values()))

@@ -1,6 +1,7 @@
 """What each implementation of an op can do, as data, and the choice among them."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import jax
@@ -52,6 +53,8 @@ class Capability:
     """Dimension → its possible sizes; dimensions that are not named may have any."""
     compute_capability: float | None = None
     """The oldest GPU."""
+    newest_compute_capability: float | None = None
+    """The newest GPU, for instructions that later ones no longer have."""
     automatic: tuple[Platform, ...] = ()
     """Where `auto` may choose it; the first row of the table that can do what is asked is chosen."""
 
@@ -76,6 +79,9 @@ class Request:
         oldest, gpu = capability.compute_capability, self.compute_capability
         if self.platform == "gpu" and oldest is not None and gpu is not None and gpu < oldest:
             found.append(f"a GPU of compute capability {gpu} (needs {oldest})")
+        newest = capability.newest_compute_capability
+        if self.platform == "gpu" and newest is not None and gpu is not None and gpu > newest:
+            found.append(f"a GPU of compute capability {gpu} (knows none after {newest})")
         if self.dtype is not None and self.dtype not in capability.dtypes:
             found.append(f"dtype {self.dtype} (takes {', '.join(capability.dtypes)})")
         for name, size in self.sizes.items():
@@ -117,6 +123,11 @@ def choose(op: str, table: Table, implementation: str, request: Request) -> str:
     return implementation
 
 
+_COMPUTE_CAPABILITIES = {"A100": 8.0, "A10": 8.6, "L40": 8.9, "L4": 8.9, "H100": 9.0, "H200": 9.0}
+_COMPUTE_CAPABILITIES |= {"GH200": 9.0, "B200": 10.0, "GB200": 10.0, "B300": 10.3, "GB300": 10.3}
+"""Of GPUs that a mesh names but that are not there to be asked."""
+
+
 def current_device() -> tuple[Platform, float | None]:
     """Platform and compute capability of the devices that a call would run on: the mesh's, or the default.
 
@@ -130,6 +141,13 @@ def current_device() -> tuple[Platform, float | None]:
     if platform is None:
         platform = jax.default_backend()
     platform = "gpu" if platform in ("cuda", "gpu") else platform
-    if platform != "gpu" or jax.default_backend() != "gpu":
+    if platform != "gpu":
+        return platform, None
+    if abstract is not None:
+        words = re.split(r"[^A-Z0-9]+", str(abstract.device_kind))  # "NVIDIA A100-SXM4-80GB"
+        named = [number for name, number in _COMPUTE_CAPABILITIES.items() if name in words]
+        if named:
+            return platform, named[0]
+    if jax.default_backend() != "gpu":
         return platform, None
     return platform, float(jax.devices("gpu")[0].compute_capability)  # type: ignore[attr-defined]

@@ -1,9 +1,11 @@
 """The choice among implementations: by data, aloud, and never another than the one named."""
 
+import jax
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from mjx.errors import InputError
-from mjx.kernels.capability import Capability, Request, Sizes, choose
+from mjx.kernels.capability import Capability, Request, Sizes, choose, current_device
 
 TABLE = {
     "fast": Capability(
@@ -12,6 +14,7 @@ TABLE = {
         features=frozenset({"window"}),
         sizes={"state": Sizes(multiple_of=16, at_most=256, before=(9.0, 128))},
         compute_capability=8.0,
+        newest_compute_capability=9.0,
         automatic=("gpu",),
     ),
     "plain": Capability(
@@ -44,6 +47,7 @@ def asked(platform="gpu", dtype="bfloat16", features=(), capability=9.0, **sizes
         (asked(state=256, capability=8.0), "plain"),
         (asked(state=128, capability=8.0), "fast"),
         (asked(capability=7.5), "plain"),
+        (asked(capability=10.0), "plain"),
         (asked(capability=None, state=256), "fast"),
         (asked(state=24), "plain"),
         (asked(features=["padding"]), "plain"),
@@ -62,6 +66,7 @@ def test_auto_takes_the_first_that_can_do_all_that_is_asked(request_, chosen):
         ("fast", asked(platform="cpu"), r"platform cpu \(runs on gpu\); plain can"),
         ("fast", asked(state=272), r"state = 272 \(at most 256\); plain can"),
         ("fast", asked(capability=7.5), r"a GPU of compute capability 7\.5 \(needs 8\.0\); plain can"),
+        ("fast", asked(capability=10.0), r"compute capability 10\.0 \(knows none after 9\.0\); plain can"),
         ("plain", asked(dtype="float64", features=["oddity"]), r"float64 \(.*\), oddity; slow can"),
         ("slow", asked(features=["window", "oddity"]), "no other implementation can either"),
         (
@@ -80,3 +85,13 @@ def test_auto_takes_the_first_that_can_do_all_that_is_asked(request_, chosen):
 def test_what_cannot_be_done_is_refused_and_the_able_are_named(name, request_, sentence):
     with pytest.raises(InputError, match=sentence):
         choose("scan", TABLE, name, request_)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability"),
+    [("NVIDIA H100 80GB HBM3", 9.0), ("NVIDIA A100-SXM4-80GB", 8.0), ("NVIDIA B200", 10.0), ("Unheard of", None)],
+)
+def test_a_gpu_that_is_only_compiled_for_is_known_by_its_name(kind, capability):
+    mesh = AbstractMesh((), (), abstract_device=AbstractDevice(kind, None, "cuda"))
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert current_device() == ("gpu", capability)
