@@ -1,6 +1,7 @@
 """The `mjx` command. Only argparse is imported here, so that help comes at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -110,6 +111,20 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "backends", _backends, "show which implementation computes each op here")
 
+    bench = commands.add_parser("bench", help="measure, or compile for GPUs that are not here")
+    kinds = bench.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    kernels = _command(kinds, "kernels", _bench_kernels, "compare kernels with what their work needs")
+    kernels.add_argument("--compile-only", action="store_true", help="compile for GPUs that are not here")
+    kernels.add_argument("--op", action="append", help="may be given several times (all)")
+    kernels.add_argument(
+        "--gpu", help="whose data sheet, and with --compile-only what to compile for (all that are known)"
+    )
+    kernels.add_argument("--rounds", type=int, default=7, help="of which the median counts (7)")
+    kernels.add_argument(
+        "--sweep", action="store_true", help="measure every block configuration that compiles well"
+    )
+    kernels.add_argument("--report", metavar="FILE", help="with --compile-only: write the figures as JSON")
+
     launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
     launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")
     launch.add_argument("command", nargs=argparse.REMAINDER, help="e.g. train RECIPE")
@@ -179,6 +194,22 @@ def _backends(options: argparse.Namespace) -> None:
     from mjx.commands.backends import backends
 
     backends()
+
+
+def _bench_kernels(options: argparse.Namespace) -> None:
+    if options.compile_only:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts: the GPU is not here, or not wanted
+
+    from mjx.commands.bench import bench_kernels
+
+    bench_kernels(
+        ops=options.op,
+        gpu=options.gpu,
+        compile_only=options.compile_only,
+        rounds=options.rounds,
+        sweep=options.sweep,
+        report=options.report,
+    )
 
 
 def _launch(options: argparse.Namespace) -> None:

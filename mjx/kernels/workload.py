@@ -54,6 +54,10 @@ class Workload(Protocol):
         configurations."""
         ...
 
+    def configs(self, implementation: str, compute_capability: float) -> Mapping[str, Any]:
+        """The implementation's block configurations for this call, by the name that the report gives them."""
+        ...
+
     def work(self, *, backward: bool) -> Work:
         """Of the forward pass, or of the backward pass alone."""
         ...

@@ -23,6 +23,10 @@ class Op:
     """Feature → what it means."""
 
 
+PACKAGES = {"attention": "flash_attention", "ssd": "ssd", "selective_scan": "selective_scan"}
+"""Op → its folder in mjx.kernels."""
+
+
 def _op(package: str) -> Callable[[], Op]:
     def load() -> Op:
         module = import_module(f"mjx.kernels.{package}.implementations")
@@ -31,9 +35,5 @@ def _op(package: str) -> Callable[[], Op]:
     return load
 
 
-OPS: dict[str, Callable[[], Op]] = {
-    "attention": _op("flash_attention"),
-    "ssd": _op("ssd"),
-    "selective_scan": _op("selective_scan"),
-}
+OPS: dict[str, Callable[[], Op]] = {name: _op(package) for name, package in PACKAGES.items()}
 """Op → how its table is had."""

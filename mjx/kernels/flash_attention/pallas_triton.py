@@ -5,7 +5,6 @@ JAX has deprecated Pallas' Triton backend: all that knows of it is in this file,
 which goes over the query heads of its group, so that nothing is added to by two), and that of queries.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -15,42 +14,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
+from mjx.kernels.capability import current_device
 from mjx.kernels.flash_attention import blocks
+from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
 from mjx.kernels.flash_attention.blocks import Options, Places, Running
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockSizes:
-    """Tokens of a block of queries and of keys, and how a program is run."""
-
-    query: int
-    key: int
-    num_warps: int
-    num_stages: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class KernelConfig:
-    """The block sizes of the kernels."""
-
-    forward: BlockSizes
-    keys: BlockSizes
-    """Gradients of keys and values."""
-    queries: BlockSizes
-    """Gradient of queries."""
-    values: BlockSizes | None = None
-    """Where heads are too wide for both sums in the registers of one program: the gradient of values has a
-    kernel of its own, which makes the scores again."""
-
-
-def default_config(head_dim: int, dtype: Any) -> KernelConfig:
-    """What compiles for H100 and A100 without spilling a register (kernels/report.json)."""
-    if jnp.dtype(dtype) == jnp.float32 or head_dim > 128:
-        small = BlockSizes(32, 32, 4, 1)
-        return KernelConfig(small, small, small)
-    if head_dim > 64:
-        return KernelConfig(BlockSizes(128, 64, 8), BlockSizes(64, 64, 8), BlockSizes(64, 64, 8))
-    return KernelConfig(BlockSizes(128, 64, 4), BlockSizes(64, 64, 4), BlockSizes(64, 64, 4))
 
 
 class _Inputs:
@@ -374,7 +341,7 @@ def attention(
         arrays["sinks"] = sinks
     per_row = not (isinstance(query_offset, int) and isinstance(key_offset, int))
     options = Options(float(scale), causal, window, soft_cap, guarded=per_row)
-    config = config or default_config(max(q.shape[-1], v.shape[-1]), q.dtype)
+    config = config or configs(q.shape[-1], v.shape[-1], q.dtype, current_device()[1])[0]
     results: Any = _attention(options, config, interpret, arrays)
     out, log_sum = results
     return out, jnp.swapaxes(log_sum, 1, 2)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mjx.kernels.flash_attention import flash_attention
+from mjx.kernels.flash_attention import block_sizes, flash_attention, shipped
 from mjx.kernels.workload import Published, Work
 
 _TOKAMAX = "tokamax's Mosaic kernel, July 2026"
@@ -52,6 +52,14 @@ class AttentionWorkload:
 
         return forward
 
+    def configs(self, implementation: str, compute_capability: float) -> dict[str, Any]:
+        if implementation != "pallas_triton":
+            return {}
+        width = self.value_dim or self.head_dim
+        found = block_sizes.configs(self.head_dim, width, self.dtype, compute_capability)
+        power = block_sizes.width(self.head_dim, width)
+        return {shipped.label(self.dtype, power, number): config for number, config in enumerate(found)}
+
     def work(self, *, backward: bool) -> Work:
         """Two products forward, five backward, of which one makes the scores again (Dao 2023)."""
         d, v = self.head_dim, self.value_dim or self.head_dim
@@ -72,3 +80,6 @@ class AttentionWorkload:
             return None
         rate = _PUBLISHED[self.head_dim][backward]
         return Published(seconds=self.work(backward=backward).products / rate, source=_TOKAMAX)
+
+
+WORKLOAD = AttentionWorkload

@@ -45,6 +45,10 @@ class SelectiveScanWorkload:
 
         return forward
 
+    def configs(self, implementation: str, compute_capability: float) -> dict[str, Any]:
+        del implementation, compute_capability  # there is one for every size
+        return {}
+
     def work(self, *, backward: bool) -> Work:
         """Gu and Dao 2023, equation 2; no matrix products. For each token, channel and state: the decay, the
         drive, the recurrence and the output; backward these again, and a gradient of each."""
@@ -62,3 +66,6 @@ class SelectiveScanWorkload:
     def published(self, *, backward: bool) -> Published | None:
         del backward
         return None
+
+
+WORKLOAD = SelectiveScanWorkload

@@ -43,16 +43,16 @@ class SSDWorkload:
         }
 
     def function(self, implementation: str, config: Any = None) -> Callable[..., jax.Array]:
-        if config is not None:
-            from mjx.kernels.ssd import pallas_triton
-
-            return pallas_triton.with_config(config)
+        del config  # TODO
 
         def forward(x, dt, A, B, C, D):
             A, dt = -jnp.exp(A), dt  # a decay, whatever the numbers
             return ssd(x, dt, A, B, C, D=D, dt_softplus=True, implementation=implementation)
 
         return forward
+
+    def configs(self, implementation: str, compute_capability: float) -> dict[str, Any]:
+        return {}
 
     def work(self, *, backward: bool) -> Work:
         """Dao and Gu 2024, section 6: per head the products inside chunks and with states, per group C Bᵀ."""
@@ -76,3 +76,6 @@ class SSDWorkload:
             return None
         seconds = self.batch * self.sequence * self.heads / _PUBLISHED
         return Published(seconds=seconds, source="the fused Triton kernel of vLLM, 2025")
+
+
+WORKLOAD = SSDWorkload

@@ -14,7 +14,7 @@ from jaxlib.mlir import ir
 from jaxlib.triton import dialect
 
 from mjx.kernels.flash_attention import flash_attention, pallas_triton
-from mjx.kernels.flash_attention.pallas_triton import BlockSizes, KernelConfig
+from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig
 
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))

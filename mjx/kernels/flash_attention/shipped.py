@@ -1,0 +1,66 @@
+"""The GPU kernels of attention as they are shipped: a program for each block configuration."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mjx.kernels.flash_attention import pallas_triton
+from mjx.kernels.flash_attention.block_sizes import CONFIGS
+from mjx.kernels.shipped import Shipped
+
+_GPUS = {"hopper": "h100", "ampere": "a100"}
+_DTYPES = {2: "bfloat16", 4: "float32"}
+"""By size; float16 compiles to what bfloat16 does."""
+
+
+def _pallas_triton() -> Iterator[Shipped]:
+    """The plainest call, and one with every option, which needs most registers."""
+    for row, configs in CONFIGS.items():
+        for number, config in enumerate(configs):
+            for every_option in (False, True):
+                yield Shipped(
+                    configuration=label(_DTYPES[row.bytes], row.width, number)
+                    + (", every option" if every_option else ""),
+                    function=functools.partial(gradients, pallas_triton.attention, config, every_option),
+                    arguments=arguments(_DTYPES[row.bytes], row.width),
+                    kernels="flash_attention_",
+                    gpus=(_GPUS[row.architecture],),
+                )
+
+
+def label(dtype: str, width: int, number: int) -> str:
+    """What the report calls a configuration: the first of its row, or a further one."""
+    return f"{dtype}, head_dim {width}" + (f", choice {number + 1}" if number else "")
+
+
+def arguments(dtype: str, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """q, k, v, segment ids and sinks."""
+    return (
+        *(jax.ShapeDtypeStruct((2, 2048, heads, width), dtype) for heads in (16, 4, 4)),
+        jax.ShapeDtypeStruct((2, 2048), "int32"),
+        jax.ShapeDtypeStruct((16,), "float32"),
+    )
+
+
+def gradients(
+    attention: Callable[..., Any], config: Any, every_option: bool, q: Array, k: Array, v: Array, segments, sinks
+) -> Any:
+    """Of q, k and v; the forward pass is in it."""
+    options: dict[str, Any] = {}
+    if every_option:
+        options = {"query_segment_ids": segments, "key_segment_ids": segments, "sinks": sinks}
+        options |= {"window": 1024, "soft_cap": 50.0}
+
+    def loss(q, k, v):
+        out, _ = attention(q, k, v, scale=0.1, config=config, **options)
+        return jnp.sum(jnp.square(out.astype(jnp.float32)))
+
+    return jax.grad(loss, (0, 1, 2))(q, k, v)
+
+
+PROGRAMS = {"pallas_triton": _pallas_triton}
+"""Implementation → its programs."""

@@ -1,0 +1,144 @@
+"""The shipped kernels as machine code: compiled for GPUs that are not here, and held against a golden report."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import mjx.kernels
+from mjx.kernels.shipped import Shipped
+from mjx.models.backends import PACKAGES
+from mjx.plan.compiled_kernels import CompiledKernel, compile_kernels
+from mjx.plan.data_sheet import data_sheet
+
+GOLDEN = Path(mjx.kernels.__file__).parent / "report.json"
+SLACK = 0.1
+"""By how much registers and instructions may grow under another compiler than the golden report's."""
+
+Figures = dict[str, Any]
+"""Of one kernel, as JSON has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One shipped program and one GPU that it is compiled for."""
+
+    op: str
+    implementation: str
+    program: Shipped
+    gpu: str
+
+    @property
+    def key(self) -> str:
+        """What the report calls it."""
+        return key(self.op, self.implementation, self.program.configuration, self.gpu)
+
+
+def key(op: str, implementation: str, configuration: str, gpu: str) -> str:
+    """What the report calls a program for a GPU."""
+    return " / ".join((op, implementation, configuration, gpu))
+
+
+def targets() -> Iterator[Target]:
+    """All that is shipped."""
+    for op, package in PACKAGES.items():
+        if find_spec(f"mjx.kernels.{package}.shipped") is None:
+            continue
+        for implementation, programs in import_module(f"mjx.kernels.{package}.shipped").PROGRAMS.items():
+            for program in programs():
+                for gpu in program.gpus:
+                    yield Target(op, implementation, program, gpu)
+
+
+def compiled(target: Target) -> dict[str, Figures]:
+    """Kernel → its figures.
+
+    Raises:
+        InputError: no compiler is installed.
+        jax.errors.JaxRuntimeError: it does not compile.
+    """
+    program = target.program
+    kernels = compile_kernels(program.function, *program.arguments, gpu=target.gpu)
+    return {
+        kernel.name: figures(kernel, target.gpu)
+        for kernel in sorted(kernels, key=lambda kernel: kernel.name)
+        if kernel.name.startswith(program.kernels)
+    }
+
+
+def figures(kernel: CompiledKernel, gpu: str) -> Figures:
+    """As the report has them, with the blocks that a multiprocessor will run at once."""
+    blocks = data_sheet(gpu).resident_blocks(
+        threads=kernel.threads, registers=kernel.registers, shared_memory=kernel.shared_memory
+    )
+    return {
+        "threads": kernel.threads,
+        "registers": kernel.registers,
+        "spilled": kernel.spilled,
+        "shared_memory": kernel.shared_memory,
+        "resident_blocks": blocks,
+        "instructions": kernel.instructions,
+        "tensor_core": kernel.tensor_core,
+        "serialized": any("serialized" in warning for warning in kernel.warnings),
+    }
+
+
+def faults(kernel: str, found: Figures, gpu: str) -> list[str]:
+    """What makes a kernel unfit to be shipped, in sentences."""
+    sheet, said = data_sheet(gpu), []
+    if found["spilled"]:
+        said.append(f"{kernel} spills {found['spilled']} bytes of registers on {gpu}")
+    if not found["resident_blocks"]:
+        said.append(f"{kernel} does not fit on a multiprocessor of {gpu}: {found}")
+    if found["serialized"] and "forward" in kernel:
+        said.append(f"{kernel}: ptxas serialised its wgmma instructions on {sheet.architecture}")
+    return said
+
+
+def golden() -> dict[str, Any]:
+    """The report in the tree."""
+    return json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def differences(kernel: str, found: Figures, expected: Figures, *, same_compiler: bool) -> list[str]:
+    """How a kernel got worse than the golden report, or with its compiler became another, in sentences."""
+    said = []
+    for name in ("registers", "instructions"):
+        limit = expected[name] * (1 if same_compiler else 1 + SLACK)
+        if found[name] > limit or (same_compiler and found[name] != expected[name]):
+            said.append(f"{kernel} has {found[name]} {name}, the report {expected[name]}")
+    if found["threads"] != expected["threads"]:
+        said.append(f"{kernel} has {found['threads']} threads, the report {expected['threads']}")
+    if same_compiler and found["shared_memory"] != expected["shared_memory"]:
+        said.append(
+            f"{kernel} takes {found['shared_memory']} bytes of shared memory, the report "
+            f"{expected['shared_memory']}"
+        )
+    if found["resident_blocks"] < expected["resident_blocks"]:
+        said.append(
+            f"{found['resident_blocks']} blocks of {kernel} fit on a multiprocessor, in the report "
+            f"{expected['resident_blocks']}"
+        )
+    if found["tensor_core"].keys() != expected["tensor_core"].keys():
+        said.append(f"{kernel} uses {found['tensor_core']}, the report {expected['tensor_core']}")
+    return said
+
+
+def report(kernels: Iterable[tuple[Target, dict[str, Figures]]]) -> dict[str, Any]:
+    """The whole report, of this version of the compiler."""
+    return {"jax": jax.__version__, "kernels": {target.key: found for target, found in kernels}}
+
+
+def to_json(whole: dict[str, Any]) -> str:
+    """A line for each kernel, so that a change shows as one."""
+    lines = [f'{{"jax": {json.dumps(whole["jax"])}, "kernels": {{']
+    programs = []
+    for key, kernels in whole["kernels"].items():
+        inner = ",\n".join(f"  {json.dumps(name)}: {json.dumps(found)}" for name, found in kernels.items())
+        programs.append(f" {json.dumps(key)}: {{\n{inner}}}")
+    return "\n".join([*lines, ",\n".join(programs), "}}", ""])
