@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 _FLOAT32 = BlockSizes(32, 32, 8, 1)
-_FLOAT32_WIDE = KernelConfig(_FLOAT32, _FLOAT32, _FLOAT32, _FLOAT32)
+_FLOAT32_WIDE = KernelConfig(BlockSizes(32, 16, 8, 1), _FLOAT32, _FLOAT32, _FLOAT32)
 
 CONFIGS: dict[Row, tuple[KernelConfig, ...]] = {
     Row("hopper", 2, 64): (
@@ -62,11 +62,11 @@ CONFIGS: dict[Row, tuple[KernelConfig, ...]] = {
     ),
     Row("hopper", 2, 256): (
         KernelConfig(
-            BlockSizes(64, 64, 8), BlockSizes(32, 64, 8), BlockSizes(64, 16, 8), BlockSizes(64, 64, 8)
+            BlockSizes(64, 64, 8), BlockSizes(32, 64, 8), BlockSizes(64, 32, 8), BlockSizes(64, 64, 8)
         ),
     ),
     Row("ampere", 2, 64): (
-        KernelConfig(BlockSizes(128, 64, 4), BlockSizes(64, 64, 4), BlockSizes(64, 64, 4)),
+        KernelConfig(BlockSizes(128, 64, 8), BlockSizes(64, 64, 4), BlockSizes(64, 64, 4)),
         KernelConfig(BlockSizes(64, 64, 4), BlockSizes(64, 32, 4), BlockSizes(64, 32, 4)),
     ),
     Row("ampere", 2, 128): (
@@ -74,7 +74,7 @@ CONFIGS: dict[Row, tuple[KernelConfig, ...]] = {
     ),
     Row("ampere", 2, 256): (
         KernelConfig(
-            BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1), BlockSizes(32, 64, 8, 1), BlockSizes(64, 64, 8, 1)
+            BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1)
         ),
     ),
     # Without tensor cores: products of float32 are exact.

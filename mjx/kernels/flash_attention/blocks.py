@@ -90,11 +90,6 @@ def scores(
     return jnp.where(mask, s * LOG2_E, MASKED), slope
 
 
-def clean(x: Float[Array, "column features"], columns: Places) -> Float[Array, "column features"]:
-    """Keys or values with zeros where nothing may be read: 0 × NaN would be NaN."""
-    return x if columns.readable is None else jnp.where(columns.readable[:, None], x, 0)
-
-
 def extend(running: Running, s: Float[Array, "row column"], v: Float[Array, "column value_dim"]) -> Running:
     """The softmax with a further block of keys."""
     maximum = jnp.maximum(running.maximum, jnp.max(s, axis=1))

@@ -45,7 +45,7 @@ class _Inputs:
 
     @property
     def guarded(self) -> bool:
-        """Whether some keys may hold anything. Guarding costs: tiles then pass through registers."""
+        """Whether some keys may hold anything."""
         return "key_segments" in self.refs or self.options.guarded
 
     def _places(self, side: str, block: Any, size: int, length: int) -> Places:
@@ -57,13 +57,18 @@ class _Inputs:
             segments = triton.load(segments.at[pl.ds(block * size, size)])
         return Places(self.refs[f"{side}_offset"][0] + index, index < length, segments)
 
-    def load(self, name: str, block: Any, size: int, *head: Any) -> Array:
-        """A block of tokens; `head` where the ref has several."""
+    def load(self, name: str, block: Any, size: int, *head: Any, places: Places | None = None) -> Array:
+        """A block of tokens; `head` where the ref has several. Zeros for those of `places` that are not to be
+        read: 0 × NaN would be NaN."""
         from jax.experimental.pallas import triton
 
         place = tuple(pl.ds(number, 1) for number in head)  # interpret mode knows no plain integers
-        loaded = triton.load(self.refs[name].at[(pl.ds(block * size, size), *place, slice(None))])
-        return loaded.reshape(size, -1)
+        ref = self.refs[name].at[(pl.ds(block * size, size), *place, slice(None))]
+        if places is None or places.readable is None:
+            return triton.load(ref).reshape(size, -1)
+        # Masked in the load, so that tiles still go to shared memory without passing through registers.
+        keep = jnp.broadcast_to(places.readable.reshape(size, *(1 for _ in head), 1), ref.shape)
+        return triton.load(ref, mask=keep, other=0.0).reshape(size, -1)
 
     def load_row(self, name: str, block: Any, size: int, *head: Any) -> Array:
         """One number of each token of a block."""
@@ -114,7 +119,7 @@ def _forward_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Bl
 
     def step(index: Any, running: Running) -> Running:
         columns = inputs.columns(index, sizes.key)
-        k, v = (blocks.clean(inputs.load(name, index, sizes.key), columns) for name in ("k", "v"))
+        k, v = (inputs.load(name, index, sizes.key, places=columns) for name in ("k", "v"))
         mask = blocks.visible(options, rows, columns)
         return blocks.extend(running, blocks.scores(options, q, k, mask)[0], v)
 
@@ -130,8 +135,8 @@ def _keys_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Block
     outputs = dict(zip(makes, refs[len(names) :], strict=True))
     block = pl.program_id(0)
     columns = inputs.columns(block, sizes.key)
-    k = blocks.clean(inputs.load("k", 0, sizes.key), columns)
-    v = blocks.clean(inputs.load("v", 0, sizes.key), columns) if "d_k" in makes else None
+    k = inputs.load("k", 0, sizes.key, places=columns)
+    v = inputs.load("v", 0, sizes.key, places=columns) if "d_k" in makes else None
     low, high = inputs.query_blocks(block, sizes)
     count = jnp.maximum(high - low, 1)
 
@@ -169,7 +174,7 @@ def _queries_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Bl
 
     def step(index: Any, d_q: Array) -> Array:
         columns = inputs.columns(index, sizes.key)
-        k, v = (blocks.clean(inputs.load(name, index, sizes.key), columns) for name in ("k", "v"))
+        k, v = (inputs.load(name, index, sizes.key, places=columns) for name in ("k", "v"))
         mask = blocks.visible(options, rows, columns)
         s, slope = blocks.scores(options, q, k, mask)
         p = blocks.probabilities(s, log_sum[:, None])

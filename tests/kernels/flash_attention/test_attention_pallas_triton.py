@@ -1,5 +1,6 @@
 """The Pallas-Triton kernels: interpreted on the CPU against the reference, and lowered for a GPU."""
 
+import functools
 import itertools
 import re
 
@@ -14,11 +15,12 @@ from jaxlib.mlir import ir
 from jaxlib.triton import dialect
 
 from mjx.kernels.flash_attention import flash_attention, pallas_triton
-from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig
+from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
 
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))
 SEGMENTS = np.sort(np.random.RandomState(1).randint(0, 4, (2, 40)), axis=1).astype(np.int32)
+WIDE = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4), BlockSizes(32, 16, 4))
 CASES = {
     "causal": ({}, {}),
     "full": ({}, {"causal": False}),
@@ -38,7 +40,7 @@ CASES = {
 }
 
 
-def kernels(q, k, v, sinks, **options):
+def kernels(q, k, v, sinks, config=SMALL, **options):
     """As `flash_attention`, interpreted."""
     segments = options.pop("segment_ids", None)
     return pallas_triton.attention(
@@ -49,7 +51,7 @@ def kernels(q, k, v, sinks, **options):
         scale=q.shape[-1] ** -0.5,
         query_segment_ids=segments,
         key_segment_ids=segments,
-        config=SMALL,
+        config=config,
         interpret=True,
         **options,
     )
@@ -83,6 +85,14 @@ def test_the_kernels_give_the_reference_s_results_and_gradients(name):
     sizes, options = CASES[name]
     arrays = inputs(**sizes)
     assert_equal(results(kernels, arrays, options), results(reference, arrays, options))
+
+
+@pytest.mark.parametrize("name", ["all at once", "192 and 128 features", "decoding"])
+def test_a_kernel_of_their_own_for_the_gradients_of_values_changes_nothing(name):
+    sizes, options = CASES[name]
+    arrays = inputs(**sizes)
+    ours = results(functools.partial(kernels, config=WIDE), arrays, options)
+    assert_equal(ours, results(reference, arrays, options))
 
 
 def test_padding_that_holds_nan_is_not_looked_at():
@@ -134,7 +144,7 @@ def triton_programs(lowered) -> list[str]:
 
 @pytest.mark.parametrize("head_dim", [64, 80, 128, 192, 256])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_all_three_kernels_lower_for_a_gpu(head_dim, dtype):
+def test_all_kernels_lower_for_a_gpu(head_dim, dtype):
     shapes = [jax.ShapeDtypeStruct((2, 300, heads, head_dim), dtype) for heads in (8, 2, 2)]
 
     def loss(q, k, v):
@@ -144,15 +154,19 @@ def test_all_three_kernels_lower_for_a_gpu(head_dim, dtype):
     with on_an_h100():
         traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*shapes)
         kernels = triton_programs(traced.lower(lowering_platforms=("cuda",)))
-    assert len(kernels) == 3
+    wide = configs(head_dim, head_dim, dtype, 9.0)[0].values is not None
+    assert len(kernels) == 3 + wide
     for text in kernels:
         assert "tt.dot" in text
         # An error of 1e-3 where float32 is promised; of bfloat16 the word means nothing.
         assert not re.search(r"tf32 : tensor<\w+xf32>", text)
 
 
-@pytest.mark.parametrize("kind", ["forward", "keys", "queries"])
-def test_no_two_programs_write_one_block(monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("forward", SMALL), ("keys", SMALL), ("queries", SMALL), ("keys", WIDE), ("values", WIDE)],
+)
+def test_no_two_programs_write_one_block(monkeypatch, kind, config):
     """What interpret mode, which runs one after the other, cannot see."""
     calls = {}
 
@@ -162,7 +176,7 @@ def test_no_two_programs_write_one_block(monkeypatch, kind):
 
     pallas_call = pl.pallas_call
     monkeypatch.setattr(pl, "pallas_call", note)
-    loss = jax.grad(lambda *arrays: jnp.sum(kernels(*arrays, None)[0]), (0, 1, 2))
+    loss = jax.grad(lambda *arrays: jnp.sum(kernels(*arrays, None, config)[0]), (0, 1, 2))
     jax.eval_shape(loss, *inputs(queries=70)[:3])
     grid, specs, shapes = calls[f"flash_attention_{kind}"]
     for spec, shape in zip(specs, shapes, strict=True):
