@@ -23,3 +23,5 @@ class Shipped:
     """How the names of the op's own kernels begin; the program's others are XLA's."""
     gpus: tuple[str, ...]
     """Names of `mjx.plan.gpu.gpu_names()` for which it must compile."""
+    tensor_cores: bool
+    """Whether every kernel multiplies matrices on them."""

@@ -92,9 +92,7 @@ def compile_kernels(function: Callable[..., Any], *arguments: Any, gpu: str) -> 
         dump = Path(name) / "dump"
         with lowering_for(gpu):
             lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",))
-        lowered.compile(
-            compiler_options={"xla_gpu_cuda_data_dir": name, "xla_dump_to": str(dump)}
-        )
+        lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": name, "xla_dump_to": str(dump)})
         launches = read_launches(dump)
         kernels = {kernel.name: kernel for kernel in recorder.kernels()}
     return [
@@ -125,7 +123,9 @@ def read_cubin(source: Path, log: Path, cubin: Path, tools: Toolkit) -> list[Com
     found = []
     for name, part in zip(parts[1::2], parts[2::2], strict=True):
         # (?:@…)? a predicate, then the instruction with its modifiers
-        names = re.findall(r"^\s+(?:/\*[0-9a-f]+\*/)?\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", bodies[name], re.M)
+        names = re.findall(
+            r"^\s+(?:/\*[0-9a-f]+\*/)?\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", bodies[name], re.M
+        )
         counts = Counter(names)
         threads = re.search(rf"\.entry {re.escape(name)}\(.*?\.(?:reqn|maxn)tid (\d+)", text, re.S)
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
@@ -159,4 +159,6 @@ def assemble(ptx: str, architecture: str, shared_memory: int = 0) -> list[Compil
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         log.write_text(done.stderr)
         kernels = read_cubin(source, log, cubin, tools)
-    return [dataclasses.replace(kernel, shared_memory=kernel.shared_memory + shared_memory) for kernel in kernels]
+    return [
+        dataclasses.replace(kernel, shared_memory=kernel.shared_memory + shared_memory) for kernel in kernels
+    ]

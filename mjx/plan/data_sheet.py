@@ -8,7 +8,7 @@ from mjx.plan.gpu import SPECIFICATIONS, specification
 from mjx.trees import read_yaml
 
 RESERVED_SHARED_MEMORY = 1024
-"""Bytes that CUDA keeps of each block's shared memory (CUDA programming guide, "Shared Memory", 8.x and 9.x)."""
+"""Bytes that CUDA keeps of each block's shared memory (CUDA programming guide, compute capability 8.x, 9.x)."""
 WARP = 32
 
 
@@ -18,6 +18,8 @@ class DataSheet:
 
     architecture: str
     """As ptxas calls it, "sm_90a"."""
+    tensor_core_instruction: str
+    """Of SASS, which multiplies matrices at the full rate."""
     tensor_flops: float
     """Of dense matrix products in bfloat16 or float16."""
     vector_flops: float

@@ -1,4 +1,4 @@
-"""The shipped kernels as machine code: compiled for GPUs that are not here, and held against a golden report."""
+"""The shipped kernels, compiled for GPUs that are not here and held against a golden report."""
 
 import dataclasses
 import json
@@ -88,9 +88,11 @@ def figures(kernel: CompiledKernel, gpu: str) -> Figures:
     }
 
 
-def faults(kernel: str, found: Figures, gpu: str) -> list[str]:
+def faults(kernel: str, found: Figures, gpu: str, *, tensor_cores: bool) -> list[str]:
     """What makes a kernel unfit to be shipped, in sentences."""
     sheet, said = data_sheet(gpu), []
+    if tensor_cores and sheet.tensor_core_instruction not in found["tensor_core"]:
+        said.append(f"{kernel} multiplies matrices without {sheet.tensor_core_instruction} on {gpu}")
     if found["spilled"]:
         said.append(f"{kernel} spills {found['spilled']} bytes of registers on {gpu}")
     if not found["resident_blocks"]:

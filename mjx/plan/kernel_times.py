@@ -27,7 +27,9 @@ class Times:
     """The backward pass alone: both passes together, less the forward pass."""
 
 
-def measure(workload: Workload, implementations: Mapping[str, tuple[str, Any]], rounds: int) -> dict[str, Times]:
+def measure(
+    workload: Workload, implementations: Mapping[str, tuple[str, Any]], rounds: int
+) -> dict[str, Times]:
     """Name → times. `implementations`: name → implementation and block configuration (None: its own choice).
 
     They take turns within a round, so that what disturbs the machine meets all of them.

@@ -89,7 +89,12 @@ def test_what_cannot_be_done_is_refused_and_the_able_are_named(name, request_, s
 
 @pytest.mark.parametrize(
     ("kind", "capability"),
-    [("NVIDIA H100 80GB HBM3", 9.0), ("NVIDIA A100-SXM4-80GB", 8.0), ("NVIDIA B200", 10.0), ("Unheard of", None)],
+    [
+        ("NVIDIA H100 80GB HBM3", 9.0),
+        ("NVIDIA A100-SXM4-80GB", 8.0),
+        ("NVIDIA B200", 10.0),
+        ("Unheard of", None),
+    ],
 )
 def test_a_gpu_that_is_only_compiled_for_is_known_by_its_name(kind, capability):
     mesh = AbstractMesh((), (), abstract_device=AbstractDevice(kind, None, "cuda"))

@@ -74,7 +74,10 @@ CONFIGS: dict[Row, tuple[KernelConfig, ...]] = {
     ),
     Row("ampere", 2, 256): (
         KernelConfig(
-            BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1), BlockSizes(64, 64, 8, 1)
+            BlockSizes(64, 64, 8, 1),
+            BlockSizes(64, 64, 8, 1),
+            BlockSizes(64, 64, 8, 1),
+            BlockSizes(64, 64, 8, 1),
         ),
     ),
     # Without tensor cores: products of float32 are exact.
@@ -93,7 +96,9 @@ def configs(
 ) -> tuple[KernelConfig, ...]:
     """For a call; those for Ampere where the GPU is not known or knows no wgmma."""
     hopper = compute_capability is not None and 9 <= compute_capability < 10
-    return CONFIGS[Row("hopper" if hopper else "ampere", jnp.dtype(dtype).itemsize, width(head_dim, value_dim))]
+    return CONFIGS[
+        Row("hopper" if hopper else "ampere", jnp.dtype(dtype).itemsize, width(head_dim, value_dim))
+    ]
 
 
 def width(head_dim: int, value_dim: int) -> int:

@@ -29,6 +29,7 @@ def _pallas_triton() -> Iterator[Shipped]:
                     arguments=arguments(_DTYPES[row.bytes], row.width),
                     kernels="flash_attention_",
                     gpus=(_GPUS[row.architecture],),
+                    tensor_cores=row.bytes == 2,
                 )
 
 
@@ -47,7 +48,14 @@ def arguments(dtype: str, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def gradients(
-    attention: Callable[..., Any], config: Any, every_option: bool, q: Array, k: Array, v: Array, segments, sinks
+    attention: Callable[..., Any],
+    config: Any,
+    every_option: bool,
+    q: Array,
+    k: Array,
+    v: Array,
+    segments,
+    sinks,
 ) -> Any:
     """Of q, k and v; the forward pass is in it."""
     options: dict[str, Any] = {}

@@ -1,7 +1,6 @@
 """State-space duality as models call it, and the work in it."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 

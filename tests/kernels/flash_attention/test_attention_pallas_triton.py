@@ -20,7 +20,9 @@ from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, co
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))
 SEGMENTS = np.sort(np.random.RandomState(1).randint(0, 4, (2, 40)), axis=1).astype(np.int32)
-WIDE = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4), BlockSizes(32, 16, 4))
+WIDE = KernelConfig(
+    BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4), BlockSizes(32, 16, 4)
+)
 CASES = {
     "causal": ({}, {}),
     "full": ({}, {"causal": False}),
