@@ -8,7 +8,7 @@ from mjx.plan.gpu import SPECIFICATIONS, specification
 from mjx.trees import read_yaml
 
 RESERVED_SHARED_MEMORY = 1024
-"""Bytes that CUDA keeps of each block's shared memory (CUDA programming guide, compute capability 8.x, 9.x)."""
+"""Bytes of each block that CUDA keeps for itself (CUDA programming guide, compute capability 8.x and 9.x)."""
 WARP = 32
 
 

@@ -20,13 +20,18 @@ _DTYPES = {2: "bfloat16", 4: "float32"}
 def _pallas_triton() -> Iterator[Shipped]:
     """The plainest call, and one with every option, which needs most registers."""
     for row, configs in CONFIGS.items():
+        dtype = _DTYPES[row.bytes]
         for number, config in enumerate(configs):
-            for every_option in (False, True):
+            named = {label(dtype, row.width, number): (row.width, row.width)}
+            named |= {f"{name}, every option": widths for name, widths in named.items()}
+            if row.width == 256:
+                named[f"{dtype}, head_dim 192, value_dim 128"] = (192, 128)
+            for name, widths in named.items():
+                every_option = name.endswith("every option")
                 yield Shipped(
-                    configuration=label(_DTYPES[row.bytes], row.width, number)
-                    + (", every option" if every_option else ""),
+                    configuration=name,
                     function=functools.partial(gradients, pallas_triton.attention, config, every_option),
-                    arguments=arguments(_DTYPES[row.bytes], row.width),
+                    arguments=arguments(dtype, *widths),
                     kernels="flash_attention_",
                     gpus=(_GPUS[row.architecture],),
                     tensor_cores=row.bytes == 2,
@@ -38,10 +43,12 @@ def label(dtype: str, width: int, number: int) -> str:
     return f"{dtype}, head_dim {width}" + (f", choice {number + 1}" if number else "")
 
 
-def arguments(dtype: str, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+def arguments(dtype: str, head_dim: int, value_dim: int) -> tuple[jax.ShapeDtypeStruct, ...]:
     """q, k, v, segment ids and sinks."""
     return (
-        *(jax.ShapeDtypeStruct((2, 2048, heads, width), dtype) for heads in (16, 4, 4)),
+        jax.ShapeDtypeStruct((2, 2048, 16, head_dim), dtype),
+        jax.ShapeDtypeStruct((2, 2048, 4, head_dim), dtype),
+        jax.ShapeDtypeStruct((2, 2048, 4, value_dim), dtype),
         jax.ShapeDtypeStruct((2, 2048), "int32"),
         jax.ShapeDtypeStruct((16,), "float32"),
     )

@@ -89,6 +89,15 @@ def test_the_kernels_give_the_reference_s_results_and_gradients(name):
     assert_equal(results(kernels, arrays, options), results(reference, arrays, options))
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 192, 256])
+def test_every_width_with_the_blocks_that_are_shipped_for_it(head_dim, heads, kv_heads):
+    arrays = inputs(heads, kv_heads, head_dim, head_dim, queries=70)
+    config = configs(head_dim, head_dim, "bfloat16", 9.0)[0]
+    ours = results(functools.partial(kernels, config=config), arrays, {})
+    assert_equal(ours, results(reference, arrays, {}))
+
+
 @pytest.mark.parametrize("name", ["all at once", "192 and 128 features", "decoding"])
 def test_a_kernel_of_their_own_for_the_gradients_of_values_changes_nothing(name):
     sizes, options = CASES[name]
