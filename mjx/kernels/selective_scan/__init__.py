@@ -1,5 +1,6 @@
 """The selective scan (Gu and Dao 2023): a state space with a decay for each channel and state."""
 
+from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
@@ -8,10 +9,8 @@ from jaxtyping import Array, Float, Int
 from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
-from mjx.kernels.selective_scan import reference, step, xla
+from mjx.kernels.selective_scan import step
 from mjx.kernels.selective_scan.implementations import IMPLEMENTATIONS
-
-_FUNCTIONS = {"reference": reference.selective_scan, "xla": xla.selective_scan}
 
 
 @overload
@@ -74,6 +73,7 @@ def selective_scan(
         compute_capability=compute_capability,
         dtype=u.dtype.name,
         features=frozenset(name for name, wanted in asked.items() if wanted),
+        sizes={"state": A.shape[1]},
     )
     chosen = choose("selective_scan", IMPLEMENTATIONS, implementation, request)
     wide = jnp.promote_types(u.dtype, jnp.float32)
@@ -87,7 +87,8 @@ def selective_scan(
         delta = keep_real(real, delta)
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), wide)
-    y, final_state = _FUNCTIONS[chosen](
+    module = import_module(f"mjx.kernels.selective_scan.{chosen}")
+    y, final_state = module.selective_scan(
         u,
         delta,
         A.astype(wide),

@@ -1,6 +1,6 @@
 """What each implementation of the selective scan can do."""
 
-from mjx.kernels.capability import Capability
+from mjx.kernels.capability import Capability, Sizes
 
 FEATURES = {
     "skip": "D",
@@ -17,6 +17,15 @@ _EVERYWHERE = ("cpu", "gpu", "tpu")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 IMPLEMENTATIONS = {
+    "triton": Capability(
+        platforms=("gpu",),
+        dtypes=("float32", "bfloat16", "float16"),
+        features=frozenset(FEATURES),
+        sizes={"state": Sizes(at_most=256)},
+        compute_capability=8.0,
+        # Compiled for H100 and A100 and checked in Triton's interpreter; not chosen before it has run on a GPU.
+        automatic=(),
+    ),
     "xla": Capability(
         platforms=_EVERYWHERE, dtypes=_DTYPES, features=frozenset(FEATURES), automatic=_EVERYWHERE
     ),

@@ -1,0 +1,158 @@
+"""A Triton kernel with its arguments, as data, and what can be done with it: launched from JAX, or compiled.
+
+Nothing of Triton is imported before it is used: an installation for CPUs has none.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from mjx.errors import InputError
+
+PTX_VERSION = 87
+"""Of CUDA 12.8, the first that knows all GPUs up to Blackwell. Triton by itself writes that of its own, newer,
+assembler, which the drivers of older CUDAs refuse (Triton 3.9: PTX 9.4, and CUDA 13.0 reads up to 9.0)."""
+
+_TRITON_TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int32": "i32"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """All that a run of a kernel needs. The kernel takes the inputs, the outputs, and then constants by name."""
+
+    kernel: str
+    """module:function, so that the module is imported only where it runs."""
+    grid: tuple[int, ...]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, jax.ShapeDtypeStruct]
+    constants: Mapping[str, int | bool]
+    num_warps: int
+    num_stages: int = 1
+
+    @property
+    def name(self) -> str:
+        """As it stands in machine code."""
+        return self.kernel.partition(":")[2]
+
+    def load(self) -> Any:
+        """The kernel."""
+        module, _, function = self.kernel.partition(":")
+        return getattr(import_module(module), function)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A kernel compiled to PTX, which NVIDIA's assembler takes."""
+
+    name: str
+    ptx: str
+    threads: int
+    """Of a block."""
+    shared_memory: int
+    """Bytes of a block, asked for when it is launched."""
+
+
+def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict[str, Array]:
+    """The outputs, by name. Traced, like any JAX function; 90 is an H100, None the GPU that is here."""
+    jax_triton = _jax_triton()
+    shapes = tuple(launch.outputs.values())
+    # jax-triton renamed out_shape in 0.4, and took options of the compiler (see _compile_as_we_do).
+    if _is_new(jax_triton):
+        options = {"out_type": shapes, "backend_options": {"ptx_version": PTX_VERSION, "enable_fp_fusion": True}}
+    else:
+        options = {"out_shape": shapes}
+    results = jax_triton.triton_call(
+        *launch.inputs.values(),
+        kernel=launch.load(),
+        grid=launch.grid,
+        name=launch.name,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+        compute_capability=compute_capability,
+        **options,
+        **launch.constants,
+    )
+    return dict(zip(launch.outputs, results, strict=True))
+
+
+def assembly_of(launch: Launch, compute_capability: int) -> Assembly:
+    """The kernel as it is given to the assembler; needs Triton, and no GPU."""
+    _jax_triton()
+    compiler = import_module("triton.compiler")
+    target = import_module("triton.backends.compiler").GPUTarget("cuda", compute_capability, 32)
+    kernel = launch.load()
+    arrays = [*launch.inputs.values(), *launch.outputs.values()]
+    types = [f"*{_TRITON_TYPES[array.dtype.name]}" for array in arrays]
+    signature = dict(zip(kernel.arg_names, types, strict=False)) | dict.fromkeys(launch.constants, "constexpr")
+    constants = {(kernel.arg_names.index(name),): value for name, value in launch.constants.items()}
+    aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(arrays))}  # as XLA allocates
+    compiled = compiler.compile(
+        compiler.ASTSource(kernel, signature, constants, aligned),
+        target=target,
+        options={
+            "num_warps": launch.num_warps,
+            "num_stages": launch.num_stages,
+            "ptx_version": PTX_VERSION,
+            "enable_fp_fusion": True,
+        },
+    )
+    return Assembly(
+        name=launch.name,
+        ptx=compiled.asm["ptx"],
+        threads=32 * launch.num_warps,
+        shared_memory=compiled.metadata.shared,
+    )
+
+
+@functools.cache
+def _jax_triton() -> Any:
+    """jax-triton, made to work with this JAX and this Triton."""
+    try:
+        import_module("triton")
+        jax_triton = import_module("jax_triton")
+    except ImportError as error:
+        raise InputError(
+            f"implementation = 'triton' needs Triton and jax-triton ({error}): pip install 'mjx[triton]' "
+            "brings them"
+        ) from error
+    library = import_module("jax_triton.triton_lib")
+    if _is_new(jax_triton):
+        _keep_calls_on_new_jax(library)
+    else:
+        _compile_as_we_do(library)
+    return jax_triton
+
+
+def _is_new(jax_triton: Any) -> bool:
+    major, minor, *_ = jax_triton.__version__.split(".")
+    return (int(major), int(minor)) >= (0, 4)
+
+
+def _keep_calls_on_new_jax(library: Any) -> None:
+    """JAX 0.12 calls rules of dead code elimination with one argument more than jax-triton 0.4.1 takes.
+
+    Every jit fails without this. Until jax-triton has a release made for JAX 0.12.
+    """
+    rules = import_module("jax._src.interpreters.partial_eval").dce_rules
+    rules[library.triton_kernel_call_p] = lambda used, *rest: ([True] * len(rest[-1].invars), rest[-1])
+
+
+def _compile_as_we_do(library: Any) -> None:
+    """jax-triton 0.3 cannot be told the PTX version: its backend gets it here. Until Python 3.11 is dropped."""
+    cuda = import_module("triton.backends.nvidia.compiler")
+    mlir = import_module("jax.interpreters.mlir")
+
+    class Backend(cuda.CUDABackend):
+        def parse_options(self, options: dict[str, Any]) -> Any:
+            return super().parse_options({**options, "ptx_version": PTX_VERSION})
+
+    def backend(device: int, compute_capability: int) -> Any:
+        return Backend(cuda.GPUTarget("cuda", compute_capability, 32))
+
+    rule = functools.partial(library.triton_kernel_call_lowering, backend)
+    mlir.register_lowering(library.triton_kernel_call_p, rule, platform="cuda")

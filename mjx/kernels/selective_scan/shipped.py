@@ -1,0 +1,98 @@
+"""The Triton kernels of the selective scan as they are shipped, compiled and watched without a GPU.
+
+They are not in what XLA compiles with jax-triton 0.3, so that they are compiled by Triton: `launches` and
+`launch.assembly_of` give what `mjx.plan.compiled_kernels.assemble` takes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mjx.kernels.selective_scan.launch import Launch
+from mjx.kernels.selective_scan.triton import CONFIGS, KernelConfig, Launcher, selective_scan
+
+ARCHITECTURES = {"sm_80": 80, "sm_90a": 90}
+"""As the assembler calls them → compute capability."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """What a call can look like: a kernel is compiled for each of these, besides the sizes."""
+
+    dtype: str
+    state: int
+    features: bool
+    """D, z and starts."""
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, state {self.state}{', D, z and starts' if self.features else ''}"
+
+
+CONFIGURATIONS = {
+    str(configuration): configuration
+    for configuration in (
+        Configuration("bfloat16", 16, True),
+        Configuration("bfloat16", 16, False),
+        Configuration("float16", 16, True),
+        Configuration("float32", 16, True),
+        Configuration("bfloat16", 1, True),
+        Configuration("bfloat16", 64, True),
+        Configuration("bfloat16", 256, True),
+    )
+}
+"""By the name that the report has."""
+
+
+def arguments(dtype: str, state: int, batch: int = 8, length: int = 4096, channels: int = 1536) -> tuple:
+    """Of `program`: a layer of Mamba-130M."""
+    wide, half = jnp.dtype("float32"), jnp.dtype(dtype)
+    tokens, of_state = (batch, length, channels), (batch, length, state)
+    shapes = [(tokens, half), (tokens, wide), ((channels, state), wide), (of_state, half), (of_state, half)]
+    shapes += [((channels,), wide), (tokens, half), ((batch, channels, state), wide)]
+    shapes += [((batch, length), jnp.dtype("bool"))]
+    return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)
+
+
+def program(
+    *, launcher: Launcher, config: KernelConfig | None = None, features: bool = True
+) -> Callable[..., Any]:
+    """Forward and backward."""
+
+    def run(u, delta, A, B, C, D, z, initial_state, starts):
+        def scan(u, delta, A, B, C, D, z, initial_state):
+            return selective_scan(
+                u,
+                delta,
+                A,
+                B,
+                C,
+                D=D if features else None,
+                z=z if features else None,
+                initial_state=initial_state,
+                starts=starts if features else None,
+                config=config,
+                launch=launcher,
+            )
+
+        results, transpose = jax.vjp(scan, u, delta, A, B, C, D, z, initial_state)
+        return transpose(results)
+
+    return run
+
+
+def launches(configuration: str, architecture: str) -> list[Launch]:
+    """The forward kernel and the backward kernel, with shapes for arrays."""
+    chosen = CONFIGURATIONS[configuration]
+    found: list[Launch] = []
+
+    def record(launch: Launch) -> dict[str, Any]:
+        found.append(launch)
+        return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in launch.outputs.items()}
+
+    config = CONFIGS[ARCHITECTURES[architecture] / 10]
+    run = program(launcher=record, config=config, features=chosen.features)
+    jax.eval_shape(run, *arguments(chosen.dtype, chosen.state))
+    return found

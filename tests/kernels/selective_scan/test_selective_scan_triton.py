@@ -1,0 +1,221 @@
+"""The Triton kernels of the selective scan: in Triton's interpreter, lowered, and compiled for GPUs."""
+
+import functools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx.errors import InputError
+from mjx.kernels.selective_scan import launch, selective_scan, shipped, triton
+from mjx.kernels.selective_scan.launch import assembly_of, launch_on_gpu
+from mjx.plan.toolkit import toolkit
+
+DRIVER = Path(__file__).with_name("triton_interpreter.py")
+BATCH = 2
+HALF = ("u", "B", "C", "z")
+"""What has the type of u."""
+
+
+def arrays_of(length=37, channels=10, state=4, *, D=False, z=False, initial_state=False, softplus=False, seed=0):
+    random = np.random.RandomState(seed)
+    arrays = {
+        "u": random.randn(BATCH, length, channels),
+        "delta": np.abs(random.randn(BATCH, length, channels)),
+        "A": -np.exp(random.randn(channels, state)),
+        "B": random.randn(BATCH, length, state),
+        "C": random.randn(BATCH, length, state),
+    }
+    if D:
+        arrays["D"] = random.randn(channels)
+    if z:
+        arrays["z"] = random.randn(BATCH, length, channels)
+    if softplus:
+        arrays["delta_bias"] = random.randn(channels)
+    if initial_state:
+        arrays["initial_state"] = random.randn(BATCH, channels, state)
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def segments(length=37):
+    """Documents that begin at a chunk's first and last token and inside, padding before, between and behind."""
+    ids = np.ones((BATCH, length), np.int32)
+    ids[0, :2], ids[0, 15:16], ids[0, 16:20], ids[0, 20:30], ids[0, 30:] = 0, 2, 3, 4, 0
+    ids[1, 16:32], ids[1, 32:] = 2, 1
+    return ids
+
+
+def case(arrays, **options):
+    random = np.random.RandomState(1)
+    (batch, _, channels), state = arrays["u"].shape, arrays["A"].shape[1]
+    weights = {"y": random.randn(*arrays["u"].shape), "state": random.randn(batch, channels, state)}
+    return {
+        "arrays": arrays,
+        "options": options,
+        "weights": {name: weight.astype(np.float32) for name, weight in weights.items()},
+    }
+
+
+ALL = {"D": True, "z": True, "initial_state": True, "softplus": True}
+EVERYTHING = {"segment_ids": segments(), "delta_softplus": True}
+
+
+def poisoned(arrays):
+    padding = segments() == 0
+    return {
+        name: np.where(padding[..., None], np.nan, array).astype(np.float32)
+        if name in (*HALF, "delta")
+        else array
+        for name, array in arrays.items()
+    }
+
+
+def rounded(arrays, dtype):
+    return {name: array.astype(dtype) if name in HALF else array for name, array in arrays.items()}
+
+
+CASES = {
+    "plain": case(arrays_of()),
+    "D and gate": case(arrays_of(D=True, z=True)),
+    "states": case(arrays_of(initial_state=True)),
+    "one token": case(arrays_of(length=1, initial_state=True)),
+    "whole blocks": case(arrays_of(length=32, channels=16, z=True)),
+    "segments": case(arrays_of(), segment_ids=segments()),
+    "everything": case(arrays_of(**ALL), **EVERYTHING),
+    "everything, NaN in padding": case(poisoned(arrays_of(**ALL)), **EVERYTHING),
+    **{f"state {size}": case(arrays_of(length=19, state=size, D=True)) for size in (1, 16, 24, 64)},
+    **{
+        dtype: case(rounded(arrays_of(D=True, z=True, initial_state=True), jnp.dtype(dtype)))
+        for dtype in ("bfloat16", "float16")
+    },
+}
+EXACT = [name for name in CASES if name not in ("bfloat16", "float16", "everything, NaN in padding")]
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    """What the kernels made of the cases."""
+    pytest.importorskip("triton")
+    folder = tmp_path_factory.mktemp("interpreter")
+    (folder / "cases").write_bytes(pickle.dumps(CASES))
+    command = [sys.executable, DRIVER, folder / "cases", folder / "results"]
+    root = str(Path(__file__).parents[3])
+    environment = {**os.environ, "PYTHONPATH": root}
+    subprocess.run(command, check=True, env=environment)
+    return pickle.loads((folder / "results").read_bytes())
+
+
+def evaluate(arrays, options, weights, implementation="reference"):
+    def total(arrays):
+        y, state = selective_scan(**arrays, **options, return_final_state=True, implementation=implementation)
+        loss = jnp.sum(y.astype(jnp.float32) * weights["y"]) + jnp.sum(state * weights["state"])
+        return loss, {"y": y, "state": state}
+
+    gradients, out = jax.jit(jax.grad(total, has_aux=True))(arrays)
+    return {**out, **{f"gradient of {name}": gradient for name, gradient in gradients.items()}}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_kernels_equal_the_recurrence_with_every_gradient(interpreted, name):
+    ours, theirs = interpreted[name]["results"], evaluate(**CASES[name])
+    assert ours.keys() == theirs.keys()
+    for part, expected in theirs.items():
+        expected = np.asarray(expected, np.float64)
+        assert np.isfinite(expected).all(), part
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(ours[part], expected, rtol=0, atol=atol, err_msg=part)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_errs_at_most_twice_as_much_as_xla(interpreted, dtype):
+    given = CASES[dtype]
+    wide = {name: np.asarray(array, np.float32) for name, array in given["arrays"].items()}
+    best = evaluate(**{**given, "arrays": wide})
+    theirs, ours = evaluate(**given, implementation="xla"), interpreted[dtype]["results"]
+    for name, expected in best.items():
+        assert ours[name].dtype == theirs[name].dtype, name
+
+        def error(result, exact=expected):
+            return np.sqrt(np.mean(np.square(np.asarray(result, np.float32) - exact)))
+
+        atol = 1e-6 * np.abs(expected).max()
+        assert error(ours[name]) <= 2 * error(theirs[name]) + atol, name
+
+
+def test_what_stands_in_padding_reaches_neither_results_nor_gradients(interpreted):
+    clean = interpreted["everything"]["results"]
+    for name, result in interpreted["everything, NaN in padding"]["results"].items():
+        np.testing.assert_array_equal(result, clean[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_element_of_the_kernels_outputs_is_written_once(interpreted, name):
+    """By all programs together: there is nothing that two could race for."""
+    assert interpreted[name]["written"].keys() == {1}
+
+
+def test_it_is_refused_on_a_cpu_and_for_more_states_than_it_has_seen():
+    with pytest.raises(InputError, match=r"'triton' cannot do platform cpu \(runs on gpu\)"):
+        selective_scan(**arrays_of(), implementation="triton")
+    with pytest.raises(InputError, match=r"state = 300 \(at most 256\)"):
+        selective_scan(**arrays_of(length=2, state=300), implementation="triton")
+
+
+def test_without_triton_a_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax_triton", None)
+    launch._jax_triton.cache_clear()
+    arrays = arrays_of()
+    with pytest.raises(InputError, match=r"pip install 'mjx\[triton\]'"):
+        jax.eval_shape(
+            functools.partial(triton.selective_scan, D=None, z=None, starts=None),
+            *(arrays[name] for name in ("u", "delta", "A", "B", "C")),
+            initial_state=np.zeros((BATCH, 10, 4), np.float32),
+        )
+    launch._jax_triton.cache_clear()
+
+
+def test_importing_the_op_imports_no_triton():
+    code = "import sys, mjx.kernels.selective_scan.triton; print('triton' in sys.modules, 'jax_triton' in sys.modules)"
+    root = str(Path(__file__).parents[3])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("compute_capability", [80, 90])
+def test_forward_and_backward_lower_for_gpus(compute_capability):
+    pytest.importorskip("triton")
+    pytest.importorskip("jax_triton")
+    pytest.importorskip("jax_cuda13_plugin")
+    run = shipped.program(launcher=functools.partial(launch_on_gpu, compute_capability=compute_capability))
+    shapes = shipped.arguments("bfloat16", 16)
+    text = jax.jit(run).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("custom_call @triton_kernel_call") == 2
+
+
+@pytest.mark.gpu_compile
+@pytest.mark.parametrize("architecture", shipped.ARCHITECTURES)
+@pytest.mark.parametrize("configuration", shipped.CONFIGURATIONS)
+def test_shipped_kernels_compile_without_spilling_a_register(configuration, architecture):
+    pytest.importorskip("triton")
+    pytest.importorskip("jax_triton")
+    from mjx.plan.compiled_kernels import assemble
+
+    try:
+        toolkit()
+    except InputError as error:
+        pytest.skip(str(error))
+    for run in shipped.launches(configuration, architecture):
+        made = assembly_of(run, shipped.ARCHITECTURES[architecture])
+        (kernel,) = assemble(made.ptx, architecture, made.shared_memory)
+        assert kernel.name == run.name
+        assert kernel.spilled == 0
+        assert kernel.registers * made.threads * 2 <= 65536, "two blocks share a multiprocessor"
+        assert kernel.shared_memory <= 16 * 1024
+        assert not kernel.warnings
