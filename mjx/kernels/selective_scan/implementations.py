@@ -23,7 +23,7 @@ IMPLEMENTATIONS = {
         features=frozenset(FEATURES),
         sizes={"state": Sizes(at_most=256)},
         compute_capability=8.0,
-        # Compiled for H100 and A100 and checked in Triton's interpreter; not chosen before it has run on a GPU.
+        # Compiled for H100 and A100, checked in Triton's interpreter; not chosen before it has run on a GPU.
         automatic=(),
     ),
     "xla": Capability(

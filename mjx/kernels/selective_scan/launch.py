@@ -5,6 +5,7 @@ Nothing of Triton is imported before it is used: an installation for CPUs has no
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -15,15 +16,18 @@ from jaxtyping import Array
 from mjx.errors import InputError
 
 PTX_VERSION = 87
-"""Of CUDA 12.8, the first that knows all GPUs up to Blackwell. Triton by itself writes that of its own, newer,
-assembler, which the drivers of older CUDAs refuse (Triton 3.9: PTX 9.4, and CUDA 13.0 reads up to 9.0)."""
+"""Of CUDA 12.8, the first that knows all GPUs up to Blackwell.
+
+Triton by itself writes that of its own assembler, which drivers of older CUDAs refuse (Triton 3.9: PTX 9.4,
+where CUDA 13.0 reads up to 9.0).
+"""
 
 _TRITON_TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int32": "i32"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Launch:
-    """All that a run of a kernel needs. The kernel takes the inputs, the outputs, and then constants by name."""
+    """All that a run of a kernel needs: it takes inputs and outputs in their order, constants by name."""
 
     kernel: str
     """module:function, so that the module is imported only where it runs."""
@@ -63,7 +67,10 @@ def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict
     shapes = tuple(launch.outputs.values())
     # jax-triton renamed out_shape in 0.4, and took options of the compiler (see _compile_as_we_do).
     if _is_new(jax_triton):
-        options = {"out_type": shapes, "backend_options": {"ptx_version": PTX_VERSION, "enable_fp_fusion": True}}
+        options = {
+            "out_type": shapes,
+            "backend_options": {"ptx_version": PTX_VERSION, "enable_fp_fusion": True},
+        }
     else:
         options = {"out_shape": shapes}
     results = jax_triton.triton_call(
@@ -82,25 +89,27 @@ def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict
 
 def assembly_of(launch: Launch, compute_capability: int) -> Assembly:
     """The kernel as it is given to the assembler; needs Triton, and no GPU."""
-    _jax_triton()
-    compiler = import_module("triton.compiler")
-    target = import_module("triton.backends.compiler").GPUTarget("cuda", compute_capability, 32)
+    compiler = _import("triton.compiler")
+    knobs = _import("triton.knobs")
+    target = _import("triton.backends.compiler").GPUTarget("cuda", compute_capability, 32)
     kernel = launch.load()
     arrays = [*launch.inputs.values(), *launch.outputs.values()]
     types = [f"*{_TRITON_TYPES[array.dtype.name]}" for array in arrays]
-    signature = dict(zip(kernel.arg_names, types, strict=False)) | dict.fromkeys(launch.constants, "constexpr")
+    signature = dict(zip(kernel.arg_names, types, strict=False)) | dict.fromkeys(
+        launch.constants, "constexpr"
+    )
     constants = {(kernel.arg_names.index(name),): value for name, value in launch.constants.items()}
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(arrays))}  # as XLA allocates
-    compiled = compiler.compile(
-        compiler.ASTSource(kernel, signature, constants, aligned),
-        target=target,
-        options={
-            "num_warps": launch.num_warps,
-            "num_stages": launch.num_stages,
-            "ptx_version": PTX_VERSION,
-            "enable_fp_fusion": True,
-        },
-    )
+    source = compiler.ASTSource(kernel, signature, constants, aligned)
+    options = {
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+        "ptx_version": PTX_VERSION,
+        "enable_fp_fusion": True,
+    }
+    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
+        knobs.cache.dir = folder  # jax-triton 0.3 leaves Triton without one
+        compiled = compiler.compile(source, target=target, options=options)
     return Assembly(
         name=launch.name,
         ptx=compiled.asm["ptx"],
@@ -112,20 +121,24 @@ def assembly_of(launch: Launch, compute_capability: int) -> Assembly:
 @functools.cache
 def _jax_triton() -> Any:
     """jax-triton, made to work with this JAX and this Triton."""
-    try:
-        import_module("triton")
-        jax_triton = import_module("jax_triton")
-    except ImportError as error:
-        raise InputError(
-            f"implementation = 'triton' needs Triton and jax-triton ({error}): pip install 'mjx[triton]' "
-            "brings them"
-        ) from error
-    library = import_module("jax_triton.triton_lib")
+    jax_triton = _import("jax_triton")
+    library = _import("jax_triton.triton_lib")
     if _is_new(jax_triton):
         _keep_calls_on_new_jax(library)
     else:
         _compile_as_we_do(library)
     return jax_triton
+
+
+def _import(name: str) -> Any:
+    try:
+        import_module("triton")
+        return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"implementation = 'triton' needs Triton and jax-triton ({error}): pip install 'mjx[triton]' "
+            "brings them"
+        ) from error
 
 
 def _is_new(jax_triton: Any) -> bool:
@@ -143,7 +156,7 @@ def _keep_calls_on_new_jax(library: Any) -> None:
 
 
 def _compile_as_we_do(library: Any) -> None:
-    """jax-triton 0.3 cannot be told the PTX version: its backend gets it here. Until Python 3.11 is dropped."""
+    """jax-triton 0.3 cannot be told the PTX version: its backend is. Until Python 3.11 is dropped."""
     cuda = import_module("triton.backends.nvidia.compiler")
     mlir = import_module("jax.interpreters.mlir")
 

@@ -264,7 +264,10 @@ def test_memory_of_the_backward_pass_is_bounded_by_one_chunk_and_a_state_per_chu
         ({"initial_state": np.ones((BATCH, STATE, CHANNELS), np.float32)}, r"initial_state has shape"),
         ({"segment_ids": np.ones((BATCH, LENGTH), np.float32)}, r"segment_ids is float32.*integer"),
         ({"B": jnp.ones((BATCH, LENGTH, STATE), jnp.bfloat16)}, r"B is bfloat16 and u is float32"),
-        ({"implementation": "cuda"}, r"no implementation 'cuda' \(choose from auto, xla, reference\)"),
+        (
+            {"implementation": "cuda"},
+            r"no implementation 'cuda' \(choose from auto, triton, xla, reference\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(changes, said):

@@ -67,7 +67,7 @@ class Tensor:
 
 
 def run(launch: Launch, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Outputs begin as NaN; every element must be written once, except of those that stand for absent ones."""
+    """Outputs begin as NaN; each element must be written once, except of what stands for something absent."""
     inputs = [np.ascontiguousarray(array) for array in inputs]
     outputs = {name: np.full(x.shape, np.nan, x.dtype) for name, x in launch.outputs.items()}
     stored = []
@@ -84,7 +84,11 @@ def run(launch: Launch, *inputs: np.ndarray) -> list[np.ndarray]:
     finally:
         interpreter.InterpreterBuilder.create_masked_store = original
     addresses, times = np.unique(np.concatenate(stored), return_counts=True)
-    expected = [x.ctypes.data + np.arange(x.size, dtype=np.uint64) * x.itemsize for x in outputs.values() if x.size > 1]
+    expected = [
+        x.ctypes.data + np.arange(x.size, dtype=np.uint64) * x.itemsize
+        for x in outputs.values()
+        if x.size > 1
+    ]
     np.testing.assert_array_equal(addresses, np.sort(np.concatenate(expected)))
     written.update(times.tolist())
     return list(outputs.values())
@@ -92,7 +96,9 @@ def run(launch: Launch, *inputs: np.ndarray) -> list[np.ndarray]:
 
 def interpreted(launch: Launch) -> dict:
     results = jax.pure_callback(
-        lambda *inputs: run(launch, *map(np.asarray, inputs)), list(launch.outputs.values()), *launch.inputs.values()
+        lambda *inputs: run(launch, *map(np.asarray, inputs)),
+        list(launch.outputs.values()),
+        *launch.inputs.values(),
     )
     return dict(zip(launch.outputs, results, strict=True))
 
@@ -123,9 +129,16 @@ def reduce(self, inputs):
     return [self.to_tensor(x, y.dtype) for x, y in zip(out, inputs, strict=True)]
 
 
+def truncate(self, source, kind):
+    """GPUs round to bfloat16 to the nearest (cvt.rn in the PTX), where the interpreter drops bits."""
+    if kind.scalar == tl.bfloat16 and source.dtype.scalar == tl.float32:
+        return interpreter.TensorHandle(source.data.astype(jnp.bfloat16).view(np.uint16), tl.bfloat16)
+    return self.cast_impl(source, kind)
+
+
+interpreter.InterpreterBuilder.create_fp_trunc = truncate
 interpreter.ScanOps.generic_scan = scan
 interpreter.ReduceOps.generic_reduce = reduce
-assert tl is not None
 triton.selective_scan = functools.partial(triton.selective_scan, config=CONFIG, launch=interpreted)
 row = implementations.IMPLEMENTATIONS["triton"]
 implementations.IMPLEMENTATIONS["triton"] = dataclasses.replace(row, platforms=("cpu",))
