@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx.kernels.selective_scan.launch import Launch
-from mjx.kernels.selective_scan.triton import CONFIGS, KernelConfig, Launcher, selective_scan
+from mjx.kernels.selective_scan.triton import KernelConfig, Launcher, config_for, selective_scan
 
 ARCHITECTURES = {"sm_80": 80, "sm_90a": 90}
 """As the assembler calls them → compute capability."""
@@ -92,7 +92,7 @@ def launches(configuration: str, architecture: str) -> list[Launch]:
         found.append(launch)
         return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in launch.outputs.items()}
 
-    config = CONFIGS[ARCHITECTURES[architecture] / 10]
+    config = config_for(chosen.state, ARCHITECTURES[architecture] / 10)
     run = program(launcher=record, config=config, features=chosen.features)
     jax.eval_shape(run, *arguments(chosen.dtype, chosen.state))
     return found

@@ -3,7 +3,7 @@
 The states of all tokens, [sequence, channels, state], exist in registers only. The forward pass keeps those
 that enter each chunk, and the backward pass makes the others again from them, as `xla` does. What is beyond
 inputs and outputs in memory is, in float32: a state for each chunk, in the backward pass as many gradients of
-states and of A, and gradients of B and C for each block of channels, before they are summed.
+states, and gradients of B and C for each block of channels, before they are summed.
 """
 
 import dataclasses
@@ -44,22 +44,21 @@ class KernelConfig:
     backward: Block
 
 
-CONFIGS = {
-    8.0: KernelConfig(time=64, forward=Block(16, 4), backward=Block(8, 4)),
-    9.0: KernelConfig(time=64, forward=Block(16, 4), backward=Block(8, 4)),
-}
-"""From this compute capability on. The number of states is that of a loop's turns: no tile depends on it.
+_FEW_STATES = KernelConfig(time=32, forward=Block(32, 4), backward=Block(16, 4))
+_MANY_STATES = KernelConfig(time=64, forward=Block(16, 4), backward=Block(8, 4))
 
-Both compile without a spilled register; the backward pass's 8 channels need 128 registers, where 16 need 240
-and leave room for half as many warps.
+CONFIGS = {(8.0, 64): _FEW_STATES, (8.0, 256): _MANY_STATES, (9.0, 64): _FEW_STATES, (9.0, 256): _MANY_STATES}
+"""(from this compute capability on, up to this number of states) → what compiles without a spilled register.
+
+Longer chunks keep fewer states in memory, which counts where there are many.
 """
 
 
-def default_config() -> KernelConfig:
-    """That of the GPU that is here; of a newer one where there is none, as when compiling ahead of time."""
-    _, compute_capability = current_device()
-    able = [since for since in CONFIGS if compute_capability is None or since <= compute_capability]
-    return CONFIGS[max(able, default=min(CONFIGS))]
+def config_for(state: int, compute_capability: float | None) -> KernelConfig:
+    """None: a GPU that is not here, as when compiling ahead of time. The newest is taken."""
+    since = {since for since, _ in CONFIGS if compute_capability is None or since <= compute_capability}
+    newest = max(since, default=min(CONFIGS)[0])
+    return CONFIGS[min(key for key in CONFIGS if key[0] == newest and key[1] >= state)]
 
 
 def selective_scan(
@@ -83,7 +82,8 @@ def selective_scan(
     """
     arrays = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "initial": initial_state}
     starts = None if starts is None else starts.astype(jnp.int32)
-    results: Any = _scan(config or default_config(), launch, {**arrays, "starts": starts})
+    config = config or config_for(A.shape[1], current_device()[1])
+    results: Any = _scan(config, launch, {**arrays, "starts": starts})
     return results
 
 
@@ -122,7 +122,9 @@ class _Call:
         """[batch, sequence, …] again."""
         return jnp.swapaxes(laid[:, : self.channels, : self.length], 1, 2)
 
-    def launch(self, kernel: str, block: Block, inputs: dict[str, Array], outputs: dict[str, Any]) -> Launch:
+    def launch(
+        self, kernel: str, block: Block, inputs: dict[str, Array], outputs: dict[str, Any], **more: int
+    ) -> Launch:
         return Launch(
             kernel=f"{KERNELS}:{kernel}",
             grid=(self.padded_channels // block.channels, self.batch),
@@ -137,6 +139,7 @@ class _Call:
                 "has_skip": "D" in self.present,
                 "has_gate": "z" in self.present,
                 "has_starts": "starts" in self.present,
+                **more,
             },
             num_warps=block.num_warps,
         )
@@ -160,14 +163,15 @@ class _Call:
         outputs = {
             "u": (u.shape, u.dtype),
             "delta": (u.shape, wide),
-            "A": ((self.batch, self.chunks, self.padded_channels, self.state), wide),
+            "A": ((self.batch, self.padded_channels, self.state), wide),
             "B": (per_block, wide),
             "C": (per_block, wide),
             "D": ((self.batch, self.padded_channels), wide),
             "z": (z.shape, z.dtype),
             "states": (states.shape, wide),
         }
-        return self.launch("backward_kernel", block, inputs, outputs)
+        padded_state = 1 << (self.state - 1).bit_length()
+        return self.launch("backward_kernel", block, inputs, outputs, padded_state=padded_state)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -194,7 +198,7 @@ def _backward(config: KernelConfig, launch: Launcher, residuals, gradients):
     summed = {name: jnp.sum(found[name], axis=1)[..., : call.length] for name in ("B", "C")}
     gradient = {
         **{name: call.tokens(found[name]) for name in ("u", "delta")},
-        "A": jnp.sum(found["A"], axis=(0, 1))[: call.channels],
+        "A": jnp.sum(found["A"], axis=0)[: call.channels],
         **{name: jnp.swapaxes(array, 1, 2).astype(kinds[name]) for name, array in summed.items()},
         "D": jnp.sum(found["D"], axis=0)[: call.channels] if "D" in kinds else None,
         "z": call.tokens(found["z"]) if "z" in kinds else None,

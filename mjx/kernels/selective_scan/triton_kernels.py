@@ -7,35 +7,35 @@ for each channel and state) passes through memory: a loop cannot index registers
 one element; sums over programs are the host's.
 """
 
-import triton  # type: ignore[import-not-found]
 import triton.language as tl  # type: ignore[import-not-found]
+from triton import jit  # type: ignore[import-not-found]
 
 
-@triton.jit
+@jit
 def _compose(first_decay, first, then_decay, then):
     """Two steps of hₜ = aₜ hₜ₋₁ + bₜ as one (Blelloch 1990)."""
     return then_decay * first_decay, then_decay * first + then
 
 
-@triton.jit
+@jit
 def _add_pairs(left, right, more_left, more_right):
     """Two sums in one pass over shared memory."""
     return left + more_left, right + more_right
 
 
-@triton.jit
+@jit
 def _silu_and_slope(z):
     sigmoid = 1 / (1 + tl.exp(-z))
     return z * sigmoid, sigmoid * (1 + z * (1 - sigmoid))
 
 
-@triton.jit
+@jit
 def _decay(delta, A, start):
     """exp(delta A), and zero where a document begins: nothing of the state before reaches it."""
     return tl.where(start != 0, 0.0, tl.exp(delta * A))
 
 
-@triton.jit
+@jit
 def forward_kernel(
     u_ptr,
     delta_ptr,
@@ -73,7 +73,7 @@ def forward_kernel(
     for chunk in range(chunks):
         tl.debug_barrier()  # other threads of the block have stored the states that are loaded here
         time = chunk * block_time + step
-        here = row * channels * length + channel * length + time
+        here = (row * channels + channel) * length + time
         u = tl.load(u_ptr + here).to(tl.float32)
         delta = tl.load(delta_ptr + here)
         start = tl.zeros((1, block_time), tl.int32)
@@ -99,7 +99,7 @@ def forward_kernel(
         states_ptr += per_state
 
 
-@triton.jit
+@jit
 def backward_kernel(
     u_ptr,
     delta_ptr,
@@ -123,13 +123,14 @@ def backward_kernel(
     channels: tl.constexpr,
     length: tl.constexpr,
     state_size: tl.constexpr,
+    padded_state: tl.constexpr,
     block_channels: tl.constexpr,
     block_time: tl.constexpr,
     has_skip: tl.constexpr,
     has_gate: tl.constexpr,
     has_starts: tl.constexpr,
 ):
-    """Gradients: of A for each row and chunk, of B and C for each block of channels, of D for each row.
+    """Gradients: of A and D for each row, of B and C for each block of channels.
 
     `d_states` [batch, chunks + 1, channels, state] has the gradients of the states after each chunk's first
     token, and last that of the final state.
@@ -142,8 +143,8 @@ def backward_kernel(
     at_channel = channel * state_size
     states_ptr += (row * (chunks + 1) + chunks - 1) * per_state
     d_states_ptr += (row * (chunks + 1) + chunks - 1) * per_state
-    d_A_ptr += (row * chunks + chunks - 1) * per_state
     partial = (row * tl.num_programs(0) + block) * state_size
+    one_row = tl.broadcast_to(channel == block * block_channels, (block_channels, block_time))
     for n in range(state_size):
         final = tl.load(d_final_ptr + row * per_state + at_channel + n)
         tl.store(d_states_ptr + per_state + at_channel + n, final)
@@ -151,10 +152,12 @@ def backward_kernel(
     if has_skip:
         skip = tl.load(D_ptr + channel)
     d_skip = tl.zeros((block_channels, 1), tl.float32)
+    column = tl.arange(0, padded_state)[None, :]
+    d_A_all = tl.zeros((block_channels, padded_state), tl.float32)
     for back in range(chunks):
         tl.debug_barrier()  # other threads of the block have stored the gradients that are loaded here
         time = (chunks - 1 - back) * block_time + step
-        here = row * channels * length + channel * length + time
+        here = (row * channels + channel) * length + time
         u = tl.load(u_ptr + here).to(tl.float32)
         delta = tl.load(delta_ptr + here)
         d_y = tl.load(d_y_ptr + here).to(tl.float32)
@@ -175,6 +178,7 @@ def backward_kernel(
         drive = delta * u
         d_drive = tl.zeros((block_channels, block_time), tl.float32)
         d_delta = tl.zeros((block_channels, block_time), tl.float32)
+        first_all = tl.zeros((block_channels, padded_state), tl.float32)
         for n in range(state_size):
             A = tl.load(A_ptr + at_channel + n)
             now = (row * state_size + n) * length + time
@@ -194,16 +198,20 @@ def backward_kernel(
             d_delta += d_exponent * A
             g_first = tl.where(step == 0, g, 0.0)
             d_A, first = tl.reduce((d_exponent * delta, g_first), 1, _add_pairs, keep_dims=True)
-            tl.store(d_A_ptr + at_channel + n, d_A)
-            tl.store(d_states_ptr + at_channel + n, first)
+            # Stored with those of all other states: each by itself would be given another layout.
+            d_A_all += tl.where(column == n, d_A, 0.0)
+            first_all = tl.where(column == n, first, first_all)
             d_B, d_C = tl.reduce((g * drive, h * d_out), 0, _add_pairs, keep_dims=True)
-            tl.store(d_B_ptr + (partial + n) * length + time, d_B)
-            tl.store(d_C_ptr + (partial + n) * length + time, d_C)
+            # Tiles, of which one row is stored, for the same reason.
+            of_block = tl.broadcast_to((partial + n) * length + time, (block_channels, block_time))
+            tl.store(d_B_ptr + of_block, tl.broadcast_to(d_B, (block_channels, block_time)), mask=one_row)
+            tl.store(d_C_ptr + of_block, tl.broadcast_to(d_C, (block_channels, block_time)), mask=one_row)
+        tl.store(d_states_ptr + at_channel + column, first_all, mask=column < state_size)
         tl.store(d_u_ptr + here, (d_drive * delta + d_out * skip).to(d_u_ptr.dtype.element_ty))
         tl.store(d_delta_ptr + here, d_delta + d_drive * u)
         if has_gate:
             tl.store(d_z_ptr + here, (d_y * y * slope).to(d_z_ptr.dtype.element_ty))
         states_ptr -= per_state
         d_states_ptr -= per_state
-        d_A_ptr -= per_state
+    tl.store(d_A_ptr + row * per_state + at_channel + column, d_A_all, mask=column < state_size)
     tl.store(d_D_ptr + row * channels + channel, d_skip)

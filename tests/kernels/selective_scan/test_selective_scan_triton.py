@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import jax
@@ -169,6 +170,12 @@ def test_it_is_refused_on_a_cpu_and_for_more_states_than_it_has_seen():
         selective_scan(**arrays_of(length=2, state=300), implementation="triton")
 
 
+def test_a_configuration_is_there_for_every_gpu_and_state():
+    for gpu, of_gpu in ((None, 9.0), (7.0, 8.0), (8.6, 8.0), (9.0, 9.0), (12.0, 9.0)):
+        for state, up_to in ((1, 64), (64, 64), (65, 256), (256, 256)):
+            assert triton.config_for(state, gpu) is triton.CONFIGS[of_gpu, up_to]
+
+
 def test_without_triton_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax_triton", None)
     launch._jax_triton.cache_clear()
@@ -193,14 +200,20 @@ def test_importing_the_op_imports_no_triton():
 
 
 @pytest.mark.parametrize("compute_capability", [80, 90])
-def test_forward_and_backward_lower_for_gpus(compute_capability):
+def test_forward_and_backward_lower_for_gpus(compute_capability, monkeypatch):
     pytest.importorskip("triton")
     pytest.importorskip("jax_triton")
     pytest.importorskip("jax_cuda13_plugin")
     run = shipped.program(launcher=functools.partial(launch_on_gpu, compute_capability=compute_capability))
+    embedded, compress = [], zlib.compress
+    monkeypatch.setattr(zlib, "compress", lambda call: embedded.append(call) or compress(call))
     shapes = shipped.arguments("bfloat16", 16)
     text = jax.jit(run).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("custom_call @triton_kernel_call") == 2
+    for call in embedded:
+        assert b".version 8.7" in call, "the PTX that drivers of CUDA 12.8 and later read"
+        assert f".target sm_{compute_capability}".encode() in call
+    assert len(embedded) == 2
 
 
 @pytest.mark.gpu_compile
@@ -223,3 +236,5 @@ def test_shipped_kernels_compile_without_spilling_a_register(configuration, arch
         assert kernel.registers * made.threads * 2 <= 65536, "two blocks share a multiprocessor"
         assert kernel.shared_memory <= 16 * 1024
         assert not kernel.warnings
+        # States are stored, and loaded after a barrier: not through the cache for what never changes.
+        assert "ld.global.nc" not in made.ptx
