@@ -225,7 +225,9 @@ FORBIDDEN = {
 """Deprecated, removed or treacherous → what does it now."""
 EXCEPTIONS = {
     # JAX has no public name for the client of its coordination service, nor for "has a backend started".
-    r"^jax\._src\b": ("mjx.launch.coordination",),
+    # And jax-triton has no other way to be told of a new JAX, or of the PTX version.
+    r"^jax\._src\b": ("mjx.launch.coordination", "mjx.kernels.selective_scan.launch"),
+    r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
     # Classes that the files of a checkpoint name; nothing is imported.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (
         *("mjx.models.megatron.inert_pickle", "mjx.models.megatron.saved_tensor"),

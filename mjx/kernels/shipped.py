@@ -1,4 +1,7 @@
-"""What the GPU kernels of an op are shipped as: programs that are compiled, and watched, without a GPU."""
+"""What the GPU kernels of an op are shipped as: programs that are compiled, and watched, without a GPU.
+
+An op's `shipped.py` lists them in PROGRAMS: implementation → function that makes them.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,20 +11,43 @@ import jax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shipped:
-    """A program with one block configuration in it, as the report and the compile tests take it.
+class Assembly:
+    """A kernel in PTX, as another compiler than XLA gives it to NVIDIA's assembler."""
 
-    An op's `shipped.py` lists them in PROGRAMS: implementation → function that makes them.
-    """
+    name: str
+    ptx: str
+    threads: int
+    """Of a block."""
+    shared_memory: int
+    """Bytes of a block, asked for when it is launched."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """One block configuration, as the report and the compile tests take it."""
 
     configuration: str
     """What the report calls it, such as "bfloat16, head_dim 128"."""
+    gpus: tuple[str, ...]
+    """Names of `mjx.plan.gpu.gpu_names()` for which it must compile."""
+    tensor_cores: bool
+    """Whether every kernel multiplies matrices on them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShippedProgram(Shipped):
+    """Kernels in a program that XLA compiles."""
+
     function: Callable[..., Any]
     """Forward and backward, so that every kernel of the configuration is in it."""
     arguments: tuple[jax.ShapeDtypeStruct, ...]
     kernels: str
     """How the names of the op's own kernels begin; the program's others are XLA's."""
-    gpus: tuple[str, ...]
-    """Names of `mjx.plan.gpu.gpu_names()` for which it must compile."""
-    tensor_cores: bool
-    """Whether every kernel multiplies matrices on them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShippedAssemblies(Shipped):
+    """Kernels that another compiler makes."""
+
+    assemblies: Callable[[float], list[Assembly]]
+    """For a compute capability."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mjx.kernels.capability import Table
 
-Implementation = Literal["auto", "reference", "xla", "cudnn", "pallas_triton"]
+Implementation = Literal["auto", "reference", "xla", "cudnn", "pallas_triton", "mosaic", "triton"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ class DataSheet:
 
     architecture: str
     """As ptxas calls it, "sm_90a"."""
+    compute_capability: float
     tensor_core_instruction: str
     """Of SASS, which multiplies matrices at the full rate."""
     tensor_flops: float

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import re
+import subprocess
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,11 @@ from typing import Any
 import jax
 
 import mjx.kernels
-from mjx.kernels.shipped import Shipped
+from mjx.kernels.shipped import Shipped, ShippedAssemblies, ShippedProgram
 from mjx.models.backends import PACKAGES
-from mjx.plan.compiled_kernels import CompiledKernel, compile_kernels
+from mjx.plan.compiled_kernels import CompiledKernel, assemble, compile_kernels
 from mjx.plan.data_sheet import data_sheet
+from mjx.plan.toolkit import toolkit
 
 GOLDEN = Path(mjx.kernels.__file__).parent / "report.json"
 SLACK = 0.1
@@ -62,13 +66,22 @@ def compiled(target: Target) -> dict[str, Figures]:
         InputError: no compiler is installed.
         jax.errors.JaxRuntimeError: it does not compile.
     """
-    program = target.program
-    kernels = compile_kernels(program.function, *program.arguments, gpu=target.gpu)
-    return {
-        kernel.name: figures(kernel, target.gpu)
-        for kernel in sorted(kernels, key=lambda kernel: kernel.name)
-        if kernel.name.startswith(program.kernels)
-    }
+    program, sheet = target.program, data_sheet(target.gpu)
+    if isinstance(program, ShippedProgram):
+        kernels = [
+            kernel
+            for kernel in compile_kernels(program.function, *program.arguments, gpu=target.gpu)
+            if kernel.name.startswith(program.kernels)
+        ]
+    elif isinstance(program, ShippedAssemblies):
+        kernels = [
+            kernel
+            for made in program.assemblies(sheet.compute_capability)
+            for kernel in assemble(made.ptx, sheet.architecture, made.shared_memory)
+        ]
+    else:
+        raise TypeError(f"{target.key}: {type(program).__name__} says nothing that can be compiled")
+    return {kernel.name: figures(kernel, target.gpu) for kernel in sorted(kernels, key=lambda k: k.name)}
 
 
 def figures(kernel: CompiledKernel, gpu: str) -> Figures:
@@ -133,12 +146,21 @@ def differences(kernel: str, found: Figures, expected: Figures, *, same_compiler
 
 def report(kernels: Iterable[tuple[Target, dict[str, Figures]]]) -> dict[str, Any]:
     """The whole report, of this version of the compiler."""
-    return {"jax": jax.__version__, "kernels": {target.key: found for target, found in kernels}}
+    return {"compilers": compilers(), "kernels": {target.key: found for target, found in kernels}}
+
+
+def compilers() -> dict[str, str]:
+    """What decides over machine code, with versions."""
+    said = subprocess.run([toolkit().ptxas, "--version"], capture_output=True, text=True, check=True).stdout
+    found = {"jax": jax.__version__, "ptxas": re.findall(r"V([\d.]+)", said)[0]}
+    if find_spec("triton") is not None:
+        found["triton"] = version("triton")
+    return found
 
 
 def to_json(whole: dict[str, Any]) -> str:
     """A line for each kernel, so that a change shows as one."""
-    lines = [f'{{"jax": {json.dumps(whole["jax"])}, "kernels": {{']
+    lines = [f'{{"compilers": {json.dumps(whole["compilers"])}, "kernels": {{']
     programs = []
     for key, kernels in whole["kernels"].items():
         inner = ",\n".join(f"  {json.dumps(name)}: {json.dumps(found)}" for name, found in kernels.items())

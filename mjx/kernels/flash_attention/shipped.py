@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from mjx.kernels.flash_attention import pallas_triton
 from mjx.kernels.flash_attention.block_sizes import CONFIGS
-from mjx.kernels.shipped import Shipped
+from mjx.kernels.shipped import Shipped, ShippedProgram
 
 _GPUS = {"hopper": "h100", "ampere": "a100"}
 _DTYPES = {2: "bfloat16", 4: "float32"}
@@ -28,7 +28,7 @@ def _pallas_triton() -> Iterator[Shipped]:
                 named[f"{dtype}, head_dim 192, value_dim 128"] = (192, 128)
             for name, widths in named.items():
                 every_option = name.endswith("every option")
-                yield Shipped(
+                yield ShippedProgram(
                     configuration=name,
                     function=functools.partial(gradients, pallas_triton.attention, config, every_option),
                     arguments=arguments(dtype, *widths),

@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array
 
 from mjx.errors import InputError
+from mjx.kernels.shipped import Assembly
 
 PTX_VERSION = 87
 """Of CUDA 12.8, the first that knows all GPUs up to Blackwell.
@@ -49,18 +50,6 @@ class Launch:
         return getattr(import_module(module), function)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Assembly:
-    """A kernel compiled to PTX, which NVIDIA's assembler takes."""
-
-    name: str
-    ptx: str
-    threads: int
-    """Of a block."""
-    shared_memory: int
-    """Bytes of a block, asked for when it is launched."""
-
-
 def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict[str, Array]:
     """The outputs, by name. Traced, like any JAX function; 90 is an H100, None the GPU that is here."""
     jax_triton = _jax_triton()
@@ -87,11 +76,11 @@ def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict
     return dict(zip(launch.outputs, results, strict=True))
 
 
-def assembly_of(launch: Launch, compute_capability: int) -> Assembly:
+def assembly_of(launch: Launch, compute_capability: float) -> Assembly:
     """The kernel as it is given to the assembler; needs Triton, and no GPU."""
     compiler = _import("triton.compiler")
     knobs = _import("triton.knobs")
-    target = _import("triton.backends.compiler").GPUTarget("cuda", compute_capability, 32)
+    target = _import("triton.backends.compiler").GPUTarget("cuda", round(10 * compute_capability), 32)
     kernel = launch.load()
     arrays = [*launch.inputs.values(), *launch.outputs.values()]
     types = [f"*{_TRITON_TYPES[array.dtype.name]}" for array in arrays]

@@ -1,21 +1,19 @@
 """The Triton kernels of the selective scan as they are shipped, compiled and watched without a GPU.
 
-They are not in what XLA compiles with jax-triton 0.3, so that they are compiled by Triton: `launches` and
-`launch.assembly_of` give what `mjx.plan.compiled_kernels.assemble` takes.
+They are not in what XLA compiles with jax-triton 0.3, so that Triton compiles them by itself.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mjx.kernels.selective_scan.launch import Launch
+from mjx.kernels.selective_scan.launch import Launch, assembly_of
 from mjx.kernels.selective_scan.triton import KernelConfig, Launcher, config_for, selective_scan
-
-ARCHITECTURES = {"sm_80": 80, "sm_90a": 90}
-"""As the assembler calls them → compute capability."""
+from mjx.kernels.shipped import Assembly, Shipped, ShippedAssemblies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +29,15 @@ class Configuration:
         return f"{self.dtype}, state {self.state}{', D, z and starts' if self.features else ''}"
 
 
-CONFIGURATIONS = {
-    str(configuration): configuration
-    for configuration in (
-        Configuration("bfloat16", 16, True),
-        Configuration("bfloat16", 16, False),
-        Configuration("float16", 16, True),
-        Configuration("float32", 16, True),
-        Configuration("bfloat16", 1, True),
-        Configuration("bfloat16", 64, True),
-        Configuration("bfloat16", 256, True),
-    )
-}
-"""By the name that the report has."""
+CONFIGURATIONS = (
+    Configuration("bfloat16", 16, True),
+    Configuration("bfloat16", 16, False),
+    Configuration("float16", 16, True),
+    Configuration("float32", 16, True),
+    Configuration("bfloat16", 1, True),
+    Configuration("bfloat16", 64, True),
+    Configuration("bfloat16", 256, True),
+)
 
 
 def arguments(dtype: str, state: int, batch: int = 8, length: int = 4096, channels: int = 1536) -> tuple:
@@ -83,16 +77,34 @@ def program(
     return run
 
 
-def launches(configuration: str, architecture: str) -> list[Launch]:
+def launches(configuration: Configuration, compute_capability: float) -> list[Launch]:
     """The forward kernel and the backward kernel, with shapes for arrays."""
-    chosen = CONFIGURATIONS[configuration]
     found: list[Launch] = []
 
     def record(launch: Launch) -> dict[str, Any]:
         found.append(launch)
         return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in launch.outputs.items()}
 
-    config = config_for(chosen.state, ARCHITECTURES[architecture] / 10)
-    run = program(launcher=record, config=config, features=chosen.features)
-    jax.eval_shape(run, *arguments(chosen.dtype, chosen.state))
+    config = config_for(configuration.state, compute_capability)
+    run = program(launcher=record, config=config, features=configuration.features)
+    jax.eval_shape(run, *arguments(configuration.dtype, configuration.state))
     return found
+
+
+def assemblies(configuration: Configuration, compute_capability: float) -> list[Assembly]:
+    """Both kernels."""
+    return [assembly_of(launch, compute_capability) for launch in launches(configuration, compute_capability)]
+
+
+def _triton() -> Iterator[Shipped]:
+    for configuration in CONFIGURATIONS:
+        yield ShippedAssemblies(
+            configuration=str(configuration),
+            gpus=("h100", "a100"),
+            tensor_cores=False,
+            assemblies=functools.partial(assemblies, configuration),
+        )
+
+
+PROGRAMS = {"triton": _triton}
+"""Implementation → its programs."""
