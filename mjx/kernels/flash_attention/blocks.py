@@ -8,9 +8,10 @@ takes them as its left operand, which tensor cores read from registers. Written 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from mjx.kernels.matrix_product import product
 
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453
@@ -46,13 +47,6 @@ class Running(NamedTuple):
     maximum: Float[Array, " row"]
     total: Float[Array, " row"]
     output: Float[Array, "row value_dim"]
-
-
-def product(a: Array, b: Array, *, transpose_b: bool = False) -> Array:
-    """A matrix product in float32; float32 operands are never rounded to tf32."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    dimensions = (((1,), (1 if transpose_b else 0,)), ((), ()))
-    return jax.lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)
 
 
 def visible(

@@ -18,6 +18,7 @@ from mjx.kernels.capability import current_device
 from mjx.kernels.flash_attention import blocks
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
 from mjx.kernels.flash_attention.blocks import Options, Places, Running
+from mjx.kernels.matrix_product import product
 
 
 class _Inputs:
@@ -150,12 +151,12 @@ def _keys_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Block
         p = blocks.probabilities(s, inputs.load_row("log_sum", index, sizes.query, head)[None, :])
         added = {}
         if "d_v" in makes:
-            added["d_v"] = gradients["d_v"] + blocks.product(p.astype(d_out.dtype), d_out)
+            added["d_v"] = gradients["d_v"] + product(p.astype(d_out.dtype), d_out)
         if v is not None:
             delta = inputs.load_row("delta", index, sizes.query, head)[None, :]
-            d_p = blocks.product(v, d_out, transpose_b=True)
+            d_p = product(v, d_out, transpose_b=True)
             d_s = blocks.score_gradient(options, p, slope, d_p, delta)
-            added["d_k"] = gradients["d_k"] + blocks.product(d_s.astype(q.dtype), q)
+            added["d_k"] = gradients["d_k"] + product(d_s.astype(q.dtype), q)
         return added
 
     start = {name: jnp.zeros(ref.shape, jnp.float32) for name, ref in outputs.items()}
@@ -178,9 +179,9 @@ def _queries_kernel(names: tuple[str, ...], options: Options, lengths, sizes: Bl
         mask = blocks.visible(options, rows, columns)
         s, slope = blocks.scores(options, q, k, mask)
         p = blocks.probabilities(s, log_sum[:, None])
-        d_p = blocks.product(d_out, v, transpose_b=True)
+        d_p = product(d_out, v, transpose_b=True)
         d_s = blocks.score_gradient(options, p, slope, d_p, delta[:, None])
-        return d_q + blocks.product(d_s.astype(k.dtype), k)
+        return d_q + product(d_s.astype(k.dtype), k)
 
     d_q = jax.lax.fori_loop(*inputs.key_blocks(block, sizes), step, jnp.zeros(q.shape, jnp.float32))
     d_q_ref[...] = d_q.astype(d_q_ref.dtype)
