@@ -1,0 +1,35 @@
+"""Block sizes of the Mosaic kernels of attention, as data."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSizes:
+    """Of one kernel."""
+
+    query: int
+    """Queries of a block; in the kernels that walk over keys, of each warpgroup that computes."""
+    key: int
+    """Keys of a block; in the kernel that walks over queries, of each warpgroup that computes."""
+    stages: int
+    """Blocks that are loaded ahead."""
+    compute: int = 2
+    """Warpgroups that compute; one more loads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelConfig:
+    """The block sizes of the three kernels."""
+
+    forward: BlockSizes
+    keys: BlockSizes
+    """Gradients of keys and values."""
+    queries: BlockSizes
+    """Gradient of queries."""
+
+
+CONFIGS: dict[tuple[int, int], KernelConfig] = {
+    (64, 64): KernelConfig(BlockSizes(64, 128, 2), BlockSizes(64, 64, 2), BlockSizes(64, 64, 2)),
+    (128, 128): KernelConfig(BlockSizes(64, 128, 2), BlockSizes(64, 64, 2), BlockSizes(64, 64, 2)),
+}
+"""(head_dim, value_dim) → block sizes."""
