@@ -189,6 +189,8 @@ def gradients_of_keys(
                 d_v = parts.accumulate(d_v, p.astype(v.dtype), d_out_smem.at[slot])
                 deltas = plgpu.load(delta_smem.at[slot], layout=parts.PER_COLUMN)
                 d_s = p * (d_p - parts.over_rows(deltas, shape))
+                # Sums and deltas were read by ordinary loads, and TMA, another proxy, writes there next.
+                plgpu.commit_smem()
                 plgpu.barrier_arrive(d_out_free.at[slot])  # both products waited for, deltas in registers
                 d_s = d_s if slope is None else d_s * slope
                 d_k = parts.accumulate(d_k, d_s.astype(q.dtype), q_smem.at[slot])
