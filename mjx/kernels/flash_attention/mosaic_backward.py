@@ -35,7 +35,7 @@ def gradient_of_queries(
     block_q, block_kv, workers, stages = sizes.query, sizes.key, sizes.compute, sizes.stages
     tile = workers * block_q
     count = -(-queries // tile)
-    unit = parts.unit(options)
+    unit, ragged = parts.unit(options), keys % block_kv > 0
 
     def flash_attention_mosaic_queries(q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, delta_ref, d_q_ref, *scratch):
         q_smem, d_out_smem, k_smem, v_smem, log_sum_smem, delta_smem, own_ready, *barriers = scratch
@@ -67,9 +67,9 @@ def gradient_of_queries(
                 products = parts.multiply(mine, k_smem.at[slot], transpose_b=True)
                 shape, mask = products.shape, None
                 if masked:
-                    mask = parts.visible(
-                        options, shape, first + shift, block * block_kv, keys, queries_down=True
-                    )
+                    begin = block * block_kv
+                    left = keys - begin if ragged else None
+                    mask = parts.visible(options, shape, first + shift - begin, left, queries_down=True)
                 s, slope = parts.scores(options, products, mask)
                 p = jnp.exp2(s * unit - parts.over_columns(log_sums, shape))
                 plgpu.barrier_wait(v_ready.at[slot])
@@ -83,7 +83,7 @@ def gradient_of_queries(
 
             bounded = (options.window is not None, options.causal or options.window is not None)
             d_q = parts.loop(
-                of, step, parts.zeros(block_q, head_dim), ragged=keys % block_kv > 0, bounded=bounded
+                of, step, parts.zeros(block_q, head_dim), ragged=ragged, bounded=bounded
             )
             mine[...] = (d_q * options.scale).astype(q.dtype)  # nobody reads the queries any more
             plgpu.commit_smem()  # TMA sees what was written
@@ -155,8 +155,7 @@ def gradients_of_keys(
     def flash_attention_mosaic_keys(
         q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, delta_ref, d_k_ref, d_v_ref, *scratch
     ):
-        k_smem, v_smem, q_smem, d_out_smem, log_sum_smem, delta_smem, own_ready, *barriers = scratch
-        q_ready, d_out_ready, q_free, d_out_free = barriers
+        k_smem, v_smem, q_smem, d_out_smem, log_sum_smem, delta_smem, own_ready, ready, free = scratch
         row, kv_head, worker = (parts.int_axis(name) for name in ("batch", "kv_head", "warpgroup"))
         tile_index = parts.int_axis("tile")  # of causal attention the first are the longest
         of = parts.span(tile_index * tile, tile, -shift, (ahead, back), block_q, padded_queries)
@@ -166,35 +165,33 @@ def gradients_of_keys(
             plgpu.set_max_registers(parts.COMPUTE_REGISTERS[workers], action="increase")
             first = tile_index * tile + worker * block_kv
             my_keys, my_values = k_smem.at[worker], v_smem.at[worker]
-            own, ready = (row, pl.ds(first, block_kv), kv_head), own_ready.at[worker]
-            plgpu.copy_gmem_to_smem(k_ref.at[own], my_keys, ready)
-            plgpu.copy_gmem_to_smem(v_ref.at[own], my_values, ready)
-            plgpu.barrier_wait(ready)  # one phase, which both copies complete
+            own, arrived = (row, pl.ds(first, block_kv), kv_head), own_ready.at[worker]
+            plgpu.copy_gmem_to_smem(k_ref.at[own], my_keys, arrived)
+            plgpu.copy_gmem_to_smem(v_ref.at[own], my_values, arrived)
+            plgpu.barrier_wait(arrived)  # one phase, which both copies complete
 
             def step(member, block, gradients, masked):
                 d_k, d_v = gradients
                 slot = parts.ring(member * (of.high - of.low) + block - of.low, stages).slot
-                plgpu.barrier_wait(q_ready.at[slot])  # queries and their sums
+                plgpu.barrier_wait(ready.at[slot])  # one phase, which all four copies complete
                 products = parts.multiply(my_keys, q_smem.at[slot], transpose_b=True)
                 shape, mask = products.shape, None
                 if masked:
-                    mask = parts.visible(
-                        options, shape, block * block_q + shift, first, keys, queries_down=False
-                    )
+                    # Rows beyond the last key hold what they like: they are not stored.
+                    distance = block * block_q + shift - first
+                    mask = parts.visible(options, shape, distance, None, queries_down=False)
                 s, slope = parts.scores(options, products, mask)
                 log_sums = plgpu.load(log_sum_smem.at[slot], layout=parts.PER_COLUMN)
                 p = jnp.exp2(s * unit - parts.over_rows(log_sums, shape))
-                plgpu.barrier_wait(d_out_ready.at[slot])  # gradients of the output and deltas
-                d_p = parts.multiply(my_values, d_out_smem.at[slot], transpose_b=True)
                 d_v = parts.accumulate(d_v, p.astype(v.dtype), d_out_smem.at[slot])
+                d_p = parts.multiply(my_values, d_out_smem.at[slot], transpose_b=True)
                 deltas = plgpu.load(delta_smem.at[slot], layout=parts.PER_COLUMN)
                 d_s = p * (d_p - parts.over_rows(deltas, shape))
-                # Sums and deltas were read by ordinary loads, and TMA, another proxy, writes there next.
-                plgpu.commit_smem()
-                plgpu.barrier_arrive(d_out_free.at[slot])  # both products waited for, deltas in registers
                 d_s = d_s if slope is None else d_s * slope
                 d_k = parts.accumulate(d_k, d_s.astype(q.dtype), q_smem.at[slot])
-                plgpu.barrier_arrive(q_free.at[slot])  # both products waited for, sums in registers
+                # Sums and deltas were read by ordinary loads, and TMA, another proxy, writes there next.
+                plgpu.commit_smem()
+                plgpu.barrier_arrive(free.at[slot])  # all four products waited for
                 return d_k, d_v
 
             def of_member(member, gradients):
@@ -231,19 +228,13 @@ def gradients_of_keys(
                     numbers = (row, head, pl.ds(block * block_q, block_q))
                     parts.refill(
                         at,
-                        q_free,
-                        (q_ref.at[source], q_smem, q_ready),
-                        (log_sum_ref.at[numbers], log_sum_smem, q_ready),
-                    )
-                    parts.refill(
-                        at,
-                        d_out_free,
-                        (d_out_ref.at[source], d_out_smem, d_out_ready),
-                        (delta_ref.at[numbers], delta_smem, d_out_ready),
+                        free,
+                        (q_ref.at[source], q_smem, ready),
+                        (d_out_ref.at[source], d_out_smem, ready),
+                        (log_sum_ref.at[numbers], log_sum_smem, ready),
+                        (delta_ref.at[numbers], delta_smem, ready),
                     )
 
-    landed = plgpu.Barrier(num_arrivals=2, num_barriers=stages)  # a matrix, and a number for each row
-    read = plgpu.Barrier(num_arrivals=workers, num_barriers=stages)
     return plgpu.kernel(
         flash_attention_mosaic_keys,
         out_type=(jax.ShapeDtypeStruct(k.shape, k.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)),
@@ -255,10 +246,9 @@ def gradients_of_keys(
             plgpu.SMEM((stages, block_q), jnp.float32),
             plgpu.SMEM((stages, block_q), jnp.float32),
             plgpu.Barrier(num_arrivals=2, num_barriers=workers),
-            landed,
-            landed,
-            read,
-            read,
+            # One for all that a step takes: there are no registers to keep the phases of more.
+            plgpu.Barrier(num_arrivals=4, num_barriers=stages),
+            plgpu.Barrier(num_arrivals=workers, num_barriers=stages),
         ),
         grid=(kv_heads, -(-keys // tile), batch),
         grid_names=("kv_head", "tile", "batch"),

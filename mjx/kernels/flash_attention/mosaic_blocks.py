@@ -3,6 +3,7 @@
 Written for Hopper's wgmma and TMA, after Shah et al. 2024 (FlashAttention-3), section 3.1.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +20,9 @@ ROWS = plgpu.Layout.WGMMA
 PER_ROW = plgpu.Layout.WGMMA.reduce(1)
 PER_COLUMN = plgpu.Layout.WGMMA.reduce(0)
 
-PRODUCER_REGISTERS = 40
+PRODUCER_REGISTERS = 24
 """Of a thread that only starts copies; the rest goes to those that compute (setmaxnreg)."""
-COMPUTE_REGISTERS = {1: 240, 2: 232, 3: 160}
+COMPUTE_REGISTERS = {1: 240, 2: 240, 3: 160}
 """By the number of warpgroups that compute: with the producer's at most 65536 in a block."""
 
 
@@ -147,21 +148,26 @@ def loop(of: Span, step: Any, carry: Any, *, ragged: bool, bounded: tuple[bool, 
 
 
 def visible(
-    options: Options, shape: tuple[int, int], first_query: Any, first_key: Any, keys: int, *, queries_down: bool
+    options: Options, shape: tuple[int, int], distance: Any, keys_left: Any, *, queries_down: bool
 ) -> Bool[Array, "row column"]:
-    """Which keys are seen, of a block whose rows are queries, or else keys. `first_query` is the first row's
-    position among the keys."""
+    """Which keys are seen, of a block whose rows are queries, or else keys.
+
+    `distance` is the position of its first query less that of its first key, `keys_left` the number of keys from
+    its first on where some may be missing, else None.
+    """
     axis = 0 if queries_down else 1
-    of_queries = plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=ROWS) + first_query
-    of_keys = plgpu.broadcasted_iota(jnp.int32, shape, 1 - axis, layout=ROWS) + first_key
-    mask = of_keys < keys
+    of_queries = plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=ROWS)
+    of_keys = plgpu.broadcasted_iota(jnp.int32, shape, 1 - axis, layout=ROWS)
+    conditions = []
+    if keys_left is not None:
+        conditions.append(of_keys < keys_left)
     if options.causal:
-        mask &= of_queries >= of_keys
+        conditions.append(of_queries + distance >= of_keys)
     if options.window is not None:
-        mask &= of_queries - of_keys < options.window
+        conditions.append(of_queries + (distance - options.window) < of_keys)
         if not options.causal:
-            mask &= of_keys - of_queries < options.window
-    return mask
+            conditions.append(of_queries + (distance + options.window) > of_keys)
+    return functools.reduce(lambda a, b: a & b, conditions)
 
 
 def unit(options: Options) -> float:

@@ -32,7 +32,7 @@ def forward(
     block_q, block_kv, workers, stages = sizes.query, sizes.key, sizes.compute, sizes.stages
     tile = workers * block_q
     count = -(-queries // tile)
-    unit = parts.unit(options)
+    unit, ragged = parts.unit(options), keys % block_kv > 0
 
     def flash_attention_mosaic_forward(q_ref, k_ref, v_ref, out_ref, log_sum_ref, *scratch):
         q_smem, k_smem, v_smem, log_sum_smem, q_ready, k_ready, v_ready, k_free, v_free, own_out = scratch
@@ -60,9 +60,9 @@ def forward(
                 plgpu.barrier_arrive(k_free.at[slot])  # multiply() has waited for wgmma: the keys are read
                 mask = None
                 if masked:
-                    mask = parts.visible(
-                        options, products.shape, first + shift, block * block_kv, keys, queries_down=True
-                    )
+                    begin = block * block_kv
+                    left = keys - begin if ragged else None
+                    mask = parts.visible(options, products.shape, first + shift - begin, left, queries_down=True)
                 s, _ = parts.scores(options, products, mask)
                 new = jnp.maximum(maximum, s.max(axis=1) * unit)
                 decay = jnp.exp2(maximum - new)
@@ -77,7 +77,7 @@ def forward(
             # Scores that are masked lie at MASKED: from here they weigh nothing, even before one is seen.
             start = parts.zeros(block_q, value_dim), parts.full(block_q, 0.5 * MASKED), parts.full(block_q, 0)
             bounded = (options.window is not None, options.causal or options.window is not None)
-            out, maximum, total = parts.loop(of, step, start, ragged=keys % block_kv > 0, bounded=bounded)
+            out, maximum, total = parts.loop(of, step, start, ragged=ragged, bounded=bounded)
             seen = total > 0
             total = jnp.where(seen, total, 1.0)
             out = out * parts.over_columns(1 / total, out.shape)
