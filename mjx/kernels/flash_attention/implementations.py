@@ -38,6 +38,16 @@ IMPLEMENTATIONS = {
         # Compiled for H100 and checked in interpret mode; not chosen before it has run on a GPU.
         automatic=(),
     ),
+    "mosaic": Capability(
+        platforms=("gpu",),
+        dtypes=("bfloat16", "float16"),
+        features=frozenset(FEATURES) - {"segments", "offset per row", "dropout", "value_dim"},
+        sizes={"head_dim": Sizes(multiple_of=64, at_most=128)},
+        # Hopper alone: its wgmma is gone from the generation after.
+        compute_capability=9.0,
+        # Compiled for H100 and checked in interpret mode; not chosen before it has run on a GPU.
+        automatic=(),
+    ),
     "xla": Capability(
         platforms=_EVERYWHERE,
         dtypes=("float32", "bfloat16", "float16", "float64"),

@@ -11,8 +11,8 @@ from mjx.errors import InputError
 from mjx.kernels.flash_attention.blocks import LN_2, Options
 from mjx.kernels.flash_attention.mosaic_config import CONFIGS, KernelConfig
 
-# Options, position of the first query less that of the first key, block sizes, interpreter's parameters.
-_Static = tuple[Options, int, KernelConfig, Any]
+# Options, position of the first query less that of the first key, number of keys, block sizes, interpreter.
+_Static = tuple[Options, int, int, KernelConfig, Any]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -23,8 +23,8 @@ def _attention(static: _Static, q: Array, k: Array, v: Array) -> tuple[Array, Ar
 def _forward(static: _Static, q: Array, k: Array, v: Array) -> Any:
     from mjx.kernels.flash_attention.mosaic_forward import forward
 
-    options, shift, config, interpret = static
-    out, log_sum = forward(options, shift, config.forward, q, k, v, interpret)
+    options, shift, keys, config, interpret = static
+    out, log_sum = forward(options, shift, keys, config.forward, q, k, v, interpret)
     log_sum = log_sum[..., : q.shape[1]]
     return (out, log_sum * LN_2), (q, k, v, out, log_sum)
 
@@ -32,7 +32,7 @@ def _forward(static: _Static, q: Array, k: Array, v: Array) -> Any:
 def _backward(static: _Static, residuals: Any, gradients: Any) -> tuple[Array, Array, Array]:
     from mjx.kernels.flash_attention.mosaic_backward import UNSEEN, gradient_of_queries, gradients_of_keys
 
-    options, shift, config, interpret = static
+    options, shift, keys, config, interpret = static
     q, k, v, out, log_sum = residuals
     d_out, d_log_sum = gradients
     delta = jnp.einsum("bqhd,bqhd->bhq", out.astype(jnp.float32), d_out.astype(jnp.float32)) - d_log_sum
@@ -43,7 +43,7 @@ def _backward(static: _Static, residuals: Any, gradients: Any) -> tuple[Array, A
     log_sum, delta = jnp.pad(log_sum, padding, constant_values=UNSEEN), jnp.pad(delta, padding)
     arrays = (q, k, v, d_out, log_sum, delta, interpret)
     d_k, d_v = gradients_of_keys(options, shift, config.keys, *arrays)
-    return gradient_of_queries(options, shift, config.queries, *arrays), d_k, d_v
+    return gradient_of_queries(options, shift, keys, config.queries, *arrays), d_k, d_v
 
 
 _attention.defvjp(_forward, _backward)
@@ -81,10 +81,16 @@ def attention(
             f"attention: the Mosaic kernels take head_dim/value_dim of {known}, not {widths[0]}/{widths[1]}"
         )
     options = Options(float(scale), causal, window, soft_cap)
-    static = (options, query_offset - key_offset, config or CONFIGS[widths], interpret)
-    results: Any = _attention(static, q, k, v)
-    out, log_sum = results[0], jnp.swapaxes(results[1], 1, 2)
+    static = (options, query_offset - key_offset, k.shape[1], config or CONFIGS[widths], interpret)
+    results: Any = _attention(static, *(_whole_tiles(x) for x in (q, k, v)))
+    out, log_sum = (x[:, : q.shape[1]] for x in (results[0], jnp.swapaxes(results[1], 1, 2)))
     return (out, log_sum) if sinks is None else _with_sinks(out, log_sum, sinks)
+
+
+def _whole_tiles(x: Array) -> Array:
+    """TMA moves tiles of 8 tokens."""
+    missing = -x.shape[1] % 8
+    return jnp.pad(x, [(0, 0), (0, missing), (0, 0), (0, 0)]) if missing else x
 
 
 def _with_sinks(out: Array, log_sum: Array, sinks: Array) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ UNSEEN = 1e30
 def gradient_of_queries(
     options: Options,
     shift: int,
+    keys: int,
     sizes: BlockSizes,
     q: Float[Array, "batch query heads head_dim"],
     k: Float[Array, "batch key kv_heads head_dim"],
@@ -31,13 +32,15 @@ def gradient_of_queries(
 ) -> Float[Array, "batch query heads head_dim"]:
     """Dao et al. 2022, algorithm 4, rows outside. `log_sum` in units of log 2, UNSEEN where nothing is."""
     batch, queries, heads, head_dim = q.shape
-    keys, kv_heads, value_dim = k.shape[1], k.shape[2], v.shape[3]
+    kv_heads, value_dim = k.shape[2], v.shape[3]
     block_q, block_kv, workers, stages = sizes.query, sizes.key, sizes.compute, sizes.stages
     tile = workers * block_q
     count = -(-queries // tile)
     unit, ragged = parts.unit(options), keys % block_kv > 0
 
-    def flash_attention_mosaic_queries(q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, delta_ref, d_q_ref, *scratch):
+    def flash_attention_mosaic_queries(
+        q_ref, k_ref, v_ref, d_out_ref, log_sum_ref, delta_ref, d_q_ref, *scratch
+    ):
         q_smem, d_out_smem, k_smem, v_smem, log_sum_smem, delta_smem, own_ready, *barriers = scratch
         k_ready, v_ready, k_free, v_free = barriers
         row, head, worker = (parts.int_axis(name) for name in ("batch", "head", "warpgroup"))
@@ -58,8 +61,8 @@ def gradient_of_queries(
             plgpu.copy_gmem_to_smem(log_sum_ref.at[rows], log_sum_smem.at[worker], ready)
             plgpu.copy_gmem_to_smem(delta_ref.at[rows], delta_smem.at[worker], ready)
             plgpu.barrier_wait(ready)  # one phase, which all four copies complete
-            log_sums = plgpu.load(log_sum_smem.at[worker], layout=parts.PER_ROW)
-            deltas = plgpu.load(delta_smem.at[worker], layout=parts.PER_ROW)
+            log_sums = plgpu.layout_cast(log_sum_smem[worker], parts.PER_ROW)
+            deltas = plgpu.layout_cast(delta_smem[worker], parts.PER_ROW)
 
             def step(block, d_q, masked):
                 slot = parts.ring(block - of.low, stages).slot
@@ -82,9 +85,7 @@ def gradient_of_queries(
                 return d_q
 
             bounded = (options.window is not None, options.causal or options.window is not None)
-            d_q = parts.loop(
-                of, step, parts.zeros(block_q, head_dim), ragged=ragged, bounded=bounded
-            )
+            d_q = parts.loop(of, step, parts.zeros(block_q, head_dim), ragged=ragged, bounded=bounded)
             mine[...] = (d_q * options.scale).astype(q.dtype)  # nobody reads the queries any more
             plgpu.commit_smem()  # TMA sees what was written
             plgpu.copy_smem_to_gmem(mine, d_q_ref.at[own])  # writes nothing beyond the last query
@@ -170,41 +171,34 @@ def gradients_of_keys(
             plgpu.copy_gmem_to_smem(v_ref.at[own], my_values, arrived)
             plgpu.barrier_wait(arrived)  # one phase, which both copies complete
 
-            def step(member, block, gradients, masked):
-                d_k, d_v = gradients
-                slot = parts.ring(member * (of.high - of.low) + block - of.low, stages).slot
+            # One loop over the heads' blocks, masked throughout: a second loop's registers would spill.
+            def step(turn, carry):
+                block, d_k, d_v = carry
+                slot = parts.ring(turn, stages).slot
                 plgpu.barrier_wait(ready.at[slot])  # one phase, which all four copies complete
                 products = parts.multiply(my_keys, q_smem.at[slot], transpose_b=True)
                 shape, mask = products.shape, None
-                if masked:
+                if back is not None or ahead is not None:
                     # Rows beyond the last key hold what they like: they are not stored.
                     distance = block * block_q + shift - first
                     mask = parts.visible(options, shape, distance, None, queries_down=False)
                 s, slope = parts.scores(options, products, mask)
-                log_sums = plgpu.load(log_sum_smem.at[slot], layout=parts.PER_COLUMN)
+                log_sums = plgpu.layout_cast(log_sum_smem[slot], parts.PER_COLUMN)
                 p = jnp.exp2(s * unit - parts.over_rows(log_sums, shape))
                 d_v = parts.accumulate(d_v, p.astype(v.dtype), d_out_smem.at[slot])
                 d_p = parts.multiply(my_values, d_out_smem.at[slot], transpose_b=True)
-                deltas = plgpu.load(delta_smem.at[slot], layout=parts.PER_COLUMN)
+                deltas = plgpu.layout_cast(delta_smem[slot], parts.PER_COLUMN)
                 d_s = p * (d_p - parts.over_rows(deltas, shape))
                 d_s = d_s if slope is None else d_s * slope
                 d_k = parts.accumulate(d_k, d_s.astype(q.dtype), q_smem.at[slot])
                 # Sums and deltas were read by ordinary loads, and TMA, another proxy, writes there next.
                 plgpu.commit_smem()
                 plgpu.barrier_arrive(free.at[slot])  # all four products waited for
-                return d_k, d_v
+                following = jnp.where(block + 1 == of.high, of.low, block + 1)  # of the next head
+                return following, d_k, d_v
 
-            def of_member(member, gradients):
-                return parts.loop(
-                    of,
-                    lambda block, carry, masked: step(member, block, carry, masked),
-                    gradients,
-                    ragged=False,
-                    bounded=(ahead is not None, back is not None),
-                )
-
-            start = parts.zeros(block_kv, head_dim), parts.zeros(block_kv, value_dim)
-            d_k, d_v = lax.fori_loop(0, group, of_member, start)
+            start = of.low, parts.zeros(block_kv, head_dim), parts.zeros(block_kv, value_dim)
+            _, d_k, d_v = lax.fori_loop(0, group * (of.high - of.low), step, start)
             # Nobody reads the keys and values any more: every product with them has been waited for.
             my_keys[...] = (d_k * options.scale).astype(k.dtype)
             my_values[...] = d_v.astype(v.dtype)

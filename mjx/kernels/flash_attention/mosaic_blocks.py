@@ -103,8 +103,11 @@ class Span(NamedTuple):
 def span(
     first: Any, size: int, shift: int, reach: tuple[int | None, int | None], other: int, length: int
 ) -> Span:
-    """Of a block of `size` tokens from `first` on. `shift` brings its positions to the other side's, which has
-    `length` tokens in blocks of `other`; `reach` is how far back and ahead a token sees, None: to the end."""
+    """Of a block of `size` tokens from `first` on.
+
+    `shift` brings its positions to the other side's, which has `length` tokens in blocks of `other`; `reach`
+    is how far back and ahead a token sees, None: to the end.
+    """
     back, ahead = reach
     count = -(-length // other)
     start = first + shift
@@ -134,8 +137,8 @@ def reach(options: Options) -> tuple[int | None, int | None]:
 def loop(of: Span, step: Any, carry: Any, *, ragged: bool, bounded: tuple[bool, bool]) -> Any:
     """step(block, carry, masked) over a span, without masks where all is seen.
 
-    `bounded`: whether sight ends before the array's begin and before its end; `ragged`: whether the last block is
-    only partly filled. What cannot happen is not compiled.
+    `bounded`: whether sight ends before the array's begin and before its end; `ragged`: whether the last
+    block is only partly filled. What cannot happen is not compiled.
     """
     begins, ends = bounded
     masked, plain = (lambda i, c: step(i, c, True)), (lambda i, c: step(i, c, False))
@@ -152,8 +155,8 @@ def visible(
 ) -> Bool[Array, "row column"]:
     """Which keys are seen, of a block whose rows are queries, or else keys.
 
-    `distance` is the position of its first query less that of its first key, `keys_left` the number of keys from
-    its first on where some may be missing, else None.
+    `distance` is the position of its first query less that of its first key, `keys_left` the number of keys
+    from its first on where some may be missing, else None.
     """
     axis = 0 if queries_down else 1
     of_queries = plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=ROWS)

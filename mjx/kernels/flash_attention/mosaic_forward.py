@@ -17,6 +17,7 @@ from mjx.kernels.flash_attention.mosaic_config import BlockSizes
 def forward(
     options: Options,
     shift: int,
+    keys: int,
     sizes: BlockSizes,
     q: Float[Array, "batch query heads head_dim"],
     k: Float[Array, "batch key kv_heads head_dim"],
@@ -25,10 +26,11 @@ def forward(
 ) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch heads padded_query"]]:
     """The output, and log2 of the softmax's sums (-infinity: nothing seen), of queries up to a whole block.
 
-    `shift` is the position of the first query less that of the first key.
+    `shift` is the position of the first query less that of the first key; keys from `keys` on
+    are none.
     """
     batch, queries, heads, head_dim = q.shape
-    keys, kv_heads, value_dim = k.shape[1], k.shape[2], v.shape[3]
+    kv_heads, value_dim = k.shape[2], v.shape[3]
     block_q, block_kv, workers, stages = sizes.query, sizes.key, sizes.compute, sizes.stages
     tile = workers * block_q
     count = -(-queries // tile)
@@ -62,7 +64,9 @@ def forward(
                 if masked:
                     begin = block * block_kv
                     left = keys - begin if ragged else None
-                    mask = parts.visible(options, products.shape, first + shift - begin, left, queries_down=True)
+                    mask = parts.visible(
+                        options, products.shape, first + shift - begin, left, queries_down=True
+                    )
                 s, _ = parts.scores(options, products, mask)
                 new = jnp.maximum(maximum, s.max(axis=1) * unit)
                 decay = jnp.exp2(maximum - new)

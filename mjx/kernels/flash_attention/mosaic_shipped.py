@@ -1,0 +1,41 @@
+"""What the Mosaic kernels of attention are shipped as."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mjx.kernels.flash_attention.mosaic import attention
+from mjx.kernels.flash_attention.mosaic_config import CONFIGS
+from mjx.kernels.shipped import Shipped
+
+
+def _gradients(causal: bool, *arrays: jax.Array) -> Any:
+    def loss(*arrays: jax.Array) -> jax.Array:
+        out, log_sum_exp = attention(*arrays, scale=0.1, causal=causal)
+        return jnp.sum(out.astype(jnp.float32)) + jnp.sum(log_sum_exp)
+
+    return jax.grad(loss, (0, 1, 2))(*arrays)
+
+
+def mosaic() -> list[Shipped]:
+    """Every row of the table of block sizes; 2000 tokens are no whole number of blocks."""
+    return [
+        Shipped(
+            configuration=f"{dtype}, head_dim {head_dim}, {'causal' if causal else 'full'}",
+            function=functools.partial(_gradients, causal),
+            arguments=tuple(
+                jax.ShapeDtypeStruct((2, 2000, heads, width), dtype)
+                for heads, width in ((8, head_dim), (2, head_dim), (2, value_dim))
+            ),
+            kernels="flash_attention_mosaic_",
+            gpus=("h100",),
+        )
+        for (head_dim, value_dim) in CONFIGS
+        for dtype in ("bfloat16", "float16")
+        for causal in (True, False)
+    ]
+
+
+PROGRAMS = {"mosaic": mosaic}
