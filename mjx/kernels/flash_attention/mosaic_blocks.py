@@ -33,7 +33,9 @@ def multiply(a: Any, b: Any, *, transpose_b: bool) -> Float[Array, "row column"]
         plgpu.wgmma(acc, a, b.transpose((1, 0)) if transpose_b else b)
         return acc[...]  # waits: afterwards the buffers may be overwritten
 
-    return pl.run_scoped(body, plgpu.ACC((a.shape[0], b.shape[0 if transpose_b else 1]), jnp.float32))
+    return pl.run_scoped(
+        body, plgpu.WGMMAAccumulatorRef((a.shape[0], b.shape[0 if transpose_b else 1]), jnp.float32)
+    )
 
 
 def accumulate(acc: Float[Array, "row column"], a: Float[Array, "row inner"], b: Any) -> Array:
@@ -42,7 +44,8 @@ def accumulate(acc: Float[Array, "row column"], a: Float[Array, "row inner"], b:
     def body(ref):
         plgpu.wgmma(ref, a, b)
 
-    return pl.run_state(body)(plgpu.ACC.init(acc))  # waits at its end
+    result: Any = pl.run_state(body)(plgpu.WGMMAAccumulatorRef.init(acc))  # waits at its end
+    return result
 
 
 def zeros(rows: int, columns: int) -> Float[Array, "rows columns"]:
@@ -53,11 +56,11 @@ def full(rows: int, value: float) -> Float[Array, " rows"]:
     return plgpu.layout_cast(jnp.full((rows,), value, jnp.float32), PER_ROW)
 
 
-def over_columns(x: Float[Array, " row"], shape: tuple[int, int]) -> Float[Array, "row column"]:
+def over_columns(x: Float[Array, " row"], shape: tuple[int, ...]) -> Float[Array, "row column"]:
     return lax.broadcast_in_dim(x, shape, [0])
 
 
-def over_rows(x: Float[Array, " column"], shape: tuple[int, int]) -> Float[Array, "row column"]:
+def over_rows(x: Float[Array, " column"], shape: tuple[int, ...]) -> Float[Array, "row column"]:
     return lax.broadcast_in_dim(x, shape, [1])
 
 
@@ -151,7 +154,7 @@ def loop(of: Span, step: Any, carry: Any, *, ragged: bool, bounded: tuple[bool, 
 
 
 def visible(
-    options: Options, shape: tuple[int, int], distance: Any, keys_left: Any, *, queries_down: bool
+    options: Options, shape: tuple[int, ...], distance: Any, keys_left: Any, *, queries_down: bool
 ) -> Bool[Array, "row column"]:
     """Which keys are seen, of a block whose rows are queries, or else keys.
 
