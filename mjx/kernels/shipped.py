@@ -43,6 +43,8 @@ class ShippedProgram(Shipped):
     arguments: tuple[jax.ShapeDtypeStruct, ...]
     kernels: str
     """How the names of the op's own kernels begin; the program's others are XLA's."""
+    mosaic: bool = False
+    """Whether they are Pallas' Mosaic GPU kernels, which XLA hands to a compiler of theirs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from mjx.kernels.shipped import Shipped, ShippedAssemblies, ShippedProgram
 from mjx.models.backends import PACKAGES
 from mjx.plan.compiled_kernels import CompiledKernel, assemble, compile_kernels
 from mjx.plan.data_sheet import data_sheet
+from mjx.plan.mosaic_kernels import compile_mosaic_kernels
 from mjx.plan.toolkit import toolkit
 
 GOLDEN = Path(mjx.kernels.__file__).parent / "report.json"
@@ -70,9 +71,10 @@ def compiled(target: Target) -> dict[str, Figures]:
     """
     program, sheet = target.program, data_sheet(target.gpu)
     if isinstance(program, ShippedProgram):
+        compiler = compile_mosaic_kernels if program.mosaic else compile_kernels
         kernels = [
             kernel
-            for kernel in compile_kernels(program.function, *program.arguments, gpu=target.gpu)
+            for kernel in compiler(program.function, *program.arguments, gpu=target.gpu)
             if kernel.name.startswith(program.kernels)
         ]
     elif isinstance(program, ShippedAssemblies):

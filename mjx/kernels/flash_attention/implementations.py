@@ -43,8 +43,8 @@ IMPLEMENTATIONS = {
         dtypes=("bfloat16", "float16"),
         features=frozenset(FEATURES) - {"segments", "offset per row", "dropout", "value_dim"},
         sizes={"head_dim": Sizes(multiple_of=64, at_most=128)},
-        # Hopper alone: its wgmma is gone from the generation after.
         compute_capability=9.0,
+        newest_compute_capability=9.0,  # wgmma is gone from the generation after
         # Compiled for H100 and checked in interpret mode; not chosen before it has run on a GPU.
         automatic=(),
     ),

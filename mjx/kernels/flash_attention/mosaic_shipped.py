@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mjx.kernels.flash_attention.mosaic import attention
 from mjx.kernels.flash_attention.mosaic_config import CONFIGS
-from mjx.kernels.shipped import Shipped
+from mjx.kernels.shipped import ShippedProgram
 
 
 def _gradients(causal: bool, *arrays: jax.Array) -> Any:
@@ -19,10 +19,10 @@ def _gradients(causal: bool, *arrays: jax.Array) -> Any:
     return jax.grad(loss, (0, 1, 2))(*arrays)
 
 
-def mosaic() -> list[Shipped]:
+def mosaic() -> list[ShippedProgram]:
     """Every row of the table of block sizes; 2000 tokens are no whole number of blocks."""
     return [
-        Shipped(
+        ShippedProgram(
             configuration=f"{dtype}, head_dim {head_dim}, {'causal' if causal else 'full'}",
             function=functools.partial(_gradients, causal),
             arguments=tuple(
@@ -30,11 +30,10 @@ def mosaic() -> list[Shipped]:
                 for heads, width in ((8, head_dim), (2, head_dim), (2, value_dim))
             ),
             kernels="flash_attention_mosaic_",
+            mosaic=True,
             gpus=("h100",),
+            tensor_cores=True,
         )
         for (head_dim, value_dim) in CONFIGS
         for dtype, causal in (("bfloat16", True), ("bfloat16", False), ("float16", True))
     ]
-
-
-PROGRAMS = {"mosaic": mosaic}

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from mjx.kernels.flash_attention import pallas_triton
 from mjx.kernels.flash_attention.block_sizes import CONFIGS
+from mjx.kernels.flash_attention.mosaic_shipped import mosaic
 from mjx.kernels.shipped import Shipped, ShippedProgram
 
 _GPUS = {"hopper": "h100", "ampere": "a100"}
@@ -77,5 +78,5 @@ def gradients(
     return jax.grad(loss, (0, 1, 2))(q, k, v)
 
 
-PROGRAMS = {"pallas_triton": _pallas_triton}
+PROGRAMS = {"pallas_triton": _pallas_triton, "mosaic": mosaic}
 """Implementation → its programs."""
