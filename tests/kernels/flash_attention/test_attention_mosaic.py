@@ -119,9 +119,12 @@ def test_bfloat16_is_as_near_to_float32_as_the_xla_path_and_no_two_threads_race(
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         np.testing.assert_array_equal(np.isfinite(a), seen, err_msg=what)
         error, allowed = (np.abs(x[seen] - truth[seen]).max() for x in (a, b))
-        factor = 4 if what == "d_sinks" else 2  # from an output that has been rounded to bfloat16
-        print(name, what, error, allowed, np.abs(truth[seen]).max())
-        assert error <= factor * allowed + 1e-6 * np.abs(truth[seen]).max(), what
+        limit = 2 * allowed + 1e-6 * np.abs(truth[seen]).max()
+        if what == "d_sinks":
+            # A sum over 130 · 64 outputs that have been rounded to bfloat16, where the XLA path keeps float32:
+            # about 0.3 · 0.35 · 2**-10 · √8320 = 0.01.
+            limit = 0.02
+        assert error <= limit, what
 
 
 @interpreted
