@@ -40,7 +40,7 @@ CONFIGS: dict[tuple[int, int], KernelConfig] = {
 
 None spills; one block of threads fills a multiprocessor's registers, so its shared memory may be used up.
 
-With a window or a soft-cap the gradients of keys spill 120 to 216 bytes at 128/128.
+With a window or a soft-cap the gradients of keys spill 88 to 376 bytes at 128/128.
 
 Of 192/128 and 256/256 the gradients of keys spill: their accumulators alone take 160 and 256 registers.
 """

@@ -42,7 +42,7 @@ Q, K = np.zeros((2, 8, 4, 16), np.float32), np.zeros((2, 8, 2, 16), np.float32)
         (
             (Q, K, K),
             {"implementation": "fast"},
-            r"no implementation 'fast' \(choose from auto, cudnn, pallas_triton, xla",
+            r"no implementation 'fast' \(choose from auto, cudnn, pallas_triton, mosaic, xla",
         ),
     ],
 )
