@@ -1,0 +1,63 @@
+"""How the kernels of state-space duality are cut and run, as data."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class States:
+    """The kernel that walks the chunks: the part of a state that is one program's, and how it is run."""
+
+    head_dim: int
+    state: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """A kernel that has a program for each chunk."""
+
+    heads: int
+    """Of one group, one after the other, at most."""
+    num_warps: int
+    num_stages: int
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelConfig:
+    """Tokens of a chunk, and the three kernels."""
+
+    chunk: int
+    states: States
+    outputs: Chunks
+    gradients: Chunks
+
+
+AMPERE, HOPPER = 8.0, 9.0
+
+LARGEST_HEAD_DIM, LARGEST_STATE = 128, 256
+
+
+def default_config(head_dim: int, state: int, dtype: Any, architecture: float | None) -> KernelConfig:
+    """`architecture` is a compute capability; where it is not known, what runs on all is taken."""
+    hopper = architecture is not None and architecture >= HOPPER
+    wide = jnp.dtype(dtype).itemsize == 4
+    for largest_head_dim, largest_state, config in TABLE[HOPPER if hopper else AMPERE, wide]:
+        if head_dim <= largest_head_dim and state <= largest_state:
+            return config
+    raise ValueError(f"no configuration for head_dim {head_dim} and state {state}")
+
+
+_HALF = KernelConfig(64, States(64, 64, 4, 2), Chunks(8, 4, 2), Chunks(8, 8, 1))
+_FLOAT32 = KernelConfig(16, States(32, 32, 4, 1), Chunks(8, 4, 1), Chunks(8, 4, 1))
+
+TABLE = {
+    (HOPPER, False): ((128, 256, _HALF),),
+    (AMPERE, False): ((128, 256, _HALF),),
+    (HOPPER, True): ((128, 256, _FLOAT32),),
+    (AMPERE, True): ((128, 256, _FLOAT32),),
+}
+"""(architecture, whether float32) → (head_dim at most, state at most, configuration), the first that fits."""
