@@ -30,11 +30,9 @@ class Weights(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of one head's chunk. B and C are shared by heads, and theirs are to be added up."""
+    """Of what is one head's own."""
 
     x: Float[Array, "token head_dim"]
-    B: Float[Array, "token state"]
-    C: Float[Array, "token state"]
     weights: Weights
 
 
@@ -47,16 +45,20 @@ def advance(
 ) -> Float[Array, "head_dim state"]:
     """The state behind a chunk. Its gradient goes the other way by the same formula, with the gradient of
     y for x, C for B and `into` for the weight."""
-    weighted = (x.astype(jnp.float32) * weight[:, None]).astype(x.dtype)
-    return state * through + product(weighted, B, transpose_a=True)
+    return state * through + product(weighted(x, weight), B, transpose_a=True)
 
 
-def before(
-    size: int, document: Int[Array, " token"] | None, *, itself: bool
-) -> Bool[Array, "token earlier_token"]:
-    """Which tokens of the same document come before a token of a chunk."""
+def weighted(
+    x: Float[Array, "token features"], weight: Float[Array, " token"]
+) -> Float[Array, "token features"]:
+    """In the type of x."""
+    return (x.astype(jnp.float32) * weight[:, None]).astype(x.dtype)
+
+
+def earlier(size: int, document: Int[Array, " token"] | None) -> Bool[Array, "token earlier_token"]:
+    """Which tokens of a chunk each token sees: itself and those before it, of the same document."""
     token = jnp.arange(size)
-    mask = token[:, None] >= token[None, :] if itself else token[:, None] > token[None, :]
+    mask = token[:, None] >= token[None, :]
     return mask if document is None else mask & (document[:, None] == document[None, :])
 
 
@@ -73,15 +75,24 @@ def output(
     sees: Bool[Array, "token earlier_token"],
     weights: Weights,
     x: Float[Array, "token head_dim"],
-    C: Float[Array, "token state"],
-    state: Float[Array, "head_dim state"],
+    read: Float[Array, "token head_dim"],
     D: Float[Array, " head_dim"] | None,
 ) -> Float[Array, "token head_dim"]:
-    """y before the gate, from the state that enters the chunk; `scores` are C Bᵀ."""
+    """y before the gate. `scores` are C Bᵀ, and `read` is C hᵀ, of the state that enters the chunk."""
     mixing = scores * decay(weights.log_decay, sees) * weights.dt[None, :]
-    y = weights.into[:, None] * product(C, state, transpose_b=True)
-    y += product(mixing.astype(x.dtype), x)
+    y = weights.into[:, None] * read + product(mixing.astype(x.dtype), x)
     return y if D is None else y + D[None, :] * x.astype(jnp.float32)
+
+
+def score_gradient(
+    sees: Bool[Array, "token earlier_token"],
+    weights: Weights,
+    x: Float[Array, "token head_dim"],
+    d_y: Float[Array, "token head_dim"],
+) -> Float[Array, "token earlier_token"]:
+    """What one head adds to the gradient of C Bᵀ."""
+    decays = decay(weights.log_decay, sees)
+    return product(d_y, x, transpose_b=True) * decays * weights.dt[None, :]
 
 
 def gradients(
@@ -89,44 +100,36 @@ def gradients(
     sees: Bool[Array, "token earlier_token"],
     weights: Weights,
     x: Float[Array, "token head_dim"],
-    B: Float[Array, "token state"],
-    C: Float[Array, "token state"],
-    state: Float[Array, "head_dim state"],
+    read: Float[Array, "token head_dim"],
     d_y: Float[Array, "token head_dim"],
-    d_state: Float[Array, "head_dim state"],
+    written: Float[Array, "token head_dim"],
     D: Float[Array, " head_dim"] | None,
 ) -> Gradients:
-    """From the gradients of y before the gate, and of the state behind the chunk.
+    """From the gradient of y before the gate. `read` is C hᵀ, and `written` B dhᵀ, of the gradient of the
+    state behind the chunk.
 
     That of aₜ is the row sum less the column sum of one float32 matrix, so that what cancels between
     tokens when a's cumulative sum is differentiated cancels to float32's last bits. Written as
     y·dy - dt·ddt, which is the same on paper, the two would be rounded apart.
     """
-    dtype = x.dtype
-    decays = decay(weights.log_decay, sees)
-    d_mixing = product(d_y, x, transpose_b=True)
-    d_scores = d_mixing * decays * weights.dt[None, :]
-    d_dt = jnp.sum(d_mixing * decays * scores, axis=0)
-    # A token's own weight has no decay in it.
-    token = jnp.arange(scores.shape[0])
-    exponent = jnp.where(token[:, None] > token[None, :], d_scores * scores, 0.0)
-    d_log_decay = jnp.sum(exponent, axis=1) - jnp.sum(exponent, axis=0)
-    mixing = (scores * decays * weights.dt[None, :]).astype(dtype)
-    rounded = d_scores.astype(dtype)
-
-    d_x = product(mixing, d_y, transpose_a=True)
-    left = product(B, d_state, transpose_b=True)
-    d_x += weights.deposit[:, None] * left
-    d_deposit = jnp.sum(left * x.astype(jnp.float32), axis=1)
+    decayed = scores * decay(weights.log_decay, sees)
+    mixing = decayed * weights.dt[None, :]
+    d_x = product(mixing.astype(x.dtype), d_y, transpose_a=True) + weights.deposit[:, None] * written
     if D is not None:
         d_x += D[None, :] * d_y.astype(jnp.float32)
-
-    seen = product(d_y, state)
-    d_into = jnp.sum(seen * C.astype(jnp.float32), axis=1)
-    d_C = weights.into[:, None] * seen + product(rounded, B)
-    weighted = (x.astype(jnp.float32) * weights.deposit[:, None]).astype(dtype)
-    d_B = product(weighted, d_state) + product(rounded, C, transpose_a=True)
-    return Gradients(d_x, d_B, d_C, Weights(d_log_decay, d_dt, d_into, d_deposit))
+    of_dt = product(d_y, x, transpose_b=True) * decayed
+    # A token's own weight has no decay in it.
+    token = jnp.arange(scores.shape[0])
+    exponent = jnp.where(token[:, None] > token[None, :], of_dt * weights.dt[None, :], 0.0)
+    return Gradients(
+        d_x,
+        Weights(
+            log_decay=jnp.sum(exponent, axis=1) - jnp.sum(exponent, axis=0),
+            dt=jnp.sum(of_dt, axis=0),
+            into=jnp.sum(read * d_y.astype(jnp.float32), axis=1),
+            deposit=jnp.sum(written * x.astype(jnp.float32), axis=1),
+        ),
+    )
 
 
 def gate(y: Float[Array, "token head_dim"], z: Float[Array, "token head_dim"]) -> Float[Array, "token head_dim"]:

@@ -22,18 +22,23 @@ class Chunks:
 
     heads: int
     """Of one group, one after the other, at most."""
+    state: int
+    """So many of its features at a time; of the gradients of B and C, for each program."""
     num_warps: int
     num_stages: int
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelConfig:
-    """Tokens of a chunk, and the three kernels."""
+    """Tokens of a chunk, and the four kernels."""
 
     chunk: int
     states: States
     outputs: Chunks
-    gradients: Chunks
+    inputs: Chunks
+    """Gradients of x, z, D and the weights of tokens."""
+    shared: Chunks
+    """Gradients of B and C."""
 
 
 AMPERE, HOPPER = 8.0, 9.0
@@ -51,8 +56,8 @@ def default_config(head_dim: int, state: int, dtype: Any, architecture: float | 
     raise ValueError(f"no configuration for head_dim {head_dim} and state {state}")
 
 
-_HALF = KernelConfig(64, States(64, 64, 4, 2), Chunks(8, 4, 2), Chunks(8, 8, 1))
-_FLOAT32 = KernelConfig(16, States(32, 32, 4, 1), Chunks(8, 4, 1), Chunks(8, 4, 1))
+_HALF = KernelConfig(64, States(64, 64, 4, 2), Chunks(8, 256, 4, 2), Chunks(8, 256, 8, 1), Chunks(8, 64, 4, 1))
+_FLOAT32 = KernelConfig(16, States(32, 32, 4, 1), Chunks(8, 32, 4, 1), Chunks(8, 32, 4, 1), Chunks(8, 32, 4, 1))
 
 TABLE = {
     (HOPPER, False): ((128, 256, _HALF),),

@@ -1,13 +1,14 @@
 """State-space duality as Pallas-Triton kernels, for GPUs from Ampere on.
 
 JAX has deprecated Pallas' Triton backend: all that knows of it is in this file, and the mathematics is in
-`blocks`. Three kernels, none of which adds to what another program writes:
+`blocks`. Four kernels, none of which adds to what another program writes:
 
 - states: the state that enters each chunk. A program has a part of one head's state and walks the chunks;
   parts share nothing, so that there are enough programs for a whole GPU where batch × heads are too few.
   Walking from the end, it makes the gradients of the states that leave the chunks.
 - outputs: a program for each chunk and a few heads of one group, which share C Bᵀ.
-- gradients: likewise; the gradients of B and C are summed over its heads, and over the programs by XLA.
+- inputs: likewise, the gradients of what each head has for itself: x, z, D and the weights of tokens.
+- shared: likewise, the gradients of B and C, summed over the program's heads, and over programs by XLA.
 
 Cumulative sums and the exponentials of one number per token, with their gradients, are XLA's.
 """
@@ -61,17 +62,20 @@ def _slices(place: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def _states_kernel(names: tuple[str, ...], config: KernelConfig, chunks: int, reverse: bool, *refs):
+def _states_kernel(names: tuple[str, ...], size: int, chunks: int, reverse: bool, *refs):
     inputs = _Refs(names, refs)
     values, keys, weight = ("d_y", "C", "into") if reverse else ("x", "B", "deposit")
 
     def step(turn: Any, state: Array) -> Array:
         chunk = chunks - 1 - turn if reverse else turn
-        tokens = (chunk * config.chunk, config.chunk)
-        inputs.store("states", state, chunk, None, None)
+        tokens = (chunk * size, size)
+        inputs.store("d_states" if reverse else "states", state, chunk, None, None)
         x = inputs.load(values, tokens, None)
         if reverse and "z" in inputs:
             x = blocks.gate(x, inputs.load("z", tokens, None)).astype(x.dtype)
+        if reverse:
+            entered = inputs.load("states", chunk, None, None).astype(jnp.float32)
+            inputs.store("d_through", jnp.sum(entered * state, axis=1), chunk, None)
         through = inputs.load("through", (chunk, 1)).reshape(1, 1)
         return blocks.advance(state, through, inputs.load(weight, tokens), x, inputs.load(keys, tokens, None))
 
@@ -80,63 +84,108 @@ def _states_kernel(names: tuple[str, ...], config: KernelConfig, chunks: int, re
 
 
 class _Chunk(_Refs):
-    """A chunk and the heads of one group, as the two kernels that have a program for each see them."""
+    """A chunk and some heads of one group, as the kernels see them that have a program for each."""
 
-    def __init__(self, names: tuple[str, ...], refs: tuple[Any, ...], size: int):
+    def __init__(self, names: tuple[str, ...], refs: tuple[Any, ...], chunk: int, part: int):
         super().__init__(names, refs)
-        self.B, self.C = self.load("B", None, None), self.load("C", None, None)
         document = self.load("document", None) if "document" in self else None
-        self.sees = blocks.before(size, document, itself=True)
-        self.scores = blocks.product(self.C, self.B, transpose_b=True)
+        self.sees = blocks.earlier(chunk, document)
+        self.part = part
 
-    def of_head(self, head: Any) -> tuple[Array, blocks.Weights, Array, Array | None]:
-        """x, its weights, the state that enters, and D."""
-        weights = blocks.Weights(*(self.load(name, head, None) for name in _PER_HEAD))
-        D = self.load("D", head, None) if "D" in self else None
-        return self.load("x", None, head, None), weights, self.load("states", head, None, None), D
+    def parts(self) -> list[tuple[int, int]]:
+        """Of the state, so many features at a time that the operands of a product fit into registers."""
+        size = self.refs["B"].shape[-1]
+        part = min(self.part, size)
+        return [(begin, part) for begin in range(0, size, part)]
+
+    def scores(self) -> Array:
+        """C Bᵀ, which the heads share."""
+        return sum(
+            blocks.product(self.load("C", None, part), self.load("B", None, part), transpose_b=True)
+            for part in self.parts()
+        )
+
+    def through_state(self, tokens: str, states: str, head: Any) -> Array:
+        """C or B times a state, over the state's features."""
+        return sum(
+            blocks.product(self.load(tokens, None, part), self.load(states, head, None, part), transpose_b=True)
+            for part in self.parts()
+        )
+
+    def weights(self, head: Any) -> blocks.Weights:
+        return blocks.Weights(*(self.load(name, head, None) for name in _PER_HEAD))
+
+    def x(self, head: Any) -> Array:
+        return self.load("x", None, head, None)
+
+    def d_y(self, head: Any) -> Array:
+        """Before the gate."""
+        d_out = self.load("d_y", None, head, None)
+        if "z" not in self:
+            return d_out
+        return blocks.gate(d_out, self.load("z", None, head, None)).astype(d_out.dtype)
+
+    def D(self, head: Any) -> Array | None:
+        return self.load("D", head, None) if "D" in self else None
 
 
-def _outputs_kernel(names: tuple[str, ...], config: KernelConfig, heads: int, *refs):
-    chunk = _Chunk(names, refs, config.chunk)
+def _outputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
+    here = _Chunk(names, refs, chunk, sizes.state)
+    scores = here.scores()
 
     def step(head: Any, carry: Array) -> Array:
-        x, weights, state, D = chunk.of_head(head)
-        y = blocks.output(chunk.scores, chunk.sees, weights, x, chunk.C, state, D)
-        if "z" in chunk:
-            y = blocks.gate(y, chunk.load("z", None, head, None))
-        chunk.store("y", y, None, head, None)
+        read = here.through_state("C", "states", head)
+        y = blocks.output(scores, here.sees, here.weights(head), here.x(head), read, here.D(head))
+        if "z" in here:
+            y = blocks.gate(y, here.load("z", None, head, None))
+        here.store("y", y, None, head, None)
         return carry
 
     jax.lax.fori_loop(0, heads, step, jnp.int32(0))
 
 
-def _gradients_kernel(names: tuple[str, ...], config: KernelConfig, heads: int, *refs):
-    chunk = _Chunk(names, refs, config.chunk)
+def _inputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
+    here = _Chunk(names, refs, chunk, sizes.state)
+    scores = here.scores()
 
-    def step(head: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, weights, state, D = chunk.of_head(head)
-        d_y, d_state = chunk.load("d_y", None, head, None), chunk.load("d_states", head, None, None)
-        if "z" in chunk:
-            y = blocks.output(chunk.scores, chunk.sees, weights, x, chunk.C, state, D)
-            z = chunk.load("z", None, head, None)
-            chunk.store("d_z", blocks.gate_gradient(y, z, d_y), None, head, None)
-            d_y = blocks.gate(d_y, z).astype(x.dtype)
-        found = blocks.gradients(
-            chunk.scores, chunk.sees, weights, x, chunk.B, chunk.C, state, d_y, d_state, D
-        )
-        chunk.store("d_x", found.x, None, head, None)
+    def step(head: Any, carry: Array) -> Array:
+        x, weights, D, d_y = here.x(head), here.weights(head), here.D(head), here.d_y(head)
+        read = here.through_state("C", "states", head)
+        written = here.through_state("B", "d_states", head)
+        found = blocks.gradients(scores, here.sees, weights, x, read, d_y, written, D)
+        here.store("d_x", found.x, None, head, None)
         for name, gradient in zip(_PER_HEAD, found.weights, strict=True):
-            chunk.store(f"d_{name}", gradient, head, None)
-        d_through = jnp.sum(state.astype(jnp.float32) * d_state.astype(jnp.float32), axis=1)
-        chunk.store("d_through", d_through, head, None)
+            here.store(f"d_{name}", gradient, head, None)
         if D is not None:
-            chunk.store("d_D", jnp.sum(x.astype(jnp.float32) * d_y.astype(jnp.float32), axis=0), head, None)
-        return sums[0] + found.B, sums[1] + found.C
+            here.store("d_D", jnp.sum(x.astype(jnp.float32) * d_y.astype(jnp.float32), axis=0), head, None)
+        if "z" in here:
+            y = blocks.output(scores, here.sees, weights, x, read, D)
+            z, d_out = (here.load(name, None, head, None) for name in ("z", "d_y"))
+            here.store("d_z", blocks.gate_gradient(y, z, d_out), None, head, None)
+        return carry
 
-    nothing = jnp.zeros(chunk.B.shape, jnp.float32)
-    d_B, d_C = jax.lax.fori_loop(0, heads, step, (nothing, nothing))
-    chunk.store("d_B", d_B, None, None)
-    chunk.store("d_C", d_C, None, None)
+    jax.lax.fori_loop(0, heads, step, jnp.int32(0))
+
+
+def _shared_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
+    here = _Chunk(names, refs, chunk, sizes.state)
+
+    def step(head: Any, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        d_scores, d_B, d_C = sums
+        x, d_y, weights = here.x(head), here.d_y(head), here.weights(head)
+        d_state, state = (here.load(name, head, None, None) for name in ("d_states", "states"))
+        d_B += blocks.product(blocks.weighted(x, weights.deposit), d_state)
+        d_C += blocks.product(blocks.weighted(d_y, weights.into), state)
+        return d_scores + blocks.score_gradient(here.sees, weights, x, d_y), d_B, d_C
+
+    B, C = here.load("B", None, None), here.load("C", None, None)
+    nothing = jnp.zeros(B.shape, jnp.float32)
+    d_scores = jnp.zeros((chunk, chunk), jnp.float32)
+    d_scores, d_B, d_C = jax.lax.fori_loop(0, heads, step, (d_scores, nothing, nothing))
+    # Of all the heads at once, since C Bᵀ is the same for all.
+    d_scores = d_scores.astype(B.dtype)
+    here.store("d_B", d_B + blocks.product(d_scores, C, transpose_a=True), None, None)
+    here.store("d_C", d_C + blocks.product(d_scores, B), None, None)
 
 
 class _Call:
@@ -150,9 +199,9 @@ class _Call:
         self.chunks = self.tokens // config.chunk
         self.dtype = arrays["x"].dtype
 
-    def states(self, arrays: dict[str, Array], boundary: Array, *, reverse: bool) -> tuple[Array, Array]:
-        """The state before each chunk, in the type of x, and the last one; in reverse, their gradients."""
-        used = ("d_y", "z", "C", "into", "through") if reverse else ("x", "B", "deposit", "through")
+    def states(self, arrays: dict[str, Array], boundary: Array, *, reverse: bool) -> dict[str, Array]:
+        """Before each chunk, in the type of x, and the last one; in reverse, their gradients."""
+        used = ("d_y", "z", "C", "into", "through", "states") if reverse else ("x", "B", "deposit", "through")
         inputs = {name: arrays[name] for name in used if name in arrays} | {"boundary": boundary}
         sizes, of_group, tokens, chunks = self.config.states, self.of_group, self.tokens, self.chunks
         rows, columns = min(sizes.head_dim, self.head_dim), min(sizes.state, self.state)
@@ -167,55 +216,58 @@ class _Call:
                 )
             if name in ("boundary", "last"):
                 return pl.BlockSpec((None, None, rows, columns), lambda i, h, b: (b, h, i // across, i % across))
-            if name == "states":
+            if name in ("states", "d_states"):
                 return pl.BlockSpec(
                     (None, chunks, None, rows, columns), lambda i, h, b: (b, 0, h, i // across, i % across)
                 )
+            if name == "d_through":
+                return pl.BlockSpec((None, None, chunks, rows), lambda i, h, b: (b, h, 0, i))
             length = chunks if name == "through" else tokens
             return pl.BlockSpec((None, None, length), lambda i, h, b: (b, h, 0))
 
-        shape = (self.batch, chunks, self.heads, self.head_dim, self.state)
-        outputs = {
-            "states": jax.ShapeDtypeStruct(shape, self.dtype),
-            "last": jax.ShapeDtypeStruct(boundary.shape, jnp.float32),
-        }
-        kernel = functools.partial(
-            _states_kernel, (*inputs, *outputs), self.config, self.chunks, reverse
-        )
-        grid = (self.head_dim // rows * across, self.heads, self.batch)
-        found = self.run(kernel, "d_states" if reverse else "states", sizes, grid, spec, inputs, outputs)
-        return found["states"], found["last"]
+        parts = self.head_dim // rows * across
+        states = jax.ShapeDtypeStruct((self.batch, chunks, self.heads, self.head_dim, self.state), self.dtype)
+        outputs = {"d_states" if reverse else "states": states, "last": boundary}
+        if reverse:
+            # A sum over the columns for each of a program's rows; XLA adds up the rest.
+            shape = (self.batch, self.heads, chunks, parts * rows)
+            outputs["d_through"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        kernel = functools.partial(_states_kernel, (*inputs, *outputs), self.config.chunk, chunks, reverse)
+        grid = (parts, self.heads, self.batch)
+        return self.run(kernel, "d_states" if reverse else "states", sizes, grid, spec, inputs, outputs)
 
     def of_chunks(
         self, kernel: Any, name: str, sizes: Chunks, inputs: dict[str, Array], outputs: dict[str, Any]
     ) -> dict[str, Array]:
-        """A kernel with a program for each chunk and a few heads."""
-        heads = self.heads_of_program(sizes)
-        blocks_of_group, size = self.of_group // heads, self.config.chunk
+        """A kernel with a program for each chunk and a few heads, and for `shared` each part of the state."""
+        heads, of_group, size = self.heads_of_program(sizes), self.of_group, self.config.chunk
+        split = name == "shared"
+        width = min(sizes.state, self.state) if split else self.state
+        parts = self.state // width
 
         def spec(name: str) -> pl.BlockSpec:
             if name in ("x", "y", "z", "d_y", "d_x", "d_z"):
-                return pl.BlockSpec((None, size, heads, self.head_dim), lambda c, h, b: (b, c, h, 0))
+                return pl.BlockSpec((None, size, heads, self.head_dim), lambda c, i, b: (b, c, i // parts, 0))
             if name in ("B", "C"):
                 return pl.BlockSpec(
-                    (None, size, None, self.state), lambda c, h, b: (b, c, h // blocks_of_group, 0)
+                    (None, size, None, width), lambda c, i, b: (b, c, i // parts * heads // of_group, i % parts)
                 )
             if name in ("d_B", "d_C"):
-                return pl.BlockSpec((None, size, None, self.state), lambda c, h, b: (b, c, h, 0))
+                return pl.BlockSpec((None, size, None, width), lambda c, i, b: (b, c, i // parts, i % parts))
             if name in ("states", "d_states"):
                 return pl.BlockSpec(
-                    (None, None, heads, self.head_dim, self.state), lambda c, h, b: (b, c, h, 0, 0)
+                    (None, None, heads, self.head_dim, width), lambda c, i, b: (b, c, i // parts, 0, i % parts)
                 )
-            if name in ("d_through", "d_D"):
-                return pl.BlockSpec((None, None, heads, self.head_dim), lambda c, h, b: (b, c, h, 0))
+            if name == "d_D":
+                return pl.BlockSpec((None, None, heads, self.head_dim), lambda c, i, b: (b, c, i // parts, 0))
             if name == "D":
-                return pl.BlockSpec((heads, self.head_dim), lambda c, h, b: (h, 0))
+                return pl.BlockSpec((heads, self.head_dim), lambda c, i, b: (i // parts, 0))
             if name == "document":
-                return pl.BlockSpec((None, size), lambda c, h, b: (b, c))
-            return pl.BlockSpec((None, heads, size), lambda c, h, b: (b, h, c))
+                return pl.BlockSpec((None, size), lambda c, i, b: (b, c))
+            return pl.BlockSpec((None, heads, size), lambda c, i, b: (b, i // parts, c))
 
-        kernel = functools.partial(kernel, (*inputs, *outputs), self.config, heads)
-        grid = (self.chunks, self.heads // heads, self.batch)
+        kernel = functools.partial(kernel, (*inputs, *outputs), size, sizes, heads)
+        grid = (self.chunks, self.heads // heads * parts, self.batch)
         return self.run(kernel, name, sizes, grid, spec, inputs, outputs)
 
     def heads_of_program(self, sizes: Chunks) -> int:
@@ -225,12 +277,13 @@ class _Call:
     def run(self, kernel: Any, name: str, sizes: Any, grid, spec, inputs, outputs) -> dict[str, Array]:
         from jax.experimental.pallas import triton
 
+        shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in outputs.values()]
         found = pl.pallas_call(
             kernel,
             grid=grid,
             in_specs=[spec(name) for name in inputs],
             out_specs=[spec(name) for name in outputs],
-            out_shape=list(outputs.values()),
+            out_shape=shapes,
             compiler_params=triton.CompilerParams(num_warps=sizes.num_warps, num_stages=sizes.num_stages),
             interpret=self.interpret,
             name=f"ssd_{name}",
@@ -245,37 +298,38 @@ def _scan(config: KernelConfig, interpret: bool, arrays: dict[str, Array]) -> tu
 
 def _forward(config, interpret, arrays):
     call = _Call(config, interpret, arrays)
-    states, last = call.states(arrays, arrays["initial_state"], reverse=False)
+    found = call.states(arrays, arrays["initial_state"], reverse=False)
     used = ("x", "B", "C", "z", "D", "document", *_PER_HEAD)
-    inputs = {name: arrays[name] for name in used if name in arrays} | {"states": states}
-    outputs = {"y": jax.ShapeDtypeStruct(arrays["x"].shape, call.dtype)}
-    y = call.of_chunks(_outputs_kernel, "outputs", config.outputs, inputs, outputs)["y"]
-    return (y, last), (arrays, states)
+    inputs = {name: arrays[name] for name in used if name in arrays} | {"states": found["states"]}
+    y = call.of_chunks(_outputs_kernel, "outputs", config.outputs, inputs, {"y": arrays["x"]})["y"]
+    return (y, found["last"]), (arrays, found["states"])
 
 
 def _backward(config, interpret, residuals, cotangents):
     arrays, states = residuals
     call = _Call(config, interpret, arrays)
-    arrays = arrays | {"d_y": cotangents[0]}
-    d_states, d_initial = call.states(arrays, cotangents[1], reverse=True)
+    arrays = arrays | {"states": states, "d_y": cotangents[0]}
+    found = call.states(arrays, cotangents[1], reverse=True)
+    found["d_initial_state"] = found.pop("last")
+    found["d_through"] = jnp.sum(found["d_through"], axis=-1)
+    arrays |= {"d_states": found.pop("d_states")}
+
     inputs = {name: array for name, array in arrays.items() if name not in ("through", "initial_state")}
-    inputs |= {"states": states, "d_states": d_states}
-    programs = call.heads // call.heads_of_program(config.gradients)
-    shared = jax.ShapeDtypeStruct((call.batch, call.tokens, programs, call.state), jnp.float32)
-    of_features = jax.ShapeDtypeStruct((call.batch, call.chunks, call.heads, call.head_dim), jnp.float32)
-    outputs = {"d_x": arrays["x"], "d_B": shared, "d_C": shared, "d_through": of_features}
-    outputs |= {f"d_{name}": arrays[name] for name in (*_PER_HEAD, "z") if name in arrays}
+    outputs = {f"d_{name}": arrays[name] for name in ("x", "z", *_PER_HEAD) if name in arrays}
     if "D" in arrays:
-        outputs["d_D"] = of_features
-    outputs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in outputs.items()}
-    found = call.of_chunks(_gradients_kernel, "gradients", config.gradients, inputs, outputs)
-    for name in ("d_B", "d_C"):
-        parts = found[name].reshape(call.batch, call.tokens, call.groups, -1, call.state)
-        found[name] = jnp.sum(parts, axis=3).astype(call.dtype)
-    found["d_through"] = jnp.swapaxes(jnp.sum(found["d_through"], axis=-1), 1, 2)
+        shape = (call.batch, call.chunks, call.heads, call.head_dim)
+        outputs["d_D"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    found |= call.of_chunks(_inputs_kernel, "inputs", config.inputs, inputs, outputs)
     if "D" in arrays:
         found["d_D"] = jnp.sum(found["d_D"], axis=(0, 1))
-    found["d_initial_state"] = d_initial
+
+    inputs = {name: array for name, array in inputs.items() if name != "D"}
+    programs = call.heads // call.heads_of_program(config.shared)
+    part = jax.ShapeDtypeStruct((call.batch, call.tokens, programs, call.state), jnp.float32)
+    parts = call.of_chunks(_shared_kernel, "shared", config.shared, inputs, {"d_B": part, "d_C": part})
+    for name, array in parts.items():
+        of_group = array.reshape(call.batch, call.tokens, call.groups, -1, call.state)
+        found[name] = jnp.sum(of_group, axis=3).astype(call.dtype)
     return ({name: found.get(f"d_{name}") for name in residuals[0]},)
 
 
