@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mjx.kernels.flash_attention.blocks import product
 
@@ -27,13 +27,6 @@ class Weights(NamedTuple):
     dt: Float[Array, " token"]
     into: Float[Array, " token"]
     deposit: Float[Array, " token"]
-
-
-class Gradients(NamedTuple):
-    """Of what is one head's own."""
-
-    x: Float[Array, "token head_dim"]
-    weights: Weights
 
 
 def advance(
@@ -55,95 +48,94 @@ def weighted(
     return (x.astype(jnp.float32) * weight[:, None]).astype(x.dtype)
 
 
-def earlier(size: int, document: Int[Array, " token"] | None) -> Bool[Array, "token earlier_token"]:
-    """Which tokens of a chunk each token sees: itself and those before it, of the same document."""
-    token = jnp.arange(size)
-    mask = token[:, None] >= token[None, :]
-    return mask if document is None else mask & (document[:, None] == document[None, :])
+def visible(
+    scores: Float[Array, "token earlier_token"], document: Int[Array, " token"] | None, *, transposed: bool = False
+) -> Float[Array, "token earlier_token"]:
+    """Zeros where a token does not see the other: behind it, or of another document.
+
+    Once for all heads: in a loop over heads a mask would stay in registers, one for each element.
+    """
+    token = jnp.arange(scores.shape[0])
+    mask = token[:, None] <= token[None, :] if transposed else token[:, None] >= token[None, :]
+    if document is not None:
+        mask &= document[:, None] == document[None, :]
+    return jnp.where(mask, scores, 0.0)
 
 
 def decay(
-    log_decay: Float[Array, " token"], sees: Bool[Array, "token earlier_token"]
+    to: Float[Array, "token #earlier_token"], since: Float[Array, "#token earlier_token"]
 ) -> Float[Array, "token earlier_token"]:
-    """From each earlier token to each token."""
-    # The mask goes in before exp: above the diagonal the difference is positive and may overflow.
-    return jnp.exp(jnp.where(sees, log_decay[:, None] - log_decay[None, :], -jnp.inf))
+    """Between tokens of the log decays `to` and `since`; of what is not `visible` anything finite."""
+    return jnp.exp(jnp.minimum(to - since, _ALMOST_INFINITE))
+
+
+
+
+_ALMOST_INFINITE = 60.0
+"""Decays are below one, but above the diagonal, where they are multiplied by zero, they could overflow."""
 
 
 def output(
     scores: Float[Array, "token earlier_token"],
-    sees: Bool[Array, "token earlier_token"],
     weights: Weights,
     x: Float[Array, "token head_dim"],
     read: Float[Array, "token head_dim"],
     D: Float[Array, " head_dim"] | None,
 ) -> Float[Array, "token head_dim"]:
-    """y before the gate. `scores` are C Bᵀ, and `read` is C hᵀ, of the state that enters the chunk."""
-    mixing = scores * decay(weights.log_decay, sees) * weights.dt[None, :]
+    """y before the gate. `scores` are the visible C Bᵀ; `read` is C hᵀ, of the state before the chunk."""
+    mixing = scores * decay(weights.log_decay[:, None], weights.log_decay[None, :]) * weights.dt[None, :]
     y = weights.into[:, None] * read + product(mixing.astype(x.dtype), x)
     return y if D is None else y + D[None, :] * x.astype(jnp.float32)
 
 
 def score_gradient(
-    sees: Bool[Array, "token earlier_token"],
-    weights: Weights,
-    x: Float[Array, "token head_dim"],
-    d_y: Float[Array, "token head_dim"],
+    weights: Weights, x: Float[Array, "token head_dim"], d_y: Float[Array, "token head_dim"]
 ) -> Float[Array, "token earlier_token"]:
-    """What one head adds to the gradient of C Bᵀ."""
-    decays = decay(weights.log_decay, sees)
-    return product(d_y, x, transpose_b=True) * decays * weights.dt[None, :]
+    """What one head adds to the gradient of C Bᵀ, of which the visible part is wanted."""
+    return product(d_y, x, transpose_b=True) * (decay(weights.log_decay[:, None], weights.log_decay[None, :]) * weights.dt[None, :])
 
 
-def gradients(
-    scores: Float[Array, "token earlier_token"],
-    sees: Bool[Array, "token earlier_token"],
+def x_gradient(
+    decayed: Float[Array, "earlier_token token"],
     weights: Weights,
-    x: Float[Array, "token head_dim"],
-    read: Float[Array, "token head_dim"],
     d_y: Float[Array, "token head_dim"],
-    written: Float[Array, "token head_dim"],
+    written: Float[Array, "earlier_token head_dim"],
     D: Float[Array, " head_dim"] | None,
-) -> Gradients:
-    """From the gradient of y before the gate. `read` is C hᵀ, and `written` B dhᵀ, of the gradient of the
-    state behind the chunk.
+) -> Float[Array, "earlier_token head_dim"]:
+    """`decayed` is B Cᵀ, visible and decayed; `written` is B dhᵀ, of the gradient of the state behind the
+    chunk."""
+    mixing = decayed * weights.dt[:, None]
+    d_x = weights.deposit[:, None] * written + product(mixing.astype(d_y.dtype), d_y)
+    return d_x if D is None else d_x + D[None, :] * d_y.astype(jnp.float32)
 
-    That of aₜ is the row sum less the column sum of one float32 matrix, so that what cancels between
-    tokens when a's cumulative sum is differentiated cancels to float32's last bits. Written as
+
+def mixing_gradients(
+    decayed: Float[Array, "earlier_token token"],
+    weights: Weights,
+    x: Float[Array, "earlier_token head_dim"],
+    d_y: Float[Array, "token head_dim"],
+) -> tuple[Float[Array, " token"], Float[Array, " token"]]:
+    """Of a and of dt, as far as they are in W.
+
+    That of aₜ is a sum over earlier less one over later tokens of one float32 matrix, so that what cancels
+    between tokens when a's cumulative sum is differentiated cancels to float32's last bits. Written as
     y·dy - dt·ddt, which is the same on paper, the two would be rounded apart.
     """
-    decayed = scores * decay(weights.log_decay, sees)
-    mixing = decayed * weights.dt[None, :]
-    d_x = product(mixing.astype(x.dtype), d_y, transpose_a=True) + weights.deposit[:, None] * written
-    if D is not None:
-        d_x += D[None, :] * d_y.astype(jnp.float32)
-    of_dt = product(d_y, x, transpose_b=True) * decayed
+    of_dt = product(x, d_y, transpose_b=True) * decayed
     # A token's own weight has no decay in it.
-    token = jnp.arange(scores.shape[0])
-    exponent = jnp.where(token[:, None] > token[None, :], of_dt * weights.dt[None, :], 0.0)
-    return Gradients(
-        d_x,
-        Weights(
-            log_decay=jnp.sum(exponent, axis=1) - jnp.sum(exponent, axis=0),
-            dt=jnp.sum(of_dt, axis=0),
-            into=jnp.sum(read * d_y.astype(jnp.float32), axis=1),
-            deposit=jnp.sum(written * x.astype(jnp.float32), axis=1),
-        ),
-    )
+    token = jnp.arange(decayed.shape[0])
+    exponent = jnp.where(token[:, None] < token[None, :], of_dt * weights.dt[:, None], 0.0)
+    return jnp.sum(exponent, axis=0) - jnp.sum(exponent, axis=1), jnp.sum(of_dt, axis=1)
 
 
-def gate(y: Float[Array, "token head_dim"], z: Float[Array, "token head_dim"]) -> Float[Array, "token head_dim"]:
-    """y silu(z)."""
+def overlap(
+    a: Float[Array, "token features"], b: Float[Array, "token features"]
+) -> Float[Array, " token"]:
+    """Of each token, a·b in float32."""
+    return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
+
+
+def gate(y: Float[Array, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """y silu(z), in float32."""
     z = z.astype(jnp.float32)
     return y.astype(jnp.float32) * z * jax.nn.sigmoid(z)
-
-
-def gate_gradient(
-    y: Float[Array, "token head_dim"],
-    z: Float[Array, "token head_dim"],
-    d_out: Float[Array, "token head_dim"],
-) -> Float[Array, "token head_dim"]:
-    """Of z, from y before the gate."""
-    z = z.astype(jnp.float32)
-    open_ = jax.nn.sigmoid(z)
-    return d_out.astype(jnp.float32) * y * open_ * (1 + z * (1 - open_))

@@ -36,7 +36,7 @@ class KernelConfig:
     states: States
     outputs: Chunks
     inputs: Chunks
-    """Gradients of x, z, D and the weights of tokens."""
+    """Gradients of x, D and the weights of tokens."""
     shared: Chunks
     """Gradients of B and C."""
 

@@ -7,7 +7,7 @@ JAX has deprecated Pallas' Triton backend: all that knows of it is in this file,
   parts share nothing, so that there are enough programs for a whole GPU where batch × heads are too few.
   Walking from the end, it makes the gradients of the states that leave the chunks.
 - outputs: a program for each chunk and a few heads of one group, which share C Bᵀ.
-- inputs: likewise, the gradients of what each head has for itself: x, z, D and the weights of tokens.
+- inputs: likewise, the gradients of what each head has for itself: x, D and the weights of tokens.
 - shared: likewise, the gradients of B and C, summed over the program's heads, and over programs by XLA.
 
 Cumulative sums and the exponentials of one number per token, with their gradients, are XLA's.
@@ -71,8 +71,6 @@ def _states_kernel(names: tuple[str, ...], size: int, chunks: int, reverse: bool
         tokens = (chunk * size, size)
         inputs.store("d_states" if reverse else "states", state, chunk, None, None)
         x = inputs.load(values, tokens, None)
-        if reverse and "z" in inputs:
-            x = blocks.gate(x, inputs.load("z", tokens, None)).astype(x.dtype)
         if reverse:
             entered = inputs.load("states", chunk, None, None).astype(jnp.float32)
             inputs.store("d_through", jnp.sum(entered * state, axis=1), chunk, None)
@@ -86,11 +84,13 @@ def _states_kernel(names: tuple[str, ...], size: int, chunks: int, reverse: bool
 class _Chunk(_Refs):
     """A chunk and some heads of one group, as the kernels see them that have a program for each."""
 
-    def __init__(self, names: tuple[str, ...], refs: tuple[Any, ...], chunk: int, part: int):
+    def __init__(self, names: tuple[str, ...], refs: tuple[Any, ...], part: int):
         super().__init__(names, refs)
-        document = self.load("document", None) if "document" in self else None
-        self.sees = blocks.earlier(chunk, document)
         self.part = part
+
+    def visible(self, scores: Array, *, transposed: bool = False) -> Array:
+        document = self.load("document", None) if "document" in self else None
+        return blocks.visible(scores, document, transposed=transposed)
 
     def parts(self) -> list[tuple[int, int]]:
         """Of the state, so many features at a time that the operands of a product fit into registers."""
@@ -98,12 +98,13 @@ class _Chunk(_Refs):
         part = min(self.part, size)
         return [(begin, part) for begin in range(0, size, part)]
 
-    def scores(self) -> Array:
-        """C Bᵀ, which the heads share."""
-        return sum(
-            blocks.product(self.load("C", None, part), self.load("B", None, part), transpose_b=True)
+    def scores(self, rows: str, columns: str) -> Array:
+        """C Bᵀ or B Cᵀ, which the heads share; zero where a token does not see the other."""
+        whole = sum(
+            blocks.product(self.load(rows, None, part), self.load(columns, None, part), transpose_b=True)
             for part in self.parts()
         )
+        return self.visible(whole, transposed=rows == "B")
 
     def through_state(self, tokens: str, states: str, head: Any) -> Array:
         """C or B times a state, over the state's features."""
@@ -119,23 +120,19 @@ class _Chunk(_Refs):
         return self.load("x", None, head, None)
 
     def d_y(self, head: Any) -> Array:
-        """Before the gate."""
-        d_out = self.load("d_y", None, head, None)
-        if "z" not in self:
-            return d_out
-        return blocks.gate(d_out, self.load("z", None, head, None)).astype(d_out.dtype)
+        return self.load("d_y", None, head, None)
 
     def D(self, head: Any) -> Array | None:
         return self.load("D", head, None) if "D" in self else None
 
 
 def _outputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
-    here = _Chunk(names, refs, chunk, sizes.state)
-    scores = here.scores()
+    here = _Chunk(names, refs, sizes.state)
+    scores = here.scores("C", "B")
 
     def step(head: Any, carry: Array) -> Array:
         read = here.through_state("C", "states", head)
-        y = blocks.output(scores, here.sees, here.weights(head), here.x(head), read, here.D(head))
+        y = blocks.output(scores, here.weights(head), here.x(head), read, here.D(head))
         if "z" in here:
             y = blocks.gate(y, here.load("z", None, head, None))
         here.store("y", y, None, head, None)
@@ -145,30 +142,29 @@ def _outputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: in
 
 
 def _inputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
-    here = _Chunk(names, refs, chunk, sizes.state)
-    scores = here.scores()
+    here = _Chunk(names, refs, sizes.state)
+    scores = here.scores("B", "C")
 
     def step(head: Any, carry: Array) -> Array:
-        x, weights, D, d_y = here.x(head), here.weights(head), here.D(head), here.d_y(head)
-        read = here.through_state("C", "states", head)
+        # In this order, and each stored at once, few matrices have to be in registers together.
+        x, d_y, weights, D = here.x(head), here.d_y(head), here.weights(head), here.D(head)
+        decayed = scores * blocks.decay(weights.log_decay[None, :], weights.log_decay[:, None])
+        d_log_decay, d_dt = blocks.mixing_gradients(decayed, weights, x, d_y)
+        here.store("d_log_decay", d_log_decay, head, None)
+        here.store("d_dt", d_dt, head, None)
         written = here.through_state("B", "d_states", head)
-        found = blocks.gradients(scores, here.sees, weights, x, read, d_y, written, D)
-        here.store("d_x", found.x, None, head, None)
-        for name, gradient in zip(_PER_HEAD, found.weights, strict=True):
-            here.store(f"d_{name}", gradient, head, None)
+        here.store("d_deposit", blocks.overlap(written, x), head, None)
+        here.store("d_x", blocks.x_gradient(decayed, weights, d_y, written, D), None, head, None)
+        here.store("d_into", blocks.overlap(here.through_state("C", "states", head), d_y), head, None)
         if D is not None:
             here.store("d_D", jnp.sum(x.astype(jnp.float32) * d_y.astype(jnp.float32), axis=0), head, None)
-        if "z" in here:
-            y = blocks.output(scores, here.sees, weights, x, read, D)
-            z, d_out = (here.load(name, None, head, None) for name in ("z", "d_y"))
-            here.store("d_z", blocks.gate_gradient(y, z, d_out), None, head, None)
         return carry
 
     jax.lax.fori_loop(0, heads, step, jnp.int32(0))
 
 
 def _shared_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int, *refs):
-    here = _Chunk(names, refs, chunk, sizes.state)
+    here = _Chunk(names, refs, sizes.state)
 
     def step(head: Any, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         d_scores, d_B, d_C = sums
@@ -176,14 +172,14 @@ def _shared_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int
         d_state, state = (here.load(name, head, None, None) for name in ("d_states", "states"))
         d_B += blocks.product(blocks.weighted(x, weights.deposit), d_state)
         d_C += blocks.product(blocks.weighted(d_y, weights.into), state)
-        return d_scores + blocks.score_gradient(here.sees, weights, x, d_y), d_B, d_C
+        return d_scores + blocks.score_gradient(weights, x, d_y), d_B, d_C
 
     B, C = here.load("B", None, None), here.load("C", None, None)
     nothing = jnp.zeros(B.shape, jnp.float32)
     d_scores = jnp.zeros((chunk, chunk), jnp.float32)
     d_scores, d_B, d_C = jax.lax.fori_loop(0, heads, step, (d_scores, nothing, nothing))
     # Of all the heads at once, since C Bᵀ is the same for all.
-    d_scores = d_scores.astype(B.dtype)
+    d_scores = here.visible(d_scores).astype(B.dtype)
     here.store("d_B", d_B + blocks.product(d_scores, C, transpose_a=True), None, None)
     here.store("d_C", d_C + blocks.product(d_scores, B), None, None)
 
@@ -201,14 +197,14 @@ class _Call:
 
     def states(self, arrays: dict[str, Array], boundary: Array, *, reverse: bool) -> dict[str, Array]:
         """Before each chunk, in the type of x, and the last one; in reverse, their gradients."""
-        used = ("d_y", "z", "C", "into", "through", "states") if reverse else ("x", "B", "deposit", "through")
+        used = ("d_y", "C", "into", "through", "states") if reverse else ("x", "B", "deposit", "through")
         inputs = {name: arrays[name] for name in used if name in arrays} | {"boundary": boundary}
         sizes, of_group, tokens, chunks = self.config.states, self.of_group, self.tokens, self.chunks
         rows, columns = min(sizes.head_dim, self.head_dim), min(sizes.state, self.state)
         across = self.state // columns
 
         def spec(name: str) -> pl.BlockSpec:
-            if name in ("x", "d_y", "z"):
+            if name in ("x", "d_y"):
                 return pl.BlockSpec((None, tokens, None, rows), lambda i, h, b: (b, 0, h, i // across))
             if name in ("B", "C"):
                 return pl.BlockSpec(
@@ -246,7 +242,7 @@ class _Call:
         parts = self.state // width
 
         def spec(name: str) -> pl.BlockSpec:
-            if name in ("x", "y", "z", "d_y", "d_x", "d_z"):
+            if name in ("x", "y", "z", "d_y", "d_x"):
                 return pl.BlockSpec((None, size, heads, self.head_dim), lambda c, i, b: (b, c, i // parts, 0))
             if name in ("B", "C"):
                 return pl.BlockSpec(
@@ -269,6 +265,11 @@ class _Call:
         kernel = functools.partial(kernel, (*inputs, *outputs), size, sizes, heads)
         grid = (self.chunks, self.heads // heads * parts, self.batch)
         return self.run(kernel, name, sizes, grid, spec, inputs, outputs)
+
+    def outputs(self, arrays: dict[str, Array]) -> Array:
+        used = ("x", "B", "C", "z", "D", "document", "states", *_PER_HEAD)
+        inputs = {name: arrays[name] for name in used if name in arrays}
+        return self.of_chunks(_outputs_kernel, "outputs", self.config.outputs, inputs, {"y": arrays["x"]})["y"]
 
     def heads_of_program(self, sizes: Chunks) -> int:
         """As many as allowed, of one group."""
@@ -299,23 +300,26 @@ def _scan(config: KernelConfig, interpret: bool, arrays: dict[str, Array]) -> tu
 def _forward(config, interpret, arrays):
     call = _Call(config, interpret, arrays)
     found = call.states(arrays, arrays["initial_state"], reverse=False)
-    used = ("x", "B", "C", "z", "D", "document", *_PER_HEAD)
-    inputs = {name: arrays[name] for name in used if name in arrays} | {"states": found["states"]}
-    y = call.of_chunks(_outputs_kernel, "outputs", config.outputs, inputs, {"y": arrays["x"]})["y"]
+    y = call.outputs({**arrays, "states": found["states"]})
     return (y, found["last"]), (arrays, found["states"])
 
 
 def _backward(config, interpret, residuals, cotangents):
     arrays, states = residuals
-    call = _Call(config, interpret, arrays)
-    arrays = arrays | {"states": states, "d_y": cotangents[0]}
+    call, names = _Call(config, interpret, arrays), tuple(arrays)
+    arrays, d_z = {**arrays, "states": states, "d_y": cotangents[0]}, None
+    if "z" in arrays:
+        # Made again rather than kept, and here rather than in three kernels, which would each read z.
+        z = arrays.pop("z")
+        _, gradients = jax.vjp(blocks.gate, call.outputs(arrays), z)
+        arrays["d_y"], d_z = gradients(arrays["d_y"].astype(jnp.float32))
     found = call.states(arrays, cotangents[1], reverse=True)
-    found["d_initial_state"] = found.pop("last")
+    found |= {"d_z": d_z, "d_initial_state": found.pop("last")}
     found["d_through"] = jnp.sum(found["d_through"], axis=-1)
     arrays |= {"d_states": found.pop("d_states")}
 
     inputs = {name: array for name, array in arrays.items() if name not in ("through", "initial_state")}
-    outputs = {f"d_{name}": arrays[name] for name in ("x", "z", *_PER_HEAD) if name in arrays}
+    outputs = {f"d_{name}": arrays[name] for name in ("x", *_PER_HEAD)}
     if "D" in arrays:
         shape = (call.batch, call.chunks, call.heads, call.head_dim)
         outputs["d_D"] = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -330,7 +334,7 @@ def _backward(config, interpret, residuals, cotangents):
     for name, array in parts.items():
         of_group = array.reshape(call.batch, call.tokens, call.groups, -1, call.state)
         found[name] = jnp.sum(of_group, axis=3).astype(call.dtype)
-    return ({name: found.get(f"d_{name}") for name in residuals[0]},)
+    return ({name: found.get(f"d_{name}") for name in names},)
 
 
 _scan.defvjp(_forward, _backward)
