@@ -1,5 +1,6 @@
 """State-space duality (Dao and Gu 2024): the scan of a selective state space with one decay per head."""
 
+from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
@@ -9,10 +10,8 @@ from mjx.errors import InputError
 from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
-from mjx.kernels.ssd import reference, step, xla
+from mjx.kernels.ssd import step
 from mjx.kernels.ssd.implementations import IMPLEMENTATIONS
-
-_FUNCTIONS = {"reference": reference.ssd, "xla": xla.ssd}
 
 
 @overload
@@ -43,7 +42,8 @@ def ssd(
 
     A is negative. dt becomes softplus(dt + dt_bias), where these are asked for. Head h uses group
     h // (heads / groups) of B and C. Decays and states are float32, the output has the type of x, and
-    the final state is float32. `chunk_size` changes speed and memory, not the result.
+    the final state is float32. `chunk_size` changes speed and memory, not the result;
+    GPU kernels have chunks of their own.
 
     Where the segment id changes the state begins at zero, so that packed documents equal separate ones;
     the initial state is the past of the first. Segment 0 is padding: its output is zero, whatever stands
@@ -76,6 +76,7 @@ def ssd(
         compute_capability=compute_capability,
         dtype=x.dtype.name,
         features=frozenset(name for name, wanted in asked.items() if wanted),
+        sizes={"head_dim": x.shape[3], "state": B.shape[3]},
     )
     chosen = choose("ssd", IMPLEMENTATIONS, implementation, request)
     if chunk_size < 1:
@@ -91,7 +92,7 @@ def ssd(
         dt = keep_real(real, dt)
     if initial_state is None:
         initial_state = jnp.zeros((x.shape[0], *x.shape[2:], B.shape[-1]), wide)
-    y, final_state = _FUNCTIONS[chosen](
+    y, final_state = import_module(f"mjx.kernels.ssd.{chosen}").ssd(
         x,
         dt,
         A.astype(wide),

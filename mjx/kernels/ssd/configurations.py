@@ -36,7 +36,7 @@ class KernelConfig:
     states: States
     outputs: Chunks
     inputs: Chunks
-    """Gradients of x, D and the weights of tokens."""
+    """Gradients of x and the weights of tokens."""
     shared: Chunks
     """Gradients of B and C."""
 
@@ -56,13 +56,26 @@ def default_config(head_dim: int, state: int, dtype: Any, architecture: float | 
     raise ValueError(f"no configuration for head_dim {head_dim} and state {state}")
 
 
-_HALF = KernelConfig(64, States(64, 64, 4, 2), Chunks(8, 256, 4, 2), Chunks(8, 256, 8, 1), Chunks(8, 64, 4, 1))
-_FLOAT32 = KernelConfig(16, States(32, 32, 4, 1), Chunks(8, 32, 4, 1), Chunks(8, 32, 4, 1), Chunks(8, 32, 4, 1))
+_PART = States(64, 64, 4, 2)
+
+_HOPPER = (
+    (64, 256, KernelConfig(64, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 64, 8, 2))),
+    (128, 256, KernelConfig(64, _PART, Chunks(8, 64, 8, 1), Chunks(1, 64, 8, 1), Chunks(8, 64, 8, 1))),
+)
+_AMPERE = (
+    (64, 256, KernelConfig(32, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 4, 1), Chunks(8, 32, 4, 1))),
+    (128, 256, KernelConfig(32, _PART, Chunks(8, 64, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 32, 8, 1))),
+)
+_SMALL_PART = States(32, 32, 4, 1)
+_FLOAT32 = (
+    (64, 256, KernelConfig(16, _SMALL_PART, Chunks(8, 16, 4, 1), Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1))),
+    (128, 256, KernelConfig(16, _SMALL_PART, Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1), Chunks(8, 32, 8, 1))),
+)
 
 TABLE = {
-    (HOPPER, False): ((128, 256, _HALF),),
-    (AMPERE, False): ((128, 256, _HALF),),
-    (HOPPER, True): ((128, 256, _FLOAT32),),
-    (AMPERE, True): ((128, 256, _FLOAT32),),
+    (HOPPER, False): _HOPPER,
+    (AMPERE, False): _AMPERE,
+    (HOPPER, True): _FLOAT32,
+    (AMPERE, True): _FLOAT32,
 }
 """(architecture, whether float32) → (head_dim at most, state at most, configuration), the first that fits."""

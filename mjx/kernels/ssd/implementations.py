@@ -1,6 +1,7 @@
 """What each implementation of state-space duality can do."""
 
-from mjx.kernels.capability import Capability
+from mjx.kernels.capability import Capability, Sizes
+from mjx.kernels.ssd.configurations import LARGEST_HEAD_DIM, LARGEST_STATE
 
 FEATURES = {
     "groups": "heads that share B and C",
@@ -19,6 +20,15 @@ _EVERYWHERE = ("cpu", "gpu", "tpu")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 IMPLEMENTATIONS = {
+    "pallas_triton": Capability(
+        platforms=("gpu",),
+        dtypes=("float32", "bfloat16", "float16"),
+        features=frozenset(FEATURES),
+        sizes={"head_dim": Sizes(at_most=LARGEST_HEAD_DIM), "state": Sizes(at_most=LARGEST_STATE)},
+        compute_capability=8.0,
+        # Compiled for H100 and A100 and checked in interpret mode; not chosen before it has run on a GPU.
+        automatic=(),
+    ),
     "xla": Capability(
         platforms=_EVERYWHERE, dtypes=_DTYPES, features=frozenset(FEATURES), automatic=_EVERYWHERE
     ),

@@ -7,7 +7,7 @@ JAX has deprecated Pallas' Triton backend: all that knows of it is in this file,
   parts share nothing, so that there are enough programs for a whole GPU where batch × heads are too few.
   Walking from the end, it makes the gradients of the states that leave the chunks.
 - outputs: a program for each chunk and a few heads of one group, which share C Bᵀ.
-- inputs: likewise, the gradients of what each head has for itself: x, D and the weights of tokens.
+- inputs: likewise, the gradients of what each head has for itself: x and the weights of tokens.
 - shared: likewise, the gradients of B and C, summed over the program's heads, and over programs by XLA.
 
 Cumulative sums and the exponentials of one number per token, with their gradients, are XLA's.
@@ -156,8 +156,6 @@ def _inputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int
         here.store("d_deposit", blocks.overlap(written, x), head, None)
         here.store("d_x", blocks.x_gradient(decayed, weights, d_y, written, D), None, head, None)
         here.store("d_into", blocks.overlap(here.through_state("C", "states", head), d_y), head, None)
-        if D is not None:
-            here.store("d_D", jnp.sum(x.astype(jnp.float32) * d_y.astype(jnp.float32), axis=0), head, None)
         return carry
 
     jax.lax.fori_loop(0, heads, step, jnp.int32(0))
@@ -254,8 +252,6 @@ class _Call:
                 return pl.BlockSpec(
                     (None, None, heads, self.head_dim, width), lambda c, i, b: (b, c, i // parts, 0, i % parts)
                 )
-            if name == "d_D":
-                return pl.BlockSpec((None, None, heads, self.head_dim), lambda c, i, b: (b, c, i // parts, 0))
             if name == "D":
                 return pl.BlockSpec((heads, self.head_dim), lambda c, i, b: (i // parts, 0))
             if name == "document":
@@ -307,25 +303,26 @@ def _forward(config, interpret, arrays):
 def _backward(config, interpret, residuals, cotangents):
     arrays, states = residuals
     call, names = _Call(config, interpret, arrays), tuple(arrays)
-    arrays, d_z = {**arrays, "states": states, "d_y": cotangents[0]}, None
+    d_y, gradients_outside = cotangents[0].astype(jnp.float32), {}
+    arrays = {**arrays, "states": states}
     if "z" in arrays:
-        # Made again rather than kept, and here rather than in three kernels, which would each read z.
+        # y is made again rather than kept, and z met here rather than in three kernels, which would all read it.
         z = arrays.pop("z")
-        _, gradients = jax.vjp(blocks.gate, call.outputs(arrays), z)
-        arrays["d_y"], d_z = gradients(arrays["d_y"].astype(jnp.float32))
+        _, of_z = jax.vjp(functools.partial(blocks.gate, call.outputs(arrays)), z)
+        (gradients_outside["d_z"],) = of_z(d_y)
+        d_y = blocks.gate(d_y, z)
+    if "D" in arrays:
+        # Here, since the kernels have the gradient of y rounded to the type of x.
+        gradients_outside["d_D"] = jnp.sum(arrays["x"].astype(jnp.float32) * d_y, axis=(0, 1))
+    arrays["d_y"] = d_y.astype(call.dtype)
     found = call.states(arrays, cotangents[1], reverse=True)
-    found |= {"d_z": d_z, "d_initial_state": found.pop("last")}
+    found |= gradients_outside | {"d_initial_state": found.pop("last")}
     found["d_through"] = jnp.sum(found["d_through"], axis=-1)
     arrays |= {"d_states": found.pop("d_states")}
 
     inputs = {name: array for name, array in arrays.items() if name not in ("through", "initial_state")}
     outputs = {f"d_{name}": arrays[name] for name in ("x", *_PER_HEAD)}
-    if "D" in arrays:
-        shape = (call.batch, call.chunks, call.heads, call.head_dim)
-        outputs["d_D"] = jax.ShapeDtypeStruct(shape, jnp.float32)
     found |= call.of_chunks(_inputs_kernel, "inputs", config.inputs, inputs, outputs)
-    if "D" in arrays:
-        found["d_D"] = jnp.sum(found["d_D"], axis=(0, 1))
 
     inputs = {name: array for name, array in inputs.items() if name != "D"}
     programs = call.heads // call.heads_of_program(config.shared)
