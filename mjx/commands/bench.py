@@ -80,7 +80,7 @@ def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dic
         for name, figures in kernels.items():
             expected = golden["kernels"].get(target.key, {}).get(name)
             same = golden["compilers"] == kernel_report.compilers()
-            notes = kernel_report.faults(name, figures, target.gpu, tensor_cores=target.program.tensor_cores)
+            notes = kernel_report.faults(name, figures, target.gpu, target.program)
             if expected is None:
                 notes.append("not in the report")
             else:

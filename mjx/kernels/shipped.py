@@ -32,6 +32,8 @@ class Shipped:
     """Names of `mjx.plan.gpu.gpu_names()` for which it must compile."""
     tensor_cores: bool
     """Whether every kernel multiplies matrices on them."""
+    forward: tuple[str, ...]
+    """How the names of the forward pass's kernels begin."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -105,16 +105,16 @@ def figures(kernel: CompiledKernel, gpu: str) -> Figures:
     }
 
 
-def faults(kernel: str, found: Figures, gpu: str, *, tensor_cores: bool) -> list[str]:
+def faults(kernel: str, found: Figures, gpu: str, program: Shipped) -> list[str]:
     """What makes a kernel unfit to be shipped, in sentences."""
     sheet, said = data_sheet(gpu), []
-    if tensor_cores and sheet.tensor_core_instruction not in found["tensor_core"]:
+    if program.tensor_cores and sheet.tensor_core_instruction not in found["tensor_core"]:
         said.append(f"{kernel} multiplies matrices without {sheet.tensor_core_instruction} on {gpu}")
     if found["spilled"]:
         said.append(f"{kernel} spills {found['spilled']} bytes of registers on {gpu}")
     if not found["resident_blocks"]:
         said.append(f"{kernel} does not fit on a multiprocessor of {gpu}: {found}")
-    if found["serialized"] and "forward" in kernel:
+    if found["serialized"] and kernel.startswith(program.forward):
         said.append(f"{kernel}: ptxas serialised its wgmma instructions on {sheet.architecture}")
     return said
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mjx.errors import InputError
-from mjx.kernels.shipped import ShippedAssemblies
+from mjx.kernels.shipped import Shipped, ShippedAssemblies
 from mjx.plan import kernel_report
 from mjx.plan.toolkit import toolkit
 
@@ -29,8 +29,7 @@ def test_the_report_in_the_tree_is_of_kernels_without_a_fault():
         assert kernels, key
         for name, figures in kernels.items():
             target = TARGETS[key]
-            uses = target.program.tensor_cores
-            assert not kernel_report.faults(name, figures, target.gpu, tensor_cores=uses), key
+            assert not kernel_report.faults(name, figures, target.gpu, target.program), key
 
 
 @pytest.mark.gpu_compile
@@ -46,11 +45,12 @@ def test_a_shipped_configuration_compiles_to_what_the_report_says(key):
     same = golden["compilers"] == kernel_report.compilers()
     said = []
     for name, figures in found.items():
-        said += kernel_report.faults(name, figures, target.gpu, tensor_cores=target.program.tensor_cores)
+        said += kernel_report.faults(name, figures, target.gpu, target.program)
         said += kernel_report.differences(name, figures, golden["kernels"][key][name], same_compiler=same)
     assert not said
 
 
+SCAN = Shipped(configuration="", gpus=("h100",), tensor_cores=True, forward=("scan_forward",))
 FIGURES = {
     "threads": 128,
     "registers": 200,
@@ -73,9 +73,9 @@ FIGURES = {
     ],
 )
 def test_a_kernel_with_a_fault_is_named(change, sentence):
-    (said,) = kernel_report.faults("scan_forward", FIGURES | change, "h100", tensor_cores=True)
+    (said,) = kernel_report.faults("scan_forward", FIGURES | change, "h100", SCAN)
     assert said.startswith(sentence)
-    assert not kernel_report.faults("scan_forward", FIGURES, "h100", tensor_cores=True)
+    assert not kernel_report.faults("scan_forward", FIGURES, "h100", SCAN)
 
 
 @pytest.mark.parametrize(

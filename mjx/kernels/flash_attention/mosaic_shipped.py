@@ -33,6 +33,7 @@ def mosaic() -> list[ShippedProgram]:
             mosaic=True,
             gpus=("h100",),
             tensor_cores=True,
+            forward=("flash_attention_mosaic_forward",),
         )
         for (head_dim, value_dim) in CONFIGS
         for dtype, causal in (("bfloat16", True), ("bfloat16", False), ("float16", True))

@@ -36,6 +36,7 @@ def _pallas_triton() -> Iterator[Shipped]:
                     kernels="flash_attention_",
                     gpus=(_GPUS[row.architecture],),
                     tensor_cores=row.bytes == 2,
+                    forward=("flash_attention_forward",),
                 )
 
 

@@ -102,6 +102,7 @@ def _triton() -> Iterator[Shipped]:
             configuration=str(configuration),
             gpus=("h100", "a100"),
             tensor_cores=False,
+            forward=("forward_kernel",),
             assemblies=functools.partial(assemblies, configuration),
         )
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mjx.kernels.flash_attention.blocks import product
+from mjx.kernels.matrix_product import product
 
 
 class Weights(NamedTuple):
@@ -49,7 +49,10 @@ def weighted(
 
 
 def visible(
-    scores: Float[Array, "token earlier_token"], document: Int[Array, " token"] | None, *, transposed: bool = False
+    scores: Float[Array, "token earlier_token"],
+    document: Int[Array, " token"] | None,
+    *,
+    transposed: bool = False,
 ) -> Float[Array, "token earlier_token"]:
     """Zeros where a token does not see the other: behind it, or of another document.
 
@@ -63,12 +66,11 @@ def visible(
 
 
 def decay(
-    to: Float[Array, "token #earlier_token"], since: Float[Array, "#token earlier_token"]
+    log_decay: Float[Array, " token"], *, transposed: bool = False
 ) -> Float[Array, "token earlier_token"]:
-    """Between tokens of the log decays `to` and `since`; of what is not `visible` anything finite."""
-    return jnp.exp(jnp.minimum(to - since, _ALMOST_INFINITE))
-
-
+    """Between tokens; of those that do not see each other anything finite."""
+    exponent = log_decay[:, None] - log_decay[None, :]
+    return jnp.exp(jnp.minimum(-exponent if transposed else exponent, _ALMOST_INFINITE))
 
 
 _ALMOST_INFINITE = 60.0
@@ -83,7 +85,7 @@ def output(
     D: Float[Array, " head_dim"] | None,
 ) -> Float[Array, "token head_dim"]:
     """y before the gate. `scores` are the visible C Bᵀ; `read` is C hᵀ, of the state before the chunk."""
-    mixing = scores * decay(weights.log_decay[:, None], weights.log_decay[None, :]) * weights.dt[None, :]
+    mixing = scores * decay(weights.log_decay) * weights.dt[None, :]
     y = weights.into[:, None] * read + product(mixing.astype(x.dtype), x)
     return y if D is None else y + D[None, :] * x.astype(jnp.float32)
 
@@ -92,7 +94,7 @@ def score_gradient(
     weights: Weights, x: Float[Array, "token head_dim"], d_y: Float[Array, "token head_dim"]
 ) -> Float[Array, "token earlier_token"]:
     """What one head adds to the gradient of C Bᵀ, of which the visible part is wanted."""
-    return product(d_y, x, transpose_b=True) * (decay(weights.log_decay[:, None], weights.log_decay[None, :]) * weights.dt[None, :])
+    return product(d_y, x, transpose_b=True) * (decay(weights.log_decay) * weights.dt[None, :])
 
 
 def x_gradient(
@@ -128,9 +130,7 @@ def mixing_gradients(
     return jnp.sum(exponent, axis=0) - jnp.sum(exponent, axis=1), jnp.sum(of_dt, axis=1)
 
 
-def overlap(
-    a: Float[Array, "token features"], b: Float[Array, "token features"]
-) -> Float[Array, " token"]:
+def overlap(a: Float[Array, "token features"], b: Float[Array, "token features"]) -> Float[Array, " token"]:
     """Of each token, a·b in float32."""
     return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
 

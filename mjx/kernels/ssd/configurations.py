@@ -58,24 +58,21 @@ def default_config(head_dim: int, state: int, dtype: Any, architecture: float | 
 
 _PART = States(64, 64, 4, 2)
 
-_HOPPER = (
-    (64, 256, KernelConfig(64, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 64, 8, 2))),
-    (128, 256, KernelConfig(64, _PART, Chunks(8, 64, 8, 1), Chunks(1, 64, 8, 1), Chunks(8, 64, 8, 1))),
-)
-_AMPERE = (
-    (64, 256, KernelConfig(32, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 4, 1), Chunks(8, 32, 4, 1))),
-    (128, 256, KernelConfig(32, _PART, Chunks(8, 64, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 32, 8, 1))),
-)
+_HOPPER_64 = KernelConfig(64, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 64, 8, 2))
+_HOPPER_128 = KernelConfig(64, _PART, Chunks(8, 64, 8, 1), Chunks(1, 64, 8, 1), Chunks(8, 64, 8, 1))
+_AMPERE_64 = KernelConfig(32, _PART, Chunks(8, 128, 4, 2), Chunks(8, 64, 4, 1), Chunks(8, 32, 4, 1))
+_AMPERE_128 = KernelConfig(32, _PART, Chunks(8, 64, 4, 2), Chunks(8, 64, 8, 1), Chunks(8, 32, 8, 1))
+# Products of float32 have no tensor core, and their operands stand in registers whole.
 _SMALL_PART = States(32, 32, 4, 1)
-_FLOAT32 = (
-    (64, 256, KernelConfig(16, _SMALL_PART, Chunks(8, 16, 4, 1), Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1))),
-    (128, 256, KernelConfig(16, _SMALL_PART, Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1), Chunks(8, 32, 8, 1))),
-)
+_FLOAT32_64 = KernelConfig(16, _SMALL_PART, Chunks(8, 16, 4, 1), Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1))
+_FLOAT32_128 = KernelConfig(16, _SMALL_PART, Chunks(8, 16, 8, 1), Chunks(8, 16, 8, 1), Chunks(8, 32, 8, 1))
+_HOPPER_FLOAT32_64 = dataclasses.replace(_FLOAT32_64, inputs=Chunks(8, 16, 16, 1))
+_HOPPER_FLOAT32_128 = dataclasses.replace(_FLOAT32_128, inputs=Chunks(8, 16, 16, 1))
 
 TABLE = {
-    (HOPPER, False): _HOPPER,
-    (AMPERE, False): _AMPERE,
-    (HOPPER, True): _FLOAT32,
-    (AMPERE, True): _FLOAT32,
+    (HOPPER, False): ((64, 128, _HOPPER_64), (64, 256, _HOPPER_64), (128, 256, _HOPPER_128)),
+    (AMPERE, False): ((64, 128, _AMPERE_64), (64, 256, _AMPERE_64), (128, 256, _AMPERE_128)),
+    (HOPPER, True): ((64, 256, _HOPPER_FLOAT32_64), (128, 256, _HOPPER_FLOAT32_128)),
+    (AMPERE, True): ((64, 256, _FLOAT32_64), (128, 256, _FLOAT32_128)),
 }
 """(architecture, whether float32) → (head_dim at most, state at most, configuration), the first that fits."""

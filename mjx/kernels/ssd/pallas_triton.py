@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from mjx.kernels.capability import current_device
 from mjx.kernels.ssd import blocks
 from mjx.kernels.ssd.configurations import Chunks, KernelConfig, default_config
+from mjx.kernels.ssd.decays import weigh
 
 _PER_HEAD = ("log_decay", "dt", "into", "deposit")
 """One float32 for each token of each head: [batch, heads, tokens]."""
@@ -44,15 +45,21 @@ class _Refs:
         from jax.experimental.pallas import triton
 
         loaded = triton.load(self.refs[name].at[_slices(place)])
-        kept = [size for size, at in zip(loaded.shape, place, strict=True) if at is None or isinstance(at, tuple)]
+        kept = [
+            size for size, at in zip(loaded.shape, place, strict=True) if at is None or isinstance(at, tuple)
+        ]
         return loaded.reshape(kept)
 
     def store(self, name: str, value: Array, *place: Any) -> None:
         from jax.experimental.pallas import triton
 
         ref, sizes = self.refs[name], iter(value.shape)
-        shape = [next(sizes) if at is None or isinstance(at, tuple) else 1 for at in place]
+        shape = [next(sizes) if _is_kept(at) else 1 for at in place]
         triton.store(ref.at[_slices(place)], value.astype(ref.dtype).reshape(shape))
+
+
+def _is_kept(at: Any) -> bool:
+    return at is None or isinstance(at, tuple)
 
 
 def _slices(place: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -100,18 +107,19 @@ class _Chunk(_Refs):
 
     def scores(self, rows: str, columns: str) -> Array:
         """C Bᵀ or B Cᵀ, which the heads share; zero where a token does not see the other."""
-        whole = sum(
-            blocks.product(self.load(rows, None, part), self.load(columns, None, part), transpose_b=True)
-            for part in self.parts()
-        )
-        return self.visible(whole, transposed=rows == "B")
+        return self.visible(self.over_state((rows, None), (columns, None)), transposed=rows == "B")
 
     def through_state(self, tokens: str, states: str, head: Any) -> Array:
-        """C or B times a state, over the state's features."""
-        return sum(
-            blocks.product(self.load(tokens, None, part), self.load(states, head, None, part), transpose_b=True)
-            for part in self.parts()
-        )
+        """C or B times a state."""
+        return self.over_state((tokens, None), (states, head, None))
+
+    def over_state(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> Array:
+        """A product over the state's features of two refs, each with its place in all axes but the last."""
+        first, *others = self.parts()
+        total = blocks.product(self.load(*a, first), self.load(*b, first), transpose_b=True)
+        for part in others:
+            total += blocks.product(self.load(*a, part), self.load(*b, part), transpose_b=True)
+        return total
 
     def weights(self, head: Any) -> blocks.Weights:
         return blocks.Weights(*(self.load(name, head, None) for name in _PER_HEAD))
@@ -122,7 +130,7 @@ class _Chunk(_Refs):
     def d_y(self, head: Any) -> Array:
         return self.load("d_y", None, head, None)
 
-    def D(self, head: Any) -> Array | None:
+    def skip(self, head: Any) -> Array | None:
         return self.load("D", head, None) if "D" in self else None
 
 
@@ -132,7 +140,7 @@ def _outputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: in
 
     def step(head: Any, carry: Array) -> Array:
         read = here.through_state("C", "states", head)
-        y = blocks.output(scores, here.weights(head), here.x(head), read, here.D(head))
+        y = blocks.output(scores, here.weights(head), here.x(head), read, here.skip(head))
         if "z" in here:
             y = blocks.gate(y, here.load("z", None, head, None))
         here.store("y", y, None, head, None)
@@ -147,8 +155,8 @@ def _inputs_kernel(names: tuple[str, ...], chunk: int, sizes: Chunks, heads: int
 
     def step(head: Any, carry: Array) -> Array:
         # In this order, and each stored at once, few matrices have to be in registers together.
-        x, d_y, weights, D = here.x(head), here.d_y(head), here.weights(head), here.D(head)
-        decayed = scores * blocks.decay(weights.log_decay[None, :], weights.log_decay[:, None])
+        x, d_y, weights, D = here.x(head), here.d_y(head), here.weights(head), here.skip(head)
+        decayed = scores * blocks.decay(weights.log_decay, transposed=True)
         d_log_decay, d_dt = blocks.mixing_gradients(decayed, weights, x, d_y)
         here.store("d_log_decay", d_log_decay, head, None)
         here.store("d_dt", d_dt, head, None)
@@ -209,7 +217,9 @@ class _Call:
                     (None, tokens, None, columns), lambda i, h, b: (b, 0, h // of_group, i % across)
                 )
             if name in ("boundary", "last"):
-                return pl.BlockSpec((None, None, rows, columns), lambda i, h, b: (b, h, i // across, i % across))
+                return pl.BlockSpec(
+                    (None, None, rows, columns), lambda i, h, b: (b, h, i // across, i % across)
+                )
             if name in ("states", "d_states"):
                 return pl.BlockSpec(
                     (None, chunks, None, rows, columns), lambda i, h, b: (b, 0, h, i // across, i % across)
@@ -239,18 +249,23 @@ class _Call:
         width = min(sizes.state, self.state) if split else self.state
         parts = self.state // width
 
+        def group(i: Any) -> Any:
+            return i // parts * heads // of_group
+
         def spec(name: str) -> pl.BlockSpec:
             if name in ("x", "y", "z", "d_y", "d_x"):
                 return pl.BlockSpec((None, size, heads, self.head_dim), lambda c, i, b: (b, c, i // parts, 0))
             if name in ("B", "C"):
                 return pl.BlockSpec(
-                    (None, size, None, width), lambda c, i, b: (b, c, i // parts * heads // of_group, i % parts)
+                    (None, size, None, width),
+                    lambda c, i, b: (b, c, i // parts * heads // of_group, i % parts),
                 )
             if name in ("d_B", "d_C"):
                 return pl.BlockSpec((None, size, None, width), lambda c, i, b: (b, c, i // parts, i % parts))
             if name in ("states", "d_states"):
                 return pl.BlockSpec(
-                    (None, None, heads, self.head_dim, width), lambda c, i, b: (b, c, i // parts, 0, i % parts)
+                    (None, None, heads, self.head_dim, width),
+                    lambda c, i, b: (b, c, i // parts, 0, i % parts),
                 )
             if name == "D":
                 return pl.BlockSpec((heads, self.head_dim), lambda c, i, b: (i // parts, 0))
@@ -265,7 +280,9 @@ class _Call:
     def outputs(self, arrays: dict[str, Array]) -> Array:
         used = ("x", "B", "C", "z", "D", "document", "states", *_PER_HEAD)
         inputs = {name: arrays[name] for name in used if name in arrays}
-        return self.of_chunks(_outputs_kernel, "outputs", self.config.outputs, inputs, {"y": arrays["x"]})["y"]
+        return self.of_chunks(_outputs_kernel, "outputs", self.config.outputs, inputs, {"y": arrays["x"]})[
+            "y"
+        ]
 
     def heads_of_program(self, sizes: Chunks) -> int:
         """As many as allowed, of one group."""
@@ -306,7 +323,7 @@ def _backward(config, interpret, residuals, cotangents):
     d_y, gradients_outside = cotangents[0].astype(jnp.float32), {}
     arrays = {**arrays, "states": states}
     if "z" in arrays:
-        # y is made again rather than kept, and z met here rather than in three kernels, which would all read it.
+        # y is made again rather than kept, and z met here: three kernels would each have to read it.
         z = arrays.pop("z")
         _, of_z = jax.vjp(functools.partial(blocks.gate, call.outputs(arrays)), z)
         (gradients_outside["d_z"],) = of_z(d_y)
@@ -364,7 +381,7 @@ def ssd(
         "C": _pad_to(C, {1: tokens, 3: state_features}),
         "initial_state": _pad_to(initial_state, {2: features, 3: state_features}),
         # Behind the end dt is zero, which leaves the state as it is.
-        **_weights(_pad_to(dt, {1: tokens}), A, _pad_to(starts, {1: tokens}), config.chunk),
+        **weigh(_pad_to(dt, {1: tokens}), A, _pad_to(starts, {1: tokens}), config.chunk),
     }
     if z is not None:
         arrays["z"] = _pad_to(z, {1: tokens, 3: features})
@@ -373,35 +390,6 @@ def ssd(
     results: Any = _scan(config, interpret, arrays)
     y, last = results
     return y[:, :length, :, :head_dim], last[:, :, :head_dim, :state]
-
-
-def _weights(
-    dt: Float[Array, "batch sequence heads"],
-    A: Float[Array, " heads"],
-    starts: Bool[Array, "batch sequence"] | None,
-    size: int,
-) -> dict[str, Array]:
-    """`blocks.Weights` [batch, heads, sequence], `through` [batch, heads, chunks] and, of each token, how
-    many documents have begun in its chunk."""
-    batch, sequence, heads = dt.shape
-    dt = jnp.swapaxes(dt, 1, 2).reshape(batch, heads, -1, size)
-    step = dt * A[:, None, None]
-    log_decay = jnp.cumsum(step, axis=-1)
-    # Summed from the end for itself: the difference of two large sums would lose what is left of a small one.
-    rest = jnp.pad(step[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
-    rest = jax.lax.cumsum(rest, axis=3, reverse=True)
-    into, out_of, through = jnp.exp(log_decay), jnp.exp(rest), jnp.exp(log_decay[..., -1])
-    documents = {}
-    if starts is not None:
-        document = jnp.cumsum(starts.reshape(batch, 1, -1, size).astype(jnp.int32), axis=-1)
-        last = document[..., -1:]
-        into = jnp.where(document == 0, into, 0)
-        out_of = jnp.where(document == last, out_of, 0)
-        through = jnp.where(last[..., 0] == 0, through, 0)
-        documents = {"document": document.reshape(batch, sequence)}
-    of_tokens = {"log_decay": log_decay, "dt": dt, "into": into, "deposit": out_of * dt}
-    of_tokens = {name: array.reshape(batch, heads, sequence) for name, array in of_tokens.items()}
-    return {**of_tokens, "through": through, **documents}
 
 
 def _power_of_two(size: int) -> int:

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from mjx.kernels.shipped import Shipped
+from mjx.kernels.shipped import ShippedProgram
 from mjx.kernels.ssd import pallas_triton
 from mjx.kernels.ssd.configurations import HOPPER, TABLE
 
 _GPUS = {True: ("h100",), False: ("a100",)}
 
 
-def _pallas_triton() -> list[Shipped]:
+def _pallas_triton() -> list[ShippedProgram]:
     """With all that the op can do, which asks for the most registers."""
     found = []
     for (architecture, wide), rows in TABLE.items():
@@ -50,12 +50,14 @@ def _pallas_triton() -> list[Shipped]:
                 jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes.items()
             )
             found.append(
-                Shipped(
+                ShippedProgram(
                     configuration=f"{jnp.dtype(dtype).name}, head_dim {head_dim}, state {state}",
                     function=gradients,
                     arguments=(x, dt, A, B, B, D, x, initial_state, starts),
                     kernels="ssd_",
                     gpus=_GPUS[architecture == HOPPER],
+                    tensor_cores=not wide,
+                    forward=("ssd_states", "ssd_outputs"),
                 )
             )
     return found

@@ -42,15 +42,16 @@ class SSDWorkload:
         }
 
     def function(self, implementation: str, config: Any = None) -> Callable[..., jax.Array]:
-        del config  # TODO
+        del config  # chosen by the implementation
 
         def forward(x, dt, A, B, C, D):
-            A, dt = -jnp.exp(A), dt  # a decay, whatever the numbers
-            return ssd(x, dt, A, B, C, D=D, dt_softplus=True, implementation=implementation)
+            # Decays, whatever the numbers.
+            return ssd(x, dt, -jnp.exp(A), B, C, D=D, dt_softplus=True, implementation=implementation)
 
         return forward
 
     def configs(self, implementation: str, compute_capability: float) -> dict[str, Any]:
+        del implementation, compute_capability  # there is one for every size
         return {}
 
     def work(self, *, backward: bool) -> Work:

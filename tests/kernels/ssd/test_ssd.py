@@ -284,7 +284,10 @@ def test_memory_of_the_backward_pass_is_linear_in_length_and_far_below_the_recur
         ({"dt": np.ones((BATCH, LENGTH, HEADS), np.int32)}, r"dt is int32.*floating"),
         ({"B": jnp.ones((BATCH, LENGTH, 2, STATE), jnp.bfloat16)}, r"B is bfloat16 and x is float32"),
         ({"chunk_size": 0}, r"chunk_size = 0"),
-        ({"implementation": "cuda"}, r"no implementation 'cuda' \(choose from auto, xla, reference\)"),
+        (
+            {"implementation": "cuda"},
+            r"no implementation 'cuda' \(choose from auto, pallas_triton, xla, reference\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(changes, said):

@@ -42,7 +42,9 @@ CASES = {
 }
 
 
-def inputs(*, heads=4, groups=2, length=LENGTH, head_dim=8, state=32, D=None, z=False, initial=False, segments=None):
+def inputs(
+    *, heads=4, groups=2, length=LENGTH, head_dim=8, state=32, D=None, z=False, initial=False, segments=None
+):
     """Arrays as an implementation takes them, and where documents start."""
     random = np.random.RandomState(0)
     of = lambda *shape: random.randn(*shape).astype(np.float32)  # noqa: E731
@@ -120,7 +122,8 @@ def test_a_chunk_whose_decays_reach_beyond_float32_makes_no_nan():
 def test_half_precision_is_as_near_to_float32_as_the_xla_path(dtype):
     arrays, starts = inputs(**{**EVERYTHING, "length": 80, "segments": None}, head_dim=32)
     arrays = {
-        name: jnp.asarray(x, dtype if name in ("x", "B", "C", "z") else jnp.float32) for name, x in arrays.items()
+        name: jnp.asarray(x, dtype if name in ("x", "B", "C", "z") else jnp.float32)
+        for name, x in arrays.items()
     }
     wide = {name: x.astype(jnp.float32) for name, x in arrays.items()}
     truth = results(reference.ssd, wide, starts)
@@ -128,9 +131,7 @@ def test_half_precision_is_as_near_to_float32_as_the_xla_path(dtype):
     assert ours["y"].dtype == ours["d_B"].dtype == dtype
     assert ours["state"].dtype == ours["d_dt"].dtype == jnp.float32
     for name, exact in truth.items():
-        error, allowed = (
-            np.sqrt(np.mean(np.square(np.asarray(found[name], np.float32) - exact))) for found in (ours, theirs)
-        )
+        error, allowed = (jnp.sqrt(jnp.mean((found[name] - exact) ** 2)) for found in (ours, theirs))
         assert error <= 2 * allowed, name
 
 
@@ -231,7 +232,7 @@ def test_all_kernels_lower_for_a_gpu(dtype, head_dim, state, architecture):
         return jnp.sum(y.astype(jnp.float32)) + jnp.sum(last)
 
     with on_an_h100():
-        traced = jax.jit(jax.grad(loss)).trace(shapes)
+        traced = jax.jit(jax.value_and_grad(loss)).trace(shapes)
         programs = triton_programs(traced.lower(lowering_platforms=("cuda",)))
     # The outputs a second time, before the gate.
     assert len(programs) == 6
