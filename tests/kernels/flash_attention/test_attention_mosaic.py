@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from attention_cases import NAMES
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jax.sharding import AbstractDevice, AbstractMesh
 
 from mjx.errors import InputError
 from mjx.kernels.flash_attention import flash_attention, mosaic
 from mjx.kernels.flash_attention import mosaic_blocks as parts
 from mjx.kernels.flash_attention.mosaic_config import CONFIGS, BlockSizes, KernelConfig
+from mjx.plan.gpu import lowering_for
 
 interpreted = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"),
@@ -22,11 +22,6 @@ interpreted = pytest.mark.skipif(
 
 # Few stages, so that buffers are used again.
 SMALL = KernelConfig(BlockSizes(64, 64, 2), BlockSizes(64, 64, 2), BlockSizes(64, 64, 2))
-
-
-def on_an_h100():
-    device = AbstractDevice("NVIDIA H100 80GB HBM3", None, "cuda")
-    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
 
 
 @pytest.fixture
@@ -112,7 +107,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_xla_path_and_no_two_threads_race(
     rounded = tuple(x.astype(jnp.bfloat16) for x in arrays)
     exact = results(other("reference", **options), tuple(x.astype(jnp.float32) for x in rounded))
     theirs = results(other("xla", **options), rounded)
-    with on_an_h100():
+    with lowering_for("h100"):
         ours = results(kernels(**options), rounded)
     for what, a, b, truth in zip(NAMES, ours, theirs, exact, strict=False):
         seen = np.isfinite(truth)
@@ -137,7 +132,7 @@ def test_a_buffer_that_is_filled_before_it_is_read_is_a_race_that_the_detector_f
 
     monkeypatch.setattr(parts, "refill", hasty)
     try:
-        with on_an_h100(), pytest.raises(Exception, match=r"RACE DETECTED|phase"):
+        with lowering_for("h100"), pytest.raises(Exception, match=r"RACE DETECTED|phase"):
             jax.block_until_ready(jax.jit(kernels(causal=False))(*inputs(64, 320, dtype=jnp.bfloat16)))
     finally:
         interpret_pallas_call.reset_gpu_interpret_mode_state()
@@ -156,7 +151,7 @@ def gradients(**options):
 @pytest.mark.parametrize("widths", CONFIGS)
 def test_all_three_kernels_lower_for_an_h100(dtype, widths):
     shapes = [jax.ShapeDtypeStruct((2, 300, heads, widths[0]), dtype) for heads in (8, 2, 2)]
-    with on_an_h100():
+    with lowering_for("h100"):
         lowered = (
             jax.jit(gradients(window=100, soft_cap=30.0)).trace(*shapes).lower(lowering_platforms=("cuda",))
         )

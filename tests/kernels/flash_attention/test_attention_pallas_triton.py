@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from attention_cases import assert_equal, inputs
 from jax.experimental import pallas as pl
-from jax.sharding import AbstractDevice, AbstractMesh
-from jaxlib.mlir import ir
-from jaxlib.triton import dialect
 
 from mjx.kernels.flash_attention import flash_attention, pallas_triton
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
+from mjx.plan.gpu import lowering_for
 
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))
@@ -131,38 +129,16 @@ def test_bfloat16_is_as_near_to_float32_as_the_xla_path():
         assert error <= 2 * allowed + 1e-6
 
 
-def on_an_h100():
-    device = AbstractDevice("NVIDIA H100 80GB HBM3", None, "cuda")
-    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
-
-
-def triton_programs(lowered) -> list[str]:
-    """The Triton IR of every kernel of a lowered program."""
-    found: list[str] = []
-
-    def visit(operation):
-        attributes = operation.attributes
-        if operation.name == "stablehlo.custom_call" and "triton" in str(attributes["call_target_name"]):
-            with ir.Context() as context:
-                dialect.register_dialect(context)
-                found.append(str(ir.Module.parse(attributes["mhlo.backend_config"]["ir"].value_bytes)))
-        for inner in itertools.chain.from_iterable(b for region in operation.regions for b in region.blocks):
-            visit(inner.operation)
-
-    visit(lowered.compiler_ir().operation)
-    return found
-
-
 @pytest.mark.parametrize("head_dim", [64, 80, 128, 192, 256])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_all_kernels_lower_for_a_gpu(head_dim, dtype):
+def test_all_kernels_lower_for_a_gpu(triton_programs, head_dim, dtype):
     shapes = [jax.ShapeDtypeStruct((2, 300, heads, head_dim), dtype) for heads in (8, 2, 2)]
 
     def loss(q, k, v):
         out, log_sum_exp = pallas_triton.attention(q, k, v, scale=0.1, window=100, soft_cap=30.0)
         return jnp.sum(out.astype(jnp.float32)) + jnp.sum(log_sum_exp)
 
-    with on_an_h100():
+    with lowering_for("h100"):
         traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*shapes)
         kernels = triton_programs(traced.lower(lowering_platforms=("cuda",)))
     wide = configs(head_dim, head_dim, dtype, 9.0)[0].values is not None

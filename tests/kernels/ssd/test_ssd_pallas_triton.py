@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
-from jax.sharding import AbstractDevice, AbstractMesh
-from jaxlib.mlir import ir
-from jaxlib.triton import dialect
 
 from mjx.errors import InputError
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.ssd import pallas_triton, reference, ssd, xla
 from mjx.kernels.ssd.configurations import AMPERE, HOPPER, TABLE, Chunks, KernelConfig, States, default_config
+from mjx.plan.gpu import lowering_for
 
 BATCH, LENGTH = 2, 37
 SEGMENTS = np.array([[0] * 2 + [1] * 9 + [2] * 1 + [7] * 17 + [0] * 8, [3] * 16 + [1] * 16 + [3] * 5])
@@ -194,32 +192,10 @@ def test_the_architecture_chooses_and_an_unknown_one_is_the_oldest():
     assert of(None) == of(8.9) == of(AMPERE) != of(HOPPER) == of(10.0)
 
 
-def on_an_h100():
-    device = AbstractDevice("NVIDIA H100 80GB HBM3", None, "cuda")
-    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
-
-
-def triton_programs(lowered) -> list[str]:
-    """The Triton IR of every kernel of a lowered program."""
-    found: list[str] = []
-
-    def visit(operation):
-        attributes = operation.attributes
-        if operation.name == "stablehlo.custom_call" and "triton" in str(attributes["call_target_name"]):
-            with ir.Context() as context:
-                dialect.register_dialect(context)
-                found.append(str(ir.Module.parse(attributes["mhlo.backend_config"]["ir"].value_bytes)))
-        for inner in itertools.chain.from_iterable(b for region in operation.regions for b in region.blocks):
-            visit(inner.operation)
-
-    visit(lowered.compiler_ir().operation)
-    return found
-
-
 @pytest.mark.parametrize(("head_dim", "state"), [(48, 24), (64, 128), (128, 256)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("architecture", [AMPERE, HOPPER])
-def test_all_kernels_lower_for_a_gpu(dtype, head_dim, state, architecture):
+def test_all_kernels_lower_for_a_gpu(triton_programs, dtype, head_dim, state, architecture):
     arrays, starts = inputs(**EVERYTHING, heads=6, head_dim=head_dim, state=state)
     shapes = {
         name: jax.ShapeDtypeStruct(array.shape, dtype if name in ("x", "B", "C", "z") else jnp.float32)
@@ -231,7 +207,7 @@ def test_all_kernels_lower_for_a_gpu(dtype, head_dim, state, architecture):
         y, last = pallas_triton.ssd(**arrays, starts=starts, chunk_size=64, config=config)
         return jnp.sum(y.astype(jnp.float32)) + jnp.sum(last)
 
-    with on_an_h100():
+    with lowering_for("h100"):
         traced = jax.jit(jax.value_and_grad(loss)).trace(shapes)
         programs = triton_programs(traced.lower(lowering_platforms=("cuda",)))
     # The outputs a second time, before the gate.
