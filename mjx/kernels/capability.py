@@ -55,6 +55,8 @@ class Capability:
     """The oldest GPU."""
     newest_compute_capability: float | None = None
     """The newest GPU, for instructions that later ones no longer have."""
+    per_device: bool = False
+    """Whether its kernels know one device alone: on a mesh they have to run inside `jax.shard_map`."""
     automatic: tuple[Platform, ...] = ()
     """Where `auto` may choose it; the first row of the table that can do what is asked is chosen."""
 

@@ -35,6 +35,7 @@ IMPLEMENTATIONS = {
         features=frozenset(FEATURES) - {"dropout"},
         sizes={"head_dim": Sizes(at_most=256)},
         compute_capability=8.0,
+        per_device=True,
         # Compiled for H100 and checked in interpret mode; not chosen before it has run on a GPU.
         automatic=(),
     ),
@@ -46,6 +47,7 @@ IMPLEMENTATIONS = {
         sizes={"head_dim": Sizes(multiple_of=64, at_most=128)},
         compute_capability=9.0,
         newest_compute_capability=9.0,  # wgmma is gone from the generation after
+        per_device=True,
         # Compiled for H100 and checked in interpret mode; not chosen before it has run on a GPU.
         automatic=(),
     ),

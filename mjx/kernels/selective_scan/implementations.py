@@ -22,6 +22,7 @@ IMPLEMENTATIONS = {
         dtypes=("float32", "bfloat16", "float16"),
         features=frozenset(FEATURES),
         sizes={"state": Sizes(at_most=256)},
+        per_device=True,
         compute_capability=8.0,
         # Compiled for H100 and A100, checked in Triton's interpreter; not chosen before it has run on a GPU.
         automatic=(),

@@ -25,6 +25,7 @@ IMPLEMENTATIONS = {
         dtypes=("float32", "bfloat16", "float16"),
         features=frozenset(FEATURES),
         sizes={"head_dim": Sizes(at_most=LARGEST_HEAD_DIM), "state": Sizes(at_most=LARGEST_STATE)},
+        per_device=True,
         compute_capability=8.0,
         # Compiled for H100 and A100 and checked in interpret mode; not chosen before it has run on a GPU.
         automatic=(),

@@ -1,6 +1,7 @@
 """The self-attention sub-layer: multi-head, grouped-query and multi-query."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -11,7 +12,9 @@ from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
 from mjx.kernels.flash_attention import flash_attention
+from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.models import backends
+from mjx.models.common.attention_per_device import attend_per_device
 from mjx.models.common.cache import KVCache
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import check_rate
@@ -195,21 +198,20 @@ class Attention(nnx.Module):
                     places = jnp.arange(k.shape[1])[None]
                     cos, sin = rotary_tables(rope, k.shape[-1], places, last=context.cache_offset)
                     k = rotate(k, cos, sin, rope.layout)
-        out = flash_attention(
-            q,
-            k,
-            v,
+        attend = functools.partial(
+            flash_attention,
             scale=config.scale,
             causal=config.causal,
             window=config.window,
-            segment_ids=context.segment_ids,
-            query_offset=offset,
             soft_cap=config.soft_cap,
-            sinks=self._sinks(),
             dropout_rate=config.dropout,
             dropout_key=context.dropout_key,
             implementation=config.implementation,
         )
+        if config.implementation in IMPLEMENTATIONS and IMPLEMENTATIONS[config.implementation].per_device:
+            attend = functools.partial(attend_per_device, attend, config.implementation)
+        segments, sinks = context.segment_ids, self._sinks()
+        out = attend(q, k, v, segment_ids=segments, sinks=sinks, query_offset=offset)
         if gate is not None:
             out = out * jax.nn.sigmoid(gate)
         out = shard(out, "batch", "sequence", "heads", "head_dim")
