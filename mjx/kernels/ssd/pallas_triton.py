@@ -14,7 +14,6 @@ Cumulative sums and the exponentials of one number per token, with their gradien
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -45,10 +44,7 @@ class _Refs:
         from jax.experimental.pallas import triton
 
         loaded = triton.load(self.refs[name].at[_slices(place)])
-        kept = [
-            size for size, at in zip(loaded.shape, place, strict=True) if at is None or isinstance(at, tuple)
-        ]
-        return loaded.reshape(kept)
+        return loaded.reshape([size for size, at in zip(loaded.shape, place, strict=True) if _is_kept(at)])
 
     def store(self, name: str, value: Array, *place: Any) -> None:
         from jax.experimental.pallas import triton
@@ -64,9 +60,7 @@ def _is_kept(at: Any) -> bool:
 
 def _slices(place: tuple[Any, ...]) -> tuple[Any, ...]:
     # Interpret mode knows no plain integers.
-    return tuple(
-        slice(None) if at is None else pl.ds(*at) if isinstance(at, tuple) else pl.ds(at, 1) for at in place
-    )
+    return tuple(slice(None) if at is None else pl.ds(*at) if _is_kept(at) else pl.ds(at, 1) for at in place)
 
 
 def _states_kernel(names: tuple[str, ...], size: int, chunks: int, reverse: bool, *refs):
@@ -394,7 +388,7 @@ def ssd(
 
 def _power_of_two(size: int) -> int:
     # A product wants at least 16.
-    return max(16, 1 << math.ceil(math.log2(size)))
+    return max(16, 1 << (size - 1).bit_length())
 
 
 def _pad_to(array: Any, sizes: dict[int, int]) -> Any:
