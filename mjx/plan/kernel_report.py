@@ -22,10 +22,9 @@ from mjx.plan.mosaic_kernels import compile_mosaic_kernels
 from mjx.plan.toolkit import toolkit
 
 GOLDEN = Path(mjx.kernels.__file__).parent / "report.json"
-SLACK = 0.1
-"""By how much a kernel's instructions may grow under other compilers than the golden report's.
-
-Registers may be any number that spills nothing and lets as many blocks run at once."""
+SLACK = 0.25
+"""By how much a kernel's instructions may grow under other compilers than the golden report's, which also give it
+other registers."""
 
 Figures = dict[str, Any]
 """Of one kernel, as JSON has them."""
@@ -135,7 +134,7 @@ def differences(kernel: str, found: Figures, expected: Figures, *, same_compiler
         said.append(
             f"{kernel} has {found['instructions']} instructions, in the report {expected['instructions']}"
         )
-    if found["resident_blocks"] < expected["resident_blocks"]:
+    if same_compiler and found["resident_blocks"] < expected["resident_blocks"]:
         said.append(
             f"{found['resident_blocks']} blocks of {kernel} fit on a multiprocessor, in the report "
             f"{expected['resident_blocks']}"
