@@ -23,8 +23,7 @@ from mjx.plan.toolkit import toolkit
 
 GOLDEN = Path(mjx.kernels.__file__).parent / "report.json"
 SLACK = 0.25
-"""By how much a kernel's instructions may grow under other compilers than the golden report's, which also give it
-other registers."""
+"""By how much instructions may grow under other compilers than the golden report's."""
 
 Figures = dict[str, Any]
 """Of one kernel, as JSON has them."""
