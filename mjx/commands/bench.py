@@ -58,6 +58,7 @@ def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dic
     for gpu in gpus or ():
         data_sheet(gpu)  # an unknown one is refused before anything is compiled
     golden = kernel_report.golden() if kernel_report.GOLDEN.exists() else {"compilers": None, "kernels": {}}
+    same = golden["compilers"] == kernel_report.compilers()
     found = []
     for target in kernel_report.targets():
         if target.op not in ops or (gpus is not None and target.gpu not in gpus):
@@ -79,7 +80,6 @@ def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dic
         table.add_column("")
         for name, figures in kernels.items():
             expected = golden["kernels"].get(target.key, {}).get(name)
-            same = golden["compilers"] == kernel_report.compilers()
             notes = kernel_report.faults(name, figures, target.gpu, target.program)
             if expected is None:
                 notes.append("not in the report")
