@@ -19,6 +19,7 @@ from mjx.kernels.flash_attention import blocks
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
 from mjx.kernels.flash_attention.blocks import Options, Places, Running
 from mjx.kernels.matrix_product import product
+from mjx.kernels.padding import pad_to, power_of_two, round_up
 
 
 class _Inputs:
@@ -197,9 +198,9 @@ class _Call:
         self.num_keys, self.kv_heads, self.value_dim = k.shape[1], k.shape[2], v.shape[3]
         self.group = self.heads // self.kv_heads
         sizes = (config.forward, config.keys, config.queries, config.values or config.keys)
-        self.padded_queries = _up(self.num_queries, math.lcm(*(size.query for size in sizes)))
-        self.padded_keys = _up(self.num_keys, math.lcm(*(size.key for size in sizes)))
-        head, value = _power_of_two(self.head_dim), _power_of_two(self.value_dim)
+        self.padded_queries = round_up(self.num_queries, math.lcm(*(size.query for size in sizes)))
+        self.padded_keys = round_up(self.num_keys, math.lcm(*(size.key for size in sizes)))
+        head, value = power_of_two(self.head_dim), power_of_two(self.value_dim)
         self.widths = {"q": head, "k": head, "v": value, "out": value, "d_out": value}
         self.widths |= {"d_q": head, "d_k": head, "d_v": value}
 
@@ -211,10 +212,10 @@ class _Call:
     def pad(self, name: str, array: Array) -> Array:
         """With whole blocks of tokens, and features to a power of two, which Triton asks for."""
         if name in self.widths:
-            return _pad_to(array, {1: self.tokens(name), 3: self.widths[name]})
+            return pad_to(array, {1: self.tokens(name), 3: self.widths[name]})
         if name in ("query_offset", "key_offset", "sinks"):
             return array
-        return _pad_to(array, {array.ndim - 1: self.tokens(name)})
+        return pad_to(array, {array.ndim - 1: self.tokens(name)})
 
     def spec(self, name: str, sizes: BlockSizes, *, of_keys: bool) -> pl.BlockSpec:
         """What a program (block, head, row) has of an input: its own block, or all that it goes over."""
@@ -351,16 +352,3 @@ def attention(
     results: Any = _attention(options, config, interpret, arrays)
     out, log_sum = results
     return out, jnp.swapaxes(log_sum, 1, 2)
-
-
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()
-
-
-def _pad_to(array: Array, sizes: dict[int, int]) -> Array:
-    padding = [(0, sizes.get(axis, size) - size) for axis, size in enumerate(array.shape)]
-    return jnp.pad(array, padding) if any(after for _, after in padding) else array

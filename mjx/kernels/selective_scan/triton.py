@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mjx.kernels.capability import current_device
+from mjx.kernels.padding import pad_to, round_up
 from mjx.kernels.selective_scan.launch import Launch, launch_on_gpu
 
 KERNELS = "mjx.kernels.selective_scan.triton_kernels"
@@ -97,8 +98,10 @@ class _Call:
         assert A is not None
         self.batch, self.length, self.channels = u.shape
         self.state = A.shape[1]
-        self.padded_channels = _up(self.channels, math.lcm(config.forward.channels, config.backward.channels))
-        self.padded_length = _up(self.length, config.time)
+        self.padded_channels = round_up(
+            self.channels, math.lcm(config.forward.channels, config.backward.channels)
+        )
+        self.padded_length = round_up(self.length, config.time)
         self.chunks = self.padded_length // config.time
         self.present = {name for name, array in arrays.items() if array is not None}
         self.given = {name: self.lay(name, array) for name, array in arrays.items()}
@@ -111,12 +114,12 @@ class _Call:
         if array is None:
             return jnp.zeros((1,), jnp.int32 if name == "starts" else jnp.float32)
         if name in ("u", "delta", "z", "d_y"):
-            return _pad(jnp.swapaxes(array, 1, 2), {1: self.padded_channels, 2: self.padded_length})
+            return pad_to(jnp.swapaxes(array, 1, 2), {1: self.padded_channels, 2: self.padded_length})
         if name in ("B", "C"):
-            return _pad(jnp.swapaxes(array, 1, 2), {2: self.padded_length})
+            return pad_to(jnp.swapaxes(array, 1, 2), {2: self.padded_length})
         if name == "starts":
-            return _pad(array, {1: self.padded_length})
-        return _pad(array, {array.ndim - (1 if name == "D" else 2): self.padded_channels})
+            return pad_to(array, {1: self.padded_length})
+        return pad_to(array, {array.ndim - (1 if name == "D" else 2): self.padded_channels})
 
     def tokens(self, laid: Array) -> Array:
         """[batch, sequence, …] again."""
@@ -209,12 +212,3 @@ def _backward(config: KernelConfig, launch: Launcher, residuals, gradients):
 
 
 _scan.defvjp(_forward, _backward)
-
-
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
-
-
-def _pad(array: Array, sizes: dict[int, int]) -> Array:
-    padding = [(0, sizes.get(axis, size) - size) for axis, size in enumerate(array.shape)]
-    return jnp.pad(array, padding) if any(after for _, after in padding) else array

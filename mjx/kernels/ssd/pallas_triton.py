@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float
 
 from mjx.kernels.capability import current_device
+from mjx.kernels.padding import pad_to, power_of_two
 from mjx.kernels.ssd import blocks
 from mjx.kernels.ssd.configurations import Chunks, KernelConfig, default_config
 from mjx.kernels.ssd.decays import weigh
@@ -368,31 +369,22 @@ def ssd(
     length, head_dim, state = x.shape[1], x.shape[3], B.shape[3]
     config = config or default_config(head_dim, state, x.dtype, current_device()[1])
     tokens = -(-length // config.chunk) * config.chunk
-    features, state_features = _power_of_two(head_dim), _power_of_two(state)
+    # A product wants at least 16.
+    features, state_features = (max(16, power_of_two(size)) for size in (head_dim, state))
     arrays = {
-        "x": _pad_to(x, {1: tokens, 3: features}),
-        "B": _pad_to(B, {1: tokens, 3: state_features}),
-        "C": _pad_to(C, {1: tokens, 3: state_features}),
-        "initial_state": _pad_to(initial_state, {2: features, 3: state_features}),
+        "x": pad_to(x, {1: tokens, 3: features}),
+        "B": pad_to(B, {1: tokens, 3: state_features}),
+        "C": pad_to(C, {1: tokens, 3: state_features}),
+        "initial_state": pad_to(initial_state, {2: features, 3: state_features}),
         # Behind the end dt is zero, which leaves the state as it is.
-        **weigh(_pad_to(dt, {1: tokens}), A, _pad_to(starts, {1: tokens}), config.chunk),
+        **weigh(
+            pad_to(dt, {1: tokens}), A, None if starts is None else pad_to(starts, {1: tokens}), config.chunk
+        ),
     }
     if z is not None:
-        arrays["z"] = _pad_to(z, {1: tokens, 3: features})
+        arrays["z"] = pad_to(z, {1: tokens, 3: features})
     if D is not None:
-        arrays["D"] = _pad_to(jnp.broadcast_to(D, (x.shape[2], head_dim)), {1: features})
+        arrays["D"] = pad_to(jnp.broadcast_to(D, (x.shape[2], head_dim)), {1: features})
     results: Any = _scan(config, interpret, arrays)
     y, last = results
     return y[:, :length, :, :head_dim], last[:, :, :head_dim, :state]
-
-
-def _power_of_two(size: int) -> int:
-    # A product wants at least 16.
-    return max(16, 1 << (size - 1).bit_length())
-
-
-def _pad_to(array: Any, sizes: dict[int, int]) -> Any:
-    if array is None:
-        return None
-    padding = [(0, sizes.get(axis, size) - size) for axis, size in enumerate(array.shape)]
-    return jnp.pad(array, padding) if any(after for _, after in padding) else array
