@@ -3,6 +3,8 @@
 `tokens × vocab` is the largest array of a language model. Here it exists for one chunk of tokens at
 a time, split over `tensor`; and since the loss is a scalar, the gradient of each chunk is made while
 its logits are there, so that nothing of that size is kept for, or computed again in, the backward pass.
+Where a device has so few tokens that the gradients of their logits take less memory than those of the
+table, they are kept instead, until one product makes the table's gradient of them.
 """
 
 import functools
@@ -56,8 +58,8 @@ def _value(hidden, weight, labels, mask, *options):
 
 def _forward(hidden, weight, labels, mask, *options):
     _, local = _local_functions(*options)
-    out, gradients = _over_the_mesh(local, hidden, weight, labels, mask, gradients=True)
-    return out, gradients
+    out, (d_hidden, d_weight) = _over_the_mesh(local, hidden, weight, labels, mask, gradients=True)
+    return out, (d_hidden, d_weight.astype(weight.dtype))
 
 
 def _backward(vocab_size, z_loss, chunks, soft_cap, gradients, cotangents):
@@ -77,14 +79,16 @@ def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
         return local(hidden, weight, labels, mask, reduce=_Reduction({}, PartitionSpec()))
     tokens = activation_spec(("batch", "sequence"), labels.shape)
     states = activation_spec(("batch", "sequence", "embed"), hidden.shape)
+    residual = activation_spec(("batch", "residual_sequence", "embed"), hidden.shape)
     rows = activation_spec(("vocab", "embed"), weight.shape)
     stored = current_rules().spec(("vocab", "embed"), weight.shape, shape, kind="parameter", array="the head")
-    reduction = _Reduction(shape, stored)
     sums = PartitionSpec()  # of the loss and of both its parts
+    # Cast where it is stored: the rows travel in the dtype that they are multiplied in.
+    weight = jax.lax.with_sharding_constraint(weight.astype(hidden.dtype), stored)
     return jax.shard_map(
-        functools.partial(local, reduce=reduction),
+        functools.partial(local, reduce=_Reduction(shape, stored, scatter_states=states != residual)),
         in_specs=(states, rows, tokens, tokens),
-        out_specs=(sums, (states, stored)) if gradients else sums,
+        out_specs=(sums, (residual, stored)) if gradients else sums,
         check_vma=False,  # the gradients inside are ours, not derived through the collectives
     )(hidden, weight, labels, mask)
 
@@ -92,9 +96,10 @@ def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
 class _Reduction:
     """The sums over devices that the loss needs; on one device, none."""
 
-    def __init__(self, shape: Mapping[str, int], stored: PartitionSpec):
+    def __init__(self, shape: Mapping[str, int], stored: PartitionSpec, *, scatter_states: bool = False):
         rules = current_rules()
         self.tensor = shape.get("tensor", 1) > 1
+        self.scatter_states = scatter_states
         token_axes = (*rules.mesh_axes("batch"), *rules.mesh_axes("sequence"))
         self.token_axes = tuple(axis for axis in token_axes if shape.get(axis, 1) > 1)
         embed = stored[1] if len(stored) > 1 else ()
@@ -105,6 +110,12 @@ class _Reduction:
 
     def vocabulary_sum(self, x: Array) -> Array:
         return jax.lax.psum(x, "tensor") if self.tensor else x
+
+    def state_sum(self, x: Array) -> Array:
+        """Over the shares of the vocabulary; with sequence parallelism each device keeps its own tokens."""
+        if not self.scatter_states:
+            return self.vocabulary_sum(x)
+        return jax.lax.psum_scatter(x, "tensor", scatter_dimension=1, tiled=True)
 
     def vocabulary_start(self, rows: int) -> Array | int:
         return jax.lax.axis_index("tensor") * rows if self.tensor else 0
@@ -125,12 +136,12 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
 
     def chunk_loss(hidden: Array, weight: Array, labels: Array, mask: Array, reduce: _Reduction):
         """Sums of one chunk `[tokens, …]`, and what its gradient needs."""
-        logits = jnp.einsum("te,ve->tv", hidden, weight, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("te,ev->tv", hidden, weight, preferred_element_type=jnp.float32)
         slope = None
         if soft_cap is not None:
             bounded = jnp.tanh(logits / soft_cap)
             logits, slope = soft_cap * bounded, 1 - jnp.square(bounded)
-        rows = weight.shape[0]
+        rows = weight.shape[1]
         ids = reduce.vocabulary_start(rows) + jnp.arange(rows)
         logits = jnp.where(ids < vocab_size, logits, -jnp.inf)
         is_label = ids == labels[:, None]
@@ -163,7 +174,9 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
     zero = jnp.zeros((), jnp.float32)
 
     def loss(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
-        weight = weight.astype(hidden.dtype)
+        weight = weight.astype(
+            hidden.dtype
+        ).T  # as `embed`, the axis it is gathered over, comes out of a gather
 
         def step(sums: LossSums, chunk):
             part, _ = chunk_loss(chunk[0], weight, chunk[1], chunk[2], reduce)
@@ -173,25 +186,32 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         return finish(sums, reduce)
 
     def loss_and_gradients(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
-        cast = weight.astype(hidden.dtype)
+        weight = weight.astype(hidden.dtype).T
+        # One product makes the gradient of the weight if keeping d_logits takes no more memory than a float32
+        # accumulator and each chunk's product, which are also slower: every chunk reads and writes both.
+        tokens, embed = labels.size, hidden.shape[-1]
+        keep = tokens * hidden.dtype.itemsize <= 2 * embed * jnp.dtype(jnp.float32).itemsize
 
         def step(carry, chunk):
             sums, d_weight = carry
             states, labels, mask = chunk
-            part, kept = chunk_loss(states, cast, labels, mask, reduce)
+            part, kept = chunk_loss(states, weight, labels, mask, reduce)
             exponentials, total, is_label, log_z, slope = kept
             scale = mask * (1 + 2 * z_loss * log_z)
             d_logits = exponentials * (scale / total)[:, None] - jnp.where(is_label, mask[:, None], 0)
             d_logits = (d_logits if slope is None else d_logits * slope).astype(hidden.dtype)
-            d_states = reduce.vocabulary_sum(jnp.einsum("tv,ve->te", d_logits, cast))
-            d_weight += jnp.einsum("tv,te->ve", d_logits, states, preferred_element_type=jnp.float32)
-            return (jax.tree.map(jnp.add, sums, part), d_weight), d_states
+            d_states = jnp.einsum("tv,ev->te", d_logits, weight)
+            if not keep:
+                d_weight += jnp.einsum("tv,te->ev", d_logits, states, preferred_element_type=jnp.float32)
+            return (jax.tree.map(jnp.add, sums, part), d_weight), (d_states, d_logits if keep else None)
 
-        start = (LossSums(zero, zero), jnp.zeros(weight.shape, jnp.float32))
+        start = (LossSums(zero, zero), None if keep else jnp.zeros(weight.shape, jnp.float32))
         inputs = tuple(map(chunked, (hidden, labels, mask)))
-        (sums, d_weight), d_hidden = _scan(step, start, inputs)
-        d_hidden = unchunked(d_hidden, hidden.shape[0])
-        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight).astype(weight.dtype))
+        (sums, d_weight), (d_hidden, d_logits) = _scan(step, start, inputs)
+        if keep:
+            d_weight = jnp.einsum("ctv,cte->ev", d_logits, inputs[0])
+        d_hidden = reduce.state_sum(unchunked(d_hidden, hidden.shape[0]))
+        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T.astype(hidden.dtype)))
 
     return loss, loss_and_gradients
 

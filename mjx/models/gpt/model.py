@@ -14,7 +14,7 @@ from mjx.models.common.norm import Norm
 from mjx.models.common.stack import Caches, Stack
 from mjx.models.family import Batch, Metrics
 from mjx.models.gpt.config import GPTConfig
-from mjx.sharding import shard
+from mjx.sharding import relayout, shard
 
 
 class GPT(nnx.Module):
@@ -59,7 +59,7 @@ class GPT(nnx.Module):
             dropout_key=dropout_key,
         )
         total, sums = language_model_loss(
-            shard(hidden, "batch", "sequence", "embed"),
+            relayout(hidden, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed")),
             self.output_weight,
             batch["labels"],
             batch["loss_mask"].astype(jnp.float32),

@@ -37,28 +37,36 @@ def with_all_logits(hidden, weight, labels, mask, z_loss=0.0, soft_cap=None):
     return cross_entropy + z_loss * squares, (cross_entropy, squares)
 
 
-def gradients(function, **options):
+WIDE = 96  # so many features that the gradient of the table is one product over all tokens
+WIDE_HIDDEN = RANDOM.randn(BATCH, SEQUENCE, WIDE).astype(np.float32)
+WIDE_WEIGHT = RANDOM.randn(ROWS, WIDE).astype(np.float32)
+
+
+def gradients(function, arrays=(HIDDEN, WEIGHT), **options):
     """(loss, parts), (gradient of the states, gradient of the table)."""
 
     def scaled(hidden, weight):
         loss, parts = function(hidden, weight, LABELS, MASK, **options)
         return 0.5 * loss, parts
 
-    return jax.jit(jax.value_and_grad(scaled, argnums=(0, 1), has_aux=True))(HIDDEN, WEIGHT)
+    return jax.jit(jax.value_and_grad(scaled, argnums=(0, 1), has_aux=True))(*arrays)
 
 
 @pytest.mark.parametrize(
     ("z_loss", "chunks", "soft_cap"), [(0.0, 1, None), (0.01, 4, None), (0.0, 1, 30.0), (0.01, 4, 2.0)]
 )
 @pytest.mark.parametrize("name", MESHES)
-def test_value_and_gradients_equal_all_logits_to_1e_5(name, z_loss, chunks, soft_cap):
-    expected, expected_gradients = gradients(with_all_logits, z_loss=z_loss, soft_cap=soft_cap)
+@pytest.mark.parametrize(
+    "arrays", [(HIDDEN, WEIGHT), (WIDE_HIDDEN, WIDE_WEIGHT)], ids=["accumulated", "one product"]
+)
+def test_value_and_gradients_equal_all_logits_to_1e_5(arrays, name, z_loss, chunks, soft_cap):
+    expected, expected_gradients = gradients(with_all_logits, arrays, z_loss=z_loss, soft_cap=soft_cap)
     options = {"vocab_size": VOCAB, "z_loss": z_loss, "chunks": chunks, "soft_cap": soft_cap}
     if MESHES[name] is None:
-        got, ours = gradients(language_model_loss, **options)
+        got, ours = gradients(language_model_loss, arrays, **options)
     else:
         with use_mesh(build_mesh(MeshConfig(**MESHES[name]))):
-            got, ours = gradients(language_model_loss, **options)
+            got, ours = gradients(language_model_loss, arrays, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), tuple(got), (expected[0], got[1]))
     np.testing.assert_allclose(got[1], expected[1], rtol=1e-5)
     for a, b in zip(ours, expected_gradients, strict=True):
