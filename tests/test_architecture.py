@@ -33,10 +33,11 @@ FLOORS = [
     {f"mjx.models.{family}" for family in FAMILIES},
     {"mjx.models"},  # the registry
     {"mjx.models.huggingface", "mjx.models.megatron"},  # the adapters, which find the families through it
-    {"mjx.data", "mjx.training", "mjx.inference", "mjx.plan"},
+    {"mjx.data", "mjx.training", "mjx.inference"},
     {"mjx.init_from"},
     {"mjx.config"},  # puts together the configs of all components below
     {"mjx.run"},  # a whole run: needs the whole config, data and launch
+    {"mjx.plan"},  # what a run would need, without running it
     {"mjx.commands"},
     {"mjx.cli"},
     {"mjx.__main__"},

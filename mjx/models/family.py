@@ -8,6 +8,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from mjx.errors import InputError
+from mjx.kernels.capability import current_device
+from mjx.models.common.stack import Remat
+
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 """Sums over the batch's unmasked tokens; what is reported is divided by their number."""
@@ -37,13 +41,23 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, whose tensor cores it
     feeds, float32 on CPUs."""
+    remat: Remat = "none"
+    """What the backward pass computes again: nothing, attention scores and element-wise work, or all."""
+    loss_chunks: int = 1
+    """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "loss_chunks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
 
     @property
     def compute_dtype(self) -> Literal["float32", "bfloat16"]:
-        """`dtype`, decided for the devices here."""
+        """`dtype`, decided for the devices of the mesh in force, or those here."""
         if self.dtype != "auto":
             return self.dtype
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        platform, _ = current_device()
+        return "float32" if platform == "cpu" else "bfloat16"
 
     def build(self, rngs: nnx.Rngs) -> Any:
         """The module, with freshly drawn parameters."""

@@ -5,11 +5,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import jax
+from jax.sharding import Mesh
 
 from mjx.config import RunConfig, to_tree
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.data.tokenizers import Tokenizer
-from mjx.data.training_data import TrainingData, open_data
+from mjx.data.training_data import open_data
 from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
@@ -66,7 +67,7 @@ def train(config: RunConfig) -> Result:
     validation = data.dataset("valid") if plan.evaluation_rows else None
 
     # Model, mesh, optimizer, compiled steps
-    trainer = build_trainer(config, data)
+    trainer = build_trainer(config)
 
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
@@ -128,15 +129,16 @@ def train(config: RunConfig) -> Result:
     return Result(step, loss, not stopped, state, trainer, folder, data.tokenizer)
 
 
-def build_trainer(config: RunConfig, data: TrainingData | None = None) -> Trainer:
-    """The trainer of a recipe; `data` is not needed to look at its layout or to restore."""
+def build_trainer(config: RunConfig, mesh: Mesh | None = None) -> Trainer:
+    """The trainer of a recipe, on all devices here or on another mesh: of devices that programs can only be
+    compiled for, to plan a run."""
     plan = config.training
     return Trainer(
         config.model,
         steps=plan.steps,
         batch_size=plan.batch_size,
         sequence_length=config.data.sequence_length,
-        mesh=config.mesh,
+        mesh=mesh or config.mesh,
         sharding=config.sharding,
         optimizer=config.optimizer,
         schedule=config.schedule,

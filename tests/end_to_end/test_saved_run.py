@@ -11,7 +11,6 @@ from running import changed, environment, mjx, parameters, saved_arrays
 from mjx.commands.explain import explain
 from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
-from mjx.data.training_data import open_data
 from mjx.models.common.parameter import flatten
 from mjx.run.loop import build_trainer
 from mjx.run.opened import read_inference_config
@@ -79,7 +78,7 @@ def test_explain_lists_every_parameter_and_the_bytes_that_a_device_then_holds(tr
     table, _, rest = capsys.readouterr().out.partition("total")
 
     config = parse_config(changed(tree, mesh=mesh))
-    trainer = build_trainer(config, open_data(config.data))
+    trainer = build_trainer(config)
     real = flatten(trainer.init(0).parameters)
     held = 0
     for name, array in real.items():

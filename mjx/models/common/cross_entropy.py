@@ -210,8 +210,10 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         (sums, d_weight), (d_hidden, d_logits) = _scan(step, start, inputs)
         if keep:
             d_weight = jnp.einsum("ctv,cte->ev", d_logits, inputs[0])
+        # Without the barrier XLA makes the table's gradient at the end of the step, and keeps d_logits until then.
+        d_hidden, d_weight = jax.lax.optimization_barrier((d_hidden, d_weight.astype(hidden.dtype)))
         d_hidden = reduce.state_sum(unchunked(d_hidden, hidden.shape[0]))
-        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T.astype(hidden.dtype)))
+        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T))
 
     return loss, loss_and_gradients
 

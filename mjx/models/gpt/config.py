@@ -13,7 +13,7 @@ from mjx.models.common.embedding import padded_vocabulary
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig
-from mjx.models.common.stack import Remat, SublayerConfig
+from mjx.models.common.stack import SublayerConfig
 from mjx.models.family import ModelConfig
 
 
@@ -68,13 +68,10 @@ class GPTConfig(ModelConfig):
     """Bound logits l to cap · tanh(l / cap), in the loss too (Gemma 2); null: do not."""
     z_loss: float = 0.0
     """Weight of log²Z, which keeps the logits from drifting (Chowdhery et al. 2022)."""
-    loss_chunks: int = 1
-    """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
-    remat: Remat = "none"
-    """What the backward pass computes again: nothing, attention scores and element-wise work, or all."""
 
     def __post_init__(self):
-        for name in ("num_layers", "hidden_size", "vocab_size", "vocab_divisor", "loss_chunks"):
+        super().__post_init__()
+        for name in ("num_layers", "hidden_size", "vocab_divisor"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
         for name in ("window_pattern", "rope_pattern"):

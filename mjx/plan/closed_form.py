@@ -1,0 +1,189 @@
+"""What a step must send and hold at least, by formulas: docs/parallelism.md derives them.
+
+They check the compiled step (`mjx plan`), and tell which meshes are worth compiling (`mjx plan --search`).
+"""
+
+import dataclasses
+from typing import Literal
+
+from mjx.plan.scheme import Scheme, Sublayer
+
+FLOAT32 = 4
+TermName = Literal["weights", "gradients", "replicas", "tensor"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Term:
+    """One kind of traffic."""
+
+    name: TermName
+    axes: tuple[str, ...]
+    wire_bytes: float
+    """Sent by each device in one step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepMemory:
+    """Bytes on one device."""
+
+    kept: float
+    """Activations that the forward pass keeps for the backward pass."""
+    gradients: float
+    """Of all parameters, as the optimizer sees them."""
+    layer: float
+    """While one unit of the stack is computed again and differentiated: its activations, their gradients, its
+    weights and their gradients."""
+    head: float
+    """While the loss and its gradient are made."""
+
+    @property
+    def temporary(self) -> float:
+        """All that a step holds besides its arguments, at the larger of its two peaks."""
+        return self.kept + max(self.gradients + self.layer, self.head)
+
+
+def traffic(scheme: Scheme) -> tuple[Term, ...]:
+    """The least that the scheme has to send, over the axes that are larger than one."""
+    terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme)]
+    return tuple(term for term in terms if term.wire_bytes)
+
+
+def step_memory(scheme: Scheme) -> StepMemory:
+    """The least that a step has to hold besides parameters, optimizer and batch."""
+    size = scheme.dtype_bytes
+    gradients = sum(weight.stored for weight in scheme.weights) * FLOAT32
+    if scheme.microbatches > 1:
+        gradients *= 2  # the sum, and the microbatch's
+    return StepMemory(
+        kept=_kept(scheme),
+        gradients=gradients,
+        layer=max((_layer(scheme, unit) for unit in scheme.units.values()), default=0.0) * size,
+        head=_head(scheme),
+    )
+
+
+def _ring(group: int) -> float:
+    """The share of an array that a device sends in an all-gather or reduce-scatter of it."""
+    return (group - 1) / group
+
+
+def _weight_terms(scheme: Scheme) -> list[Term]:
+    """Each weight is gathered once per pass, forward and backward, and its gradient is scattered once."""
+    gathered: dict[tuple[str, ...], float] = {}
+    scattered: dict[tuple[str, ...], float] = {}
+    lookup = scheme.tables[0] if len(scheme.tables) > 1 and scheme.mesh["tensor"] == 1 else None
+    inside = {weight.name for sublayer in scheme.sublayers for weight in sublayer.weights}
+    for weight in scheme.weights:
+        if weight.gather_size == 1:
+            continue
+        sent = weight.resident * scheme.dtype_bytes * _ring(weight.gather_size)
+        once = 2 if weight.name in inside else 1  # outside of the stack both passes use one gathered copy
+        if weight is lookup:  # each device looks its columns up for all, and they exchange what they found
+            found = scheme.tokens * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
+            sent = min(sent, found)
+        axes = weight.gathered_over
+        gathered[axes] = gathered.get(axes, 0) + once * sent * scheme.microbatches
+        scattered[axes] = scattered.get(axes, 0) + sent * scheme.microbatches
+    return [
+        *(Term(name="weights", axes=axes, wire_bytes=sent) for axes, sent in gathered.items()),
+        *(Term(name="gradients", axes=axes, wire_bytes=sent) for axes, sent in scattered.items()),
+    ]
+
+
+def _replica_terms(scheme: Scheme) -> list[Term]:
+    """The gradients of copies of a weight are summed: over the axes that split tokens, but not the weight."""
+    terms: dict[tuple[str, ...], float] = {}
+    for weight in scheme.weights:
+        held = {*weight.gathered_over, *(("expert",) if "experts" in weight.axes else ())}
+        axes = tuple(
+            axis
+            for axis in ("data", "fsdp", "context", "expert")
+            if scheme.mesh[axis] > 1 and axis not in held
+        )
+        group = 1
+        for axis in axes:
+            group *= scheme.mesh[axis]
+        sent = 2 * weight.stored * scheme.dtype_bytes * _ring(group) * scheme.microbatches
+        terms[axes] = terms.get(axes, 0) + sent
+    return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
+
+
+def _tensor_terms(scheme: Scheme) -> list[Term]:
+    """Each sub-layer gathers its input's tokens and scatters the sums of its outputs, in every pass.
+
+    A pass that recomputes leaves out the scatter of the last output, which nothing needs. Without sequence
+    parallelism one all-reduce stands for a gather and a scatter, and as much is sent.
+    """
+    group = scheme.mesh["tensor"]
+    if group == 1:
+        return []
+    moves = 4.0  # the embedding's output, the head's input, and their gradients
+    if not scheme.sequence_parallel:
+        moves = 4.0  # all-reduces of the embedding's output and of the gradient of the head's input
+    for unit in scheme.units.values():
+        parallel = sum(sublayer.tensor_parallel for sublayer in unit)
+        if not parallel:
+            continue
+        again = 0
+        if scheme.remat == "full":
+            again = 2 * parallel - 1 if scheme.sequence_parallel else 2 * (parallel - 1)
+        elif scheme.remat == "selective" and scheme.sequence_parallel:
+            again = parallel
+        moves += (4 * parallel + again) * unit[0].repeats
+    sent = scheme.tokens * scheme.embed * scheme.dtype_bytes * _ring(group)
+    return [Term(name="tensor", axes=("tensor",), wire_bytes=moves * sent * scheme.microbatches)]
+
+
+def _kept(scheme: Scheme) -> float:
+    """Bytes of one microbatch that wait for the backward pass."""
+    residual = scheme.residual_tokens * scheme.embed
+    elements = 0.0
+    for unit in scheme.units.values():
+        of_repeat = residual
+        if scheme.remat != "full":
+            of_repeat = sum(_activations(scheme, sublayer) for sublayer in unit) + residual * len(unit)
+        if scheme.remat == "selective":  # the gathered inputs are gathered again
+            of_repeat -= sum(_gathered_input(scheme, sublayer) for sublayer in unit)
+        elements += of_repeat * unit[0].repeats
+    return elements * scheme.dtype_bytes
+
+
+def _gathered_input(scheme: Scheme, sublayer: Sublayer) -> float:
+    tokens = scheme.tokens if sublayer.tensor_parallel else scheme.residual_tokens
+    return tokens * scheme.embed
+
+
+def _activations(scheme: Scheme, sublayer: Sublayer) -> float:
+    """Elements that the gradients of a sub-layer's products need: their inputs, and what lies between."""
+    between = scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
+    return _gathered_input(scheme, sublayer) + between
+
+
+def _layer(scheme: Scheme, unit: list[Sublayer]) -> float:
+    """Elements while the unit's largest sub-layer is differentiated."""
+    recomputed = sum(_activations(scheme, sublayer) for sublayer in unit) if scheme.remat == "full" else 0.0
+    if scheme.remat == "selective":
+        recomputed = sum(_gathered_input(scheme, sublayer) for sublayer in unit)
+    # The gradients of what lies between, of the output (gathered) and of the input (not summed yet).
+    differentiated = max(
+        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
+        + 2 * _gathered_input(scheme, sublayer)
+        for sublayer in unit
+    )
+    weights = sum(sublayer.per_repeat(weight) for sublayer in unit for weight in sublayer.weights)
+    return recomputed + differentiated + 2 * weights
+
+
+def _head(scheme: Scheme) -> float:
+    """Bytes: the states and their gradient, the table, a chunk of logits, and what becomes the table's gradient.
+
+    The last is d_logits of all tokens or, where that is less, an accumulator and a chunk's product in float32.
+    """
+    if not scheme.tables:
+        return 0.0
+    table = scheme.tables[-1].resident
+    vocab, size = table / scheme.embed, scheme.dtype_bytes
+    states = 2 * scheme.tokens * scheme.embed * size
+    chunk = scheme.tokens / scheme.loss_chunks * vocab * (FLOAT32 + size)
+    gradient = min(scheme.tokens * size, 2 * scheme.embed * FLOAT32) * vocab
+    return states + table * size + chunk + (gradient if scheme.loss_chunks > 1 else 0.0)

@@ -1,0 +1,181 @@
+"""What a training step has to hold and to send, as far as closed forms need to know it."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from mjx.config import RunConfig
+from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
+from mjx.models.common.stack import Remat
+from mjx.models.family import abstract_model
+
+_SUBLAYER = re.compile(r"(.*\bsegments\.\d+)\.(\d+)\.")
+_TRAFFIC_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One parameter on the mesh."""
+
+    name: str
+    axes: tuple[str, ...]
+    elements: int
+    resident: int
+    """Elements on one device while they are used: split over `tensor` or `expert` alone."""
+    gathered_over: tuple[str, ...]
+    """The mesh axes that split it besides those: it is gathered over them for use (ZeRO-3)."""
+    gather_size: int
+    """Devices of these axes."""
+
+    @property
+    def stored(self) -> float:
+        """Elements on one device between uses."""
+        return self.resident / self.gather_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sublayer:
+    """The weights of one residual sub-layer, without the repeats of its unit."""
+
+    weights: tuple[Weight, ...]
+    embed: int
+    """Features of the residual stream."""
+    repeats: int
+    """How often the stack repeats the unit that it belongs to."""
+    unit: str
+    """Names the unit; sub-layers of one are checkpointed together."""
+    tensor_parallel: bool
+    """Whether `tensor` splits it, so that its input is gathered and its output summed."""
+
+    def per_repeat(self, weight: Weight) -> float:
+        """Resident elements of one repeat."""
+        return weight.resident / self.repeats
+
+    @property
+    def wide_outputs(self) -> float:
+        """Features that products make of the residual stream, on one device: q, k, v, gate, up, …"""
+        return sum(self._width(weight) for weight in self._matrices() if weight.axes[1] == "embed")
+
+    @property
+    def wide_inputs(self) -> float:
+        """Features that products make the residual stream of, on one device."""
+        return sum(self._width(weight) for weight in self._matrices() if weight.axes[-1] == "embed")
+
+    def _matrices(self) -> list[Weight]:
+        return [weight for weight in self.weights if len(weight.axes) > 2 and "embed" in weight.axes]
+
+    def _width(self, weight: Weight) -> float:
+        return self.per_repeat(weight) / self.embed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """A training step on a mesh."""
+
+    mesh: Mapping[str, int]
+    sublayers: tuple[Sublayer, ...]
+    tables: tuple[Weight, ...]
+    """Split over the vocabulary: the token table and the head."""
+    others: tuple[Weight, ...]
+    """Outside of the stack: final norm, learned positions."""
+    embed: int
+    rows: int
+    """Of one microbatch, on one device."""
+    sequence: int
+    """Tokens of a row, on one device while attention and the MLP work on them."""
+    microbatches: int
+    sequence_parallel: bool
+    remat: Remat
+    loss_chunks: int
+    dtype_bytes: int
+    """Of activations, and of weights and gradients while they are sent."""
+
+    @property
+    def tokens(self) -> int:
+        """Of one microbatch, on one device."""
+        return self.rows * self.sequence
+
+    @property
+    def residual_tokens(self) -> float:
+        """Of which a device holds the residual stream."""
+        return self.tokens / (self.mesh["tensor"] if self.sequence_parallel else 1)
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """All of them."""
+        return (*(w for sublayer in self.sublayers for w in sublayer.weights), *self.tables, *self.others)
+
+    @property
+    def units(self) -> dict[str, list[Sublayer]]:
+        """What the stack repeats: name → its sub-layers, in order."""
+        found: dict[str, list[Sublayer]] = {}
+        for sublayer in self.sublayers:
+            found.setdefault(sublayer.unit, []).append(sublayer)
+        return found
+
+
+def scheme_of(config: RunConfig, devices: int) -> Scheme:
+    """Of a recipe; nothing is compiled.
+
+    Raises:
+        InputError: the mesh does not fit the devices, or the model does not fit the mesh.
+    """
+    mesh, rules = config.mesh.resolve(devices), config.sharding.build()
+    model = abstract_model(config.model)
+    axes, shapes = flatten(logical_axes_of(model)), flatten(parameters_of(model))
+    weights: dict[str, Weight] = {}
+    for name, leaf in shapes.items():
+        spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
+        split, gathered = 1, []
+        for logical, entry in zip(axes[name], (*spec, *[None] * (len(leaf.shape) - len(spec))), strict=True):
+            stays = rules.mesh_axes(logical) if logical else ()
+            for axis in (entry,) if isinstance(entry, str) else entry or ():
+                if axis in stays:
+                    split *= mesh[axis]
+                else:
+                    gathered.append(axis)
+        elements = int(np.prod(leaf.shape))
+        weights[name] = Weight(
+            name=name,
+            axes=axes[name],
+            elements=elements,
+            resident=elements // split,
+            gathered_over=tuple(gathered),
+            gather_size=math.prod(mesh[axis] for axis in gathered),
+        )
+    embed = next(
+        leaf.shape[axes[name].index("embed")] for name, leaf in shapes.items() if "embed" in axes[name]
+    )
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name in shapes:
+        if found := _SUBLAYER.match(name):
+            grouped.setdefault((found.group(1), found.group(2)), []).append(name)
+    inside = {name for names in grouped.values() for name in names}
+    training, batch_shards = config.training, math.prod(mesh[axis] for axis in rules.mesh_axes("batch"))
+    return Scheme(
+        mesh=mesh,
+        sublayers=tuple(
+            Sublayer(
+                weights=tuple(weights[name] for name in names),
+                repeats=shapes[names[0]].shape[0],
+                unit=unit,
+                tensor_parallel=mesh["tensor"] > 1
+                and any(weights[name].resident < weights[name].elements for name in names),
+                embed=embed,
+            )
+            for (unit, _), names in grouped.items()
+        ),
+        tables=tuple(w for name, w in weights.items() if name not in inside and "vocab" in w.axes),
+        others=tuple(w for name, w in weights.items() if name not in inside and "vocab" not in w.axes),
+        embed=embed,
+        rows=training.batch_size // training.microbatches // batch_shards,
+        sequence=config.data.sequence_length // math.prod(mesh[axis] for axis in rules.mesh_axes("sequence")),
+        microbatches=training.microbatches,
+        sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
+        remat=config.model.remat,
+        loss_chunks=config.model.loss_chunks,
+        dtype_bytes=_TRAFFIC_DTYPE_BYTES[config.model.compute_dtype],
+    )
