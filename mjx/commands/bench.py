@@ -11,7 +11,7 @@ from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.workload import Workload
 from mjx.models.backends import OPS
 from mjx.plan import kernel_report
-from mjx.plan.data_sheet import DataSheet, data_sheet
+from mjx.plan.data_sheet import DataSheet, data_sheet, sheet_name
 from mjx.plan.gpu import gpu_names
 from mjx.plan.kernel_times import Times, measure
 from mjx.plan.roofline import roofline, workloads
@@ -55,13 +55,15 @@ def bench_kernels(
 
 def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dict:
     """The report of what is compiled now; each kernel printed, and how it differs from the golden report."""
-    for gpu in gpus or ():
-        data_sheet(gpu)  # an unknown one is refused before anything is compiled
+    # What is shipped for one GPU of an architecture is for all: an H200 runs the H100's machine code.
+    # Unknown GPUs are refused here, before anything is compiled.
+    architectures = None if gpus is None else {data_sheet(gpu).architecture for gpu in gpus}
     golden = kernel_report.golden() if kernel_report.GOLDEN.exists() else {"compilers": None, "kernels": {}}
     same = golden["compilers"] == kernel_report.compilers()
     found = []
     for target in kernel_report.targets():
-        if target.op not in ops or (gpus is not None and target.gpu not in gpus):
+        other = architectures is not None and data_sheet(target.gpu).architecture not in architectures
+        if target.op not in ops or other:
             continue
         kernels = kernel_report.compiled(target)
         found.append((target, kernels))
@@ -94,6 +96,8 @@ def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dic
                 "; ".join(notes) or "as reported",
             )
         console.print(table, "")
+    if not found:
+        console.print(f"no kernel of {', '.join(ops)} is shipped for {', '.join(gpus or gpu_names())}", "")
     return kernel_report.report(found)
 
 
@@ -146,7 +150,7 @@ def _measured(console: Console, ops: list[str], gpu: str | None, rounds: int, sw
             "that is not here"
         )
     kind = jax.devices()[0].device_kind
-    name = gpu or next((known for known in gpu_names() if known.upper() in kind.upper()), None)
+    name = gpu or sheet_name(kind)
     if name is None:
         raise InputError(
             f"no data sheet of {kind}: --gpu names the nearest (choose from {', '.join(gpu_names())})"
@@ -177,13 +181,15 @@ def _measured(console: Console, ops: list[str], gpu: str | None, rounds: int, sw
 def _configurations(
     op: str, workload: Workload, gpu: str, capability: float
 ) -> dict[str, tuple[str, object]]:
-    """The block configurations for a workload that are known to compile well for this GPU."""
+    """The block configurations for a workload that are known to compile well for this GPU's architecture."""
     golden = kernel_report.golden()["kernels"]
+    architecture = data_sheet(gpu).architecture
+    alike = [known for known in gpu_names() if data_sheet(known).architecture == architecture]
     found: dict[str, tuple[str, object]] = {}
     for implementation in OPS[op]().table:
         for configuration, config in workload.configs(implementation, capability).items():
-            kernels = golden.get(kernel_report.key(op, implementation, configuration, gpu), {})
-            if kernels:  # what is in the report has passed
+            keys = [kernel_report.key(op, implementation, configuration, known) for known in alike]
+            if any(golden.get(key) for key in keys):  # what is in the report has passed
                 found[f"{implementation}: {configuration}"] = (implementation, config)
     return found
 

@@ -1,20 +1,27 @@
-"""What a GPU can do in a second, and what one of its multiprocessors holds: from the data sheet."""
+"""What a GPU can do in a second, holds, and sends to others, and what one of its multiprocessors holds.
+
+From the data sheets, in gpus/NAME.yaml.
+"""
 
 import dataclasses
 import functools
+import re
 
 from mjx.parse import parse
-from mjx.plan.gpu import SPECIFICATIONS, specification
+from mjx.plan.gpu import SPECIFICATIONS, gpu_names, specification
 from mjx.trees import read_yaml
 
 RESERVED_SHARED_MEMORY = 1024
-"""Bytes of each block that CUDA keeps for itself (CUDA programming guide, compute capability 8.x and 9.x)."""
+"""Bytes of each block that CUDA keeps for itself (CUDA programming guide, compute capability 8.0 to 10.0)."""
 WARP = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSheet:
-    """One kind of GPU. Rates are in operations or bytes a second, sizes are of a multiprocessor."""
+    """One kind of GPU. Rates are in operations or bytes a second.
+
+    From `multiprocessors` on, sizes are of a multiprocessor.
+    """
 
     architecture: str
     """As ptxas calls it, "sm_90a"."""
@@ -27,6 +34,20 @@ class DataSheet:
     """Of float32 outside the tensor cores, an addition and a multiplication counted as two."""
     exps: float
     memory_bandwidth: float
+    memory: int
+    """Bytes that CUDA shows (cudaDeviceProp.totalGlobalMem), which is less than what is sold; the
+    specification's device_memory_size."""
+    nvlink_bandwidth: float
+    """Of one GPU to the others of its node, in one direction: half of what data sheets name, which is the sum
+    of both."""
+    network_bandwidth: float
+    """Of one GPU to other nodes, in one direction: its share of a DGX's ports. A cluster may have fewer."""
+    gpus_per_node: int
+    """That NVLink joins, in HGX and DGX."""
+    reserved_memory: int
+    """Bytes outside JAX's pool. A reckoning that no GPU has confirmed: some 0.5 GiB for CUDA's context, 1 GiB
+    for NCCL's buffers (4 MiB, its NCCL_BUFFSIZE, for each channel and peer: 0.1 to 0.2 GiB for each
+    communicator, of which a mesh has several) and 0.5 GiB for loaded kernels."""
     multiprocessors: int
     registers: int
     shared_memory: int
@@ -56,3 +77,12 @@ def data_sheet(name: str) -> DataSheet:
     """
     specification(name)  # refuses unknown names
     return parse(DataSheet, read_yaml(SPECIFICATIONS / f"{name}.yaml"), name)
+
+
+def sheet_name(kind: str) -> str | None:
+    """Which data sheet is that of a GPU by what CUDA calls it, "NVIDIA H200"; None where there is none.
+
+    Only whole words count: the B200 in a GB200 has other rates and other memory.
+    """
+    words = re.split(r"[^a-z0-9]+", kind.lower())
+    return next((name for name in gpu_names() if name in words), None)

@@ -1,16 +1,23 @@
 """What is read of machine code is what the kernel was written to have."""
 
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from jax.experimental import topologies
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from mjx.errors import InputError
+from mjx.kernels.capability import current_device
 from mjx.plan import toolkit as toolkits
 from mjx.plan.compiled_kernels import assemble, compile_kernels
-from mjx.plan.data_sheet import data_sheet
-from mjx.plan.gpu import gpu_names, specification
+from mjx.plan.data_sheet import data_sheet, sheet_name
+from mjx.plan.gpu import device_kind, gpu_names, lowering_for, specification
 
 PTX = """
 .version 8.0
@@ -64,7 +71,7 @@ def test_an_assembled_program_has_its_threads_shared_memory_and_instructions():
 
 
 @pytest.mark.gpu_compile
-@pytest.mark.parametrize(("gpu", "instruction"), [("h100", "HGMMA"), ("a100", "HMMA")])
+@pytest.mark.parametrize(("gpu", "instruction"), [("h100", "HGMMA"), ("h200", "HGMMA"), ("a100", "HMMA")])
 def test_a_product_runs_on_the_tensor_cores_of_its_gpu(gpu, instruction):
     call, shape = product(64, 4)
     (kernel,) = compile_kernels(call, shape, shape, gpu=gpu)
@@ -114,10 +121,48 @@ def test_the_two_descriptions_of_a_gpu_agree(name):
     assert f"core_count: {sheet.multiprocessors}\n" in text
     assert f"shared_memory_per_core: {sheet.shared_memory}\n" in text
     assert f"threads_per_core_limit: {sheet.threads}\n" in text
+    assert f"device_memory_size: {sheet.memory}\n" in text
+    major, minor = divmod(round(10 * sheet.compute_capability), 10)
+    assert f"major: {major} minor: {minor} " in text
+    assert sheet.memory_bandwidth == pytest.approx(
+        float(re.search(r"memory_bandwidth: (\d+)", text)[1]), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_a_gpu_is_known_by_the_name_that_cuda_gives_it(name):
+    assert sheet_name(device_kind(name)) == name
+    with lowering_for(name):
+        assert current_device() == ("gpu", data_sheet(name).compute_capability)
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA GB200", "NVIDIA GH200 480GB", "NVIDIA A10", "NVIDIA L4"])
+def test_a_gpu_with_another_s_name_inside_its_own_has_no_data_sheet(kind):
+    assert sheet_name(kind) is None
+
+
+@pytest.mark.gpu_compile
+@pytest.mark.parametrize("name", gpu_names())
+def test_a_program_of_two_nodes_compiles_for_every_gpu(name):
+    topology = topologies.get_topology_desc(
+        platform="cuda", topology_name="", target_config=specification(name), topology="2x1x8"
+    )
+    mesh = Mesh(np.array(topology.devices), ("shard",))
+    rows = NamedSharding(mesh, P("shard"))
+    matrix = jax.ShapeDtypeStruct((1024, 1024), "bfloat16", sharding=rows)
+    lowered = jax.jit(jnp.dot, out_shardings=rows).trace(matrix, matrix).lower(lowering_platforms=("cuda",))
+    compiled = lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": str(toolkits.toolkit().root)})
+    assert mesh.size == 2 * data_sheet(name).gpus_per_node
+    assert [device.process_index for device in topology.devices] == [0] * 8 + [1] * 8
+    assert {device.device_kind for device in topology.devices} == {device_kind(name)}
+    assert "all-gather" in compiled.as_text()
+    assert compiled.memory_analysis().argument_size_in_bytes == 2 * 2 * 1024**2 / mesh.size
 
 
 def test_a_gpu_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(InputError, match=r"gpu = 'h1000' is not known \(choose from a100, h100\)"):
+    with pytest.raises(
+        InputError, match=r"gpu = 'h1000' is not known \(choose from a100, b200, h100, h200\)"
+    ):
         data_sheet("h1000")
 
 

@@ -1,15 +1,19 @@
 """Named workloads: the work in them, the time it needs on paper, and the time it takes."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 
 from mjx import cli
+from mjx.commands import bench
 from mjx.errors import InputError
 from mjx.kernels.flash_attention.workloads import AttentionWorkload
 from mjx.kernels.selective_scan.workloads import SelectiveScanWorkload
 from mjx.kernels.ssd.workloads import SSDWorkload
 from mjx.kernels.workload import Work
 from mjx.models.backends import OPS
+from mjx.plan import kernel_report
 from mjx.plan.data_sheet import data_sheet
 from mjx.plan.kernel_times import measure
 from mjx.plan.roofline import roofline, workloads
@@ -74,6 +78,23 @@ def test_implementations_are_timed_forward_and_backward(op):
         assert 0 <= found.backward < 10
 
 
+@pytest.mark.parametrize(("kind", "sheet"), [("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200")])
+def test_a_gpu_is_measured_against_its_own_data_sheet(kind, sheet, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "current_device", lambda: ("gpu", 9.0))
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)])
+    monkeypatch.setattr(bench, "workloads", lambda: iter(()))
+    cli.main(["bench", "kernels"])
+    assert f"on {kind}, against the data sheet of {sheet};" in capsys.readouterr().out
+
+
+def test_an_h200_tries_the_block_configurations_that_compiled_for_the_h100():
+    anchor = next(workload for op, workload in workloads() if op == "attention")
+    found = bench._configurations("attention", anchor, "h200", 9.0)
+    assert found.keys() == bench._configurations("attention", anchor, "h100", 9.0).keys()
+    assert found
+    assert not bench._configurations("attention", anchor, "b200", 10.0)
+
+
 def test_without_a_gpu_measuring_is_refused_and_compiling_offered(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["bench", "kernels"])
@@ -85,7 +106,10 @@ def test_without_a_gpu_measuring_is_refused_and_compiling_offered(capsys):
     ("arguments", "sentence"),
     [
         (["--op", "atention"], "--op atention is not known (choose from attention, ssd, selective_scan)"),
-        (["--compile-only", "--gpu", "v100"], "gpu = 'v100' is not known (choose from a100, h100)"),
+        (
+            ["--compile-only", "--gpu", "v100"],
+            "gpu = 'v100' is not known (choose from a100, b200, h100, h200)",
+        ),
         (["--compile-only", "--sweep"], "--sweep measures, and --compile-only does not"),
     ],
 )
@@ -96,9 +120,20 @@ def test_a_mistaken_request_is_refused_before_anything_is_compiled(arguments, se
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("gpu", "of"), [("h200", "h100"), ("a100", "a100"), ("b200", None)])
+def test_compile_only_takes_what_is_shipped_for_the_architecture(gpu, of, capsys, monkeypatch):
+    monkeypatch.setattr(kernel_report, "compiled", lambda target: {})
+    monkeypatch.setattr(kernel_report, "compilers", dict)
+    cli.main(["bench", "kernels", "--compile-only", "--gpu", gpu])
+    printed = capsys.readouterr().out
+    for target in kernel_report.targets():
+        assert (target.key in printed) == (target.gpu == of)
+    assert (f"no kernel of {', '.join(OPS)} is shipped for {gpu}" in printed) == (of is None)
+    assert f"on {gpu.upper()}, by its data sheet" in printed
+
+
 @pytest.mark.gpu_compile
 def test_compile_only_prints_each_kernel_and_each_workload(capsys, monkeypatch, tmp_path):
-    from mjx.plan import kernel_report
     from mjx.plan.toolkit import toolkit
 
     try:
