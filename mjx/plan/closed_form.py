@@ -6,9 +6,12 @@ They check the compiled step (`mjx plan`), and tell which meshes are worth compi
 import dataclasses
 from typing import Literal
 
+from mjx.plan.collectives import Collective
 from mjx.plan.scheme import Scheme, Sublayer
 
 FLOAT32 = 4
+_SMALL = 2**16
+"""Bytes of a vector that is no weight to speak of."""
 TermName = Literal["weights", "gradients", "replicas", "tensor"]
 
 
@@ -46,6 +49,27 @@ def traffic(scheme: Scheme) -> tuple[Term, ...]:
     """The least that the scheme has to send, over the axes that are larger than one."""
     terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme)]
     return tuple(term for term in terms if term.wire_bytes)
+
+
+def term_of(collective: Collective, terms: tuple[Term, ...]) -> TermName | None:
+    """The term that a compiled collective belongs to; None: it is in no closed form.
+
+    Sums of scalars and of vectors (the loss, the gradient's norm, the norms' statistics) are in none.
+    """
+    if all(len(array.shape) < 2 and array.bytes < _SMALL for array in collective.arrays):
+        return None
+    wanted: dict[str, TermName] = {}
+    if collective.axes == ("tensor",):
+        wanted = {"all-gather": "tensor", "reduce-scatter": "tensor", "all-reduce": "tensor"}
+    elif any(term.name == "weights" and term.axes == collective.axes for term in terms):
+        exchanged = "gradients" if collective.origin.part == "backward" else "weights"
+        wanted = {"all-gather": "weights", "reduce-scatter": "gradients", "all-to-all": exchanged}
+        wanted["all-reduce"] = "gradients"  # more than a reduce-scatter sends, as the check then shows
+    if collective.kind == "all-reduce" and any(
+        term.name == "replicas" and term.axes == collective.axes for term in terms
+    ):
+        wanted = {"all-reduce": "replicas"}
+    return wanted.get(collective.kind)
 
 
 def step_memory(scheme: Scheme) -> StepMemory:

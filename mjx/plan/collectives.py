@@ -57,8 +57,7 @@ def collectives(program: Program, mesh_shape: Mapping[str, int], devices_per_nod
     def weight(instruction: Instruction) -> float:
         if _kind(instruction) is None:
             return 0.0
-        group = _groups(instruction, devices)
-        return _wire_bytes(program, instruction, max(len(members) for members in group))
+        return _wire_bytes(program, instruction, max(map(len, _groups(instruction, devices))))
 
     return [
         _collective(program, execution, kind, mesh_shape, devices_per_node)
@@ -91,13 +90,13 @@ def _collective(
 ) -> Collective:
     instruction = execution.instruction
     groups = _groups(instruction, math.prod(mesh_shape.values()))
-    size = max(len(group) for group in groups)
+    size = max(map(len, groups))
     inside = all(len({member // devices_per_node for member in group}) == 1 for group in groups)
     sync = '"is_sync":true' in instruction.attributes
     started = instruction.opcode.endswith("-start") or execution.asynchronous
     return Collective(
         kind=kind,
-        arrays=program.operand_types(instruction),
+        arrays=_sent(program, instruction),
         group_size=size,
         axes=_axes(groups, mesh_shape, partial=kind == "collective-permute"),
         reach="node" if inside else "network",
@@ -109,9 +108,15 @@ def _collective(
     )
 
 
+def _sent(program: Program, instruction: Instruction) -> tuple[ArrayType, ...]:
+    arrays = program.operand_types(instruction)
+    # A ragged all-to-all is also given the array to fill, offsets and sizes, which stay here.
+    return arrays[:1] if _kind(instruction) == "ragged-all-to-all" else arrays
+
+
 def _wire_bytes(program: Program, instruction: Instruction, size: int) -> float:
     """That one device sends in one execution."""
-    given = sum(array.bytes for array in program.operand_types(instruction))
+    given = sum(array.bytes for array in _sent(program, instruction))
     share = (size - 1) / size
     match _kind(instruction):
         case "all-gather":
@@ -124,7 +129,7 @@ def _wire_bytes(program: Program, instruction: Instruction, size: int) -> float:
             return given if any(source != target for source, target in pairs) else 0.0
         case "collective-broadcast":
             return given if size > 1 else 0.0
-        case _:  # reduce-scatter and all-to-all: all but the own share
+        case _:  # reduce-scatter and all-to-all: all but the own share (ragged: as if all were even)
             return given * share
 
 

@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from mjx.plan.gpu import device_of, lowering_for
 from mjx.plan.toolkit import Toolkit, toolkit
 
-TENSOR_CORE = ("HGMMA", "HMMA", "QGMMA", "IMMA", "DMMA")
+TENSOR_CORE = ("UTCHMMA", "HGMMA", "HMMA", "QGMMA", "IMMA", "DMMA")
 """The instructions of SASS that multiply matrices."""
 
 

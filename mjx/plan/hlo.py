@@ -63,6 +63,8 @@ class Instruction:
     attributes: str
     """All that stands behind them."""
     computation: str
+    root: bool
+    """Whether it is what its computation returns."""
 
     @property
     def op_name(self) -> str:
@@ -83,7 +85,7 @@ class Execution:
     instruction: Instruction
     count: float
     asynchronous: bool
-    """Whether it runs inside of an `async-start`."""
+    """Whether it runs inside of an `async-start` or of another that starts."""
     exact: bool
     """False where a loop around it does not say how often it turns, and was counted once."""
 
@@ -125,20 +127,37 @@ class Program:
         return tuple(kind for name in instruction.operands for kind in known[name].results)
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """How often a `while` turns: as XLA noted, or the constant that its counter is compared to."""
+        """How often a `while` turns: as XLA noted, or as the constants say that its counter goes through."""
         noted = re.search(r'"known_trip_count":\s*\{"n":\s*"(\d+)"\}', loop.attributes)
         if noted:
             return int(noted.group(1))
-        condition = self.computations.get(loop.called("condition") or "", {})
-        compared = [i for i in condition.values() if i.opcode == "compare" and "direction=LT" in i.attributes]
-        if len(compared) != 1 or len(compared[0].operands) != 2:
+        compared, turned, entered = self._root(loop, "condition"), self._root(loop, "body"), self.operand(loop, 0)
+        if compared is None or compared.opcode != "compare" or "direction=LT" not in compared.attributes:
             return None
-        limit = condition.get(compared[0].operands[1])
-        while limit is not None and limit.opcode in ("copy", "bitcast", "convert"):
-            limit = condition.get(limit.operands[0])
-        if limit is None or limit.opcode != "constant" or not limit.arguments.isdigit():
+        place = _element(self.operand(compared, 0))
+        if place is None or turned is None or entered is None or {turned.opcode, entered.opcode} != {"tuple"}:
             return None
-        return int(limit.arguments)  # JAX counts from 0 by 1
+        advanced = self.operand(turned, place)
+        if advanced is None or advanced.opcode != "add" or _element(self.operand(advanced, 0)) != place:
+            return None
+        start, step = self._constant(entered, place), self._constant(advanced, 1)
+        limit = self._constant(compared, 1)
+        if start is None or limit is None or step is None or step <= 0:
+            return None
+        return max(0, math.ceil((limit - start) / step))
+
+    def _root(self, caller: Instruction, attribute: str) -> Instruction | None:
+        known = self.computations.get(caller.called(attribute) or "", {})
+        return next((instruction for instruction in known.values() if instruction.root), None)
+
+    def _constant(self, instruction: Instruction, index: int) -> int | None:
+        """The whole number that one of its operands is."""
+        found = self.operand(instruction, index)
+        while found is not None and found.opcode in ("copy", "bitcast", "convert"):
+            found = self.operand(found, 0)
+        if found is None or found.opcode != "constant" or not re.fullmatch(r"-?\d+", found.arguments):
+            return None
+        return int(found.arguments)
 
     def _run(
         self,
@@ -152,18 +171,19 @@ class Program:
             yield Execution(instruction, count, asynchronous, exact)
             if instruction.opcode == "while":
                 trips = self.trip_count(instruction)
-                body = instruction.called("body") or ""
-                times = count * (1 if trips is None else trips)
-                yield from self._run(body, times, asynchronous, exact and trips is not None, weight)
+                known, turns = exact and trips is not None, 1 if trips is None else trips
+                for part, times in (("condition", turns + 1), ("body", turns)):
+                    callee = instruction.called(part) or ""
+                    yield from self._run(callee, count * times, asynchronous, known, weight)
             elif instruction.opcode == "conditional":
                 runs = [
                     list(self._run(branch, count, asynchronous, exact, weight))
                     for branch in _branches(instruction)
                 ]
                 yield from max(runs, key=lambda run: sum(weight(e.instruction) * e.count for e in run))
-            elif instruction.opcode in ("call", "fusion", "async-start"):
+            elif instruction.opcode.removesuffix("-start") in ("call", "fusion", "async"):
                 callee = instruction.called("calls") or instruction.called("to_apply") or ""
-                inside = asynchronous or instruction.opcode == "async-start"
+                inside = asynchronous or instruction.opcode.endswith("-start")
                 yield from self._run(callee, count, inside, exact, weight)
 
 
@@ -216,6 +236,7 @@ def _instruction(line: str, computation: str) -> Instruction | None:
         arguments=arguments,
         attributes=rest[close:],
         computation=computation,
+        root=head.group(1) is not None,
     )
 
 
@@ -238,6 +259,14 @@ def _arrays(text: str) -> tuple[ArrayType, ...]:
         ArrayType(dtype, tuple(int(size) for size in shape.split(",") if size))
         for dtype, shape in _ARRAY.findall(_COMMENT.sub("", text))
     )
+
+
+def _element(instruction: Instruction | None) -> int | None:
+    """Which element of a tuple it takes."""
+    if instruction is None or instruction.opcode != "get-tuple-element":
+        return None
+    found = re.search(r"\bindex=(\d+)", instruction.attributes)
+    return int(found.group(1)) if found else None
 
 
 def _branches(instruction: Instruction) -> list[str]:

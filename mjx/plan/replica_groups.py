@@ -63,7 +63,10 @@ def _of_mesh(axes: str, device_ids: str | None, grouped: str) -> Groups:
     parts: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
     order: list[tuple[str, int]] = []  # (axis, size of what is outside of the part)
     for name, before, size in _AXIS.findall(grouped):
-        part = (int(before), int(size)) if size else (1, sizes[names.index(name)])
+        whole = dict(zip(names, sizes, strict=True)).get(name, 0)
+        part = (int(before), int(size)) if size else (1, whole)
+        if not whole or whole % math.prod(part):
+            raise ValueError(f"replica groups over {{{grouped}}} are not in their mesh [{axes}]")
         parts[name].append(part)
         order.append((name, part[0]))
     shape: list[int] = []

@@ -1,16 +1,18 @@
 """What a training step has to hold and to send, as far as closed forms need to know it."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from mjx.config import RunConfig
 from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
 from mjx.models.common.stack import Remat
-from mjx.models.family import abstract_model
+from mjx.models.family import ModelConfig, abstract_model
 
 _SUBLAYER = re.compile(r"(.*\bsegments\.\d+)\.(\d+)\.")
 _TRAFFIC_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -124,8 +126,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         InputError: the mesh does not fit the devices, or the model does not fit the mesh.
     """
     mesh, rules = config.mesh.resolve(devices), config.sharding.build()
-    model = abstract_model(config.model)
-    axes, shapes = flatten(logical_axes_of(model)), flatten(parameters_of(model))
+    axes, shapes = _parameters(dataclasses.replace(config.model, remat="none", loss_chunks=1))
     weights: dict[str, Weight] = {}
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
@@ -179,3 +180,10 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         loss_chunks=config.model.loss_chunks,
         dtype_bytes=_TRAFFIC_DTYPE_BYTES[config.model.compute_dtype],
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _parameters(model: ModelConfig) -> tuple[dict[str, tuple[str, ...]], dict[str, jax.ShapeDtypeStruct]]:
+    """Logical axes and shapes by name; many meshes are looked at for one model."""
+    abstract = abstract_model(model)
+    return flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))

@@ -1,0 +1,63 @@
+"""What is planned: a recipe on a number of GPUs."""
+
+import dataclasses
+from typing import Literal
+
+from mjx.config import RunConfig, load_config
+from mjx.errors import InputError
+from mjx.plan.data_sheet import DataSheet, data_sheet
+
+Compiler = Literal["gpu", "cpu"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """One plan."""
+
+    recipe: str
+    """The YAML file."""
+    overrides: tuple[str, ...] = ()
+    gpu: str = "h100"
+    """One of `mjx.plan.gpu.gpu_names()`."""
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    """None: as many as the data sheet says."""
+    compiler: Compiler = "gpu"
+    """cpu: XLA's CPU backend, where the wheel with the other is missing: temporaries are an upper bound."""
+    utilization: float = 0.5
+    """The share of the tensor cores' peak that the step's products are taken to reach."""
+
+    def __post_init__(self):
+        for name in ("nodes", "gpus_per_node"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value} must be positive")
+        if not 0 < self.utilization <= 1:
+            raise InputError(f"--utilization {self.utilization} must be above 0 and at most 1")
+        data_sheet(self.gpu)
+
+    @property
+    def sheet(self) -> DataSheet:
+        """Of the GPU."""
+        return data_sheet(self.gpu)
+
+    @property
+    def per_node(self) -> int:
+        """GPUs of a node."""
+        return self.gpus_per_node or self.sheet.gpus_per_node
+
+    @property
+    def devices(self) -> int:
+        """GPUs of the run."""
+        return self.nodes * self.per_node
+
+    def load(self) -> RunConfig:
+        """The recipe, as it is on the GPUs.
+
+        Raises:
+            InputError: as `mjx.config.load_config`.
+        """
+        config = load_config(self.recipe, self.overrides)
+        if config.model.dtype == "auto":
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="bfloat16"))
+        return config

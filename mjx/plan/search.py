@@ -1,0 +1,153 @@
+"""Which mesh, how many microbatches, and what to recompute: found by closed forms, proven by compiling."""
+
+import concurrent.futures
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+
+from mjx.config import RunConfig
+from mjx.errors import InputError
+from mjx.plan.estimate import Estimate, estimate
+from mjx.plan.plan import Plan
+from mjx.plan.planned import CompilerDied, plan
+from mjx.plan.request import Request
+
+Overrides = tuple[str, ...]
+MARGIN = 1.1
+"""Compiled steps had up to that much more than the closed form of their memory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to run a recipe."""
+
+    overrides: Overrides
+    """That make it of the recipe."""
+    mesh: dict[str, int]
+    microbatches: int
+    remat: str
+    estimate: Estimate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """A candidate that was compiled."""
+
+    candidate: Candidate
+    plan: Plan | None
+    """None: its compiler ended its process."""
+    failure: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What was found."""
+
+    candidates: tuple[Candidate, ...]
+    """All that divide, by estimated time."""
+    results: tuple[Result, ...]
+    """Those that were compiled: what fits first, by the compiled step's estimated time."""
+
+    @property
+    def fitting(self) -> tuple[Candidate, ...]:
+        """Those that fit by the closed form."""
+        return tuple(c for c in self.candidates if worth_compiling(c.estimate))
+
+
+def worth_compiling(found: Estimate) -> bool:
+    """Whether the closed form says that it fits."""
+    return found.needed <= found.pool
+
+
+def search(
+    request: Request, *, compiled: int = 4, workers: int = 2, progress: Callable[[str], None] = lambda _: None
+) -> Search:
+    """Look at every mesh that the recipe's batch and model divide over, and compile the best.
+
+    `context` and `expert` stay as the recipe says. Compiling goes on until `compiled` steps fit, or twice as
+    many were tried.
+
+    Raises:
+        InputError: nothing divides; the sentence has the reason of the last.
+    """
+    found = sorted(candidates(request), key=lambda candidate: candidate.estimate.time.estimate)
+    fitting = [candidate for candidate in found if worth_compiling(candidate.estimate)]
+    progress(f"{len(found)} candidates, of which {len(fitting)} fit by the closed form")
+    results: list[Result] = []
+    waiting = iter(fitting[: 2 * compiled])
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        while sum(r.plan is not None and r.plan.memory.fits for r in results) < compiled:
+            batch = list(itertools.islice(waiting, workers))
+            if not batch:
+                break
+            for result in pool.map(lambda candidate: _compile(request, candidate), batch):
+                results.append(result)
+                progress(f"compiled {' '.join(result.candidate.overrides)}")
+    return Search(candidates=tuple(found), results=tuple(sorted(results, key=_rank)))
+
+
+def candidates(request: Request) -> list[Candidate]:
+    """Every way to run the recipe on the devices that divides.
+
+    Raises:
+        InputError: there is none.
+    """
+    config, reason, found = request.load(), "", []
+    for overrides in _variants(config, request):
+        try:
+            variant = dataclasses.replace(request, overrides=request.overrides + overrides).load()
+            mesh = variant.mesh.resolve(request.devices)
+            _check_batch(variant, mesh)
+            of_variant = estimate(variant, request)
+        except InputError as error:
+            reason = str(error)
+            continue
+        found.append(
+            Candidate(
+                overrides=overrides,
+                mesh=mesh,
+                microbatches=variant.training.microbatches,
+                remat=variant.model.remat,
+                estimate=of_variant,
+            )
+        )
+    if not found:
+        raise InputError(f"no mesh of {request.devices} GPUs fits the recipe: {reason}")
+    return found
+
+
+def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
+    rest = request.devices // (config.mesh.context * config.mesh.expert)
+    for tensor in _divisors(request.per_node):
+        for fsdp in _divisors(rest // tensor) if rest % tensor == 0 else ():
+            shards = request.devices // (tensor * config.mesh.context)
+            mesh = (f"mesh.data=-1 mesh.fsdp={fsdp} mesh.tensor={tensor}").split()
+            for count in _divisors(max(config.training.batch_size // shards, 1)):
+                for remat in ("none", "selective", "full"):
+                    yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")
+
+
+def _check_batch(config: RunConfig, mesh: dict[str, int]) -> None:
+    shards = mesh["data"] * mesh["fsdp"] * mesh["expert"] * config.training.microbatches
+    if config.training.batch_size % shards:
+        raise InputError(
+            f"training.batch_size = {config.training.batch_size} does not divide over {shards} shares of rows"
+        )
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _compile(request: Request, candidate: Candidate) -> Result:
+    asked = dataclasses.replace(request, overrides=request.overrides + candidate.overrides)
+    try:
+        return Result(candidate=candidate, plan=plan(asked))
+    except CompilerDied as error:
+        return Result(candidate=candidate, plan=None, failure=str(error))
+
+
+def _rank(result: Result) -> tuple[bool, float]:
+    if result.plan is None:
+        return True, float("inf")
+    return not result.plan.memory.fits, result.plan.time.estimate
