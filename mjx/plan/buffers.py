@@ -16,7 +16,9 @@ from mjx.plan.origin import Origin, code_line, origin_of, part_of
 
 Role = Literal["kept", "gradient", "temporary"]
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+)(.*)$")
-_VALUE = re.compile(r"^ value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(\w+\))? @\d+> \(size=(\d+),offset=(\d+)\)")
+_VALUE = re.compile(
+    r"^ value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(\w+\))? @\d+> \(size=(\d+),offset=(\d+)\)"
+)
 _RANGE = re.compile(r"^    ([\w.\-]+)\{([\d,]*)\}:(\d+)-(\d+)$", re.MULTILINE)
 
 

@@ -164,10 +164,12 @@ def _kept(scheme: Scheme) -> float:
     elements = 0.0
     for unit in scheme.units.values():
         of_repeat = residual
-        if scheme.remat != "full":
-            of_repeat = sum(_activations(scheme, sublayer) for sublayer in unit) + residual * len(unit)
-        if scheme.remat == "selective":  # the gathered inputs are gathered again
-            of_repeat -= sum(_gathered_input(scheme, sublayer) for sublayer in unit)
+        if scheme.remat != "full":  # the residual stream in front of every sub-layer
+            of_repeat = residual * len(unit)
+        if scheme.remat == "none":
+            of_repeat += sum(_activations(scheme, sublayer) for sublayer in unit)
+        if scheme.remat == "selective":  # what products made of the residual stream
+            of_repeat += scheme.tokens * sum(sublayer.wide_outputs for sublayer in unit)
         elements += of_repeat * unit[0].repeats
     return elements * scheme.dtype_bytes
 
@@ -187,11 +189,11 @@ def _layer(scheme: Scheme, unit: list[Sublayer]) -> float:
     """Elements while the unit's largest sub-layer is differentiated."""
     recomputed = sum(_activations(scheme, sublayer) for sublayer in unit) if scheme.remat == "full" else 0.0
     if scheme.remat == "selective":
-        recomputed = sum(_gathered_input(scheme, sublayer) for sublayer in unit)
+        again = (_gathered_input(scheme, s) + scheme.tokens * s.wide_inputs for s in unit)
+        recomputed = sum(again)
     # The gradients of what lies between, of the output (gathered) and of the input (not summed yet).
     differentiated = max(
-        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
-        + 2 * _gathered_input(scheme, sublayer)
+        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs) + 2 * _gathered_input(scheme, sublayer)
         for sublayer in unit
     )
     weights = sum(sublayer.per_repeat(weight) for sublayer in unit for weight in sublayer.weights)

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what is sent, between whom, how often, and which code asked for it."""
+"""The collectives of a compiled program: what is sent, between whom, how often, and whose code asked."""
 
 import dataclasses
 import math

@@ -68,7 +68,7 @@ class Instruction:
 
     @property
     def op_name(self) -> str:
-        """JAX's path to it, "jit(step)/transpose(jvp())/while/body/dot_general"; empty where XLA kept none."""
+        """JAX's path to it, "jit(step)/transpose(jvp())/while/body/dot_general"; empty if XLA kept none."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return found.group(1) if found else ""
 
@@ -131,7 +131,8 @@ class Program:
         noted = re.search(r'"known_trip_count":\s*\{"n":\s*"(\d+)"\}', loop.attributes)
         if noted:
             return int(noted.group(1))
-        compared, turned, entered = self._root(loop, "condition"), self._root(loop, "body"), self.operand(loop, 0)
+        compared, turned = self._root(loop, "condition"), self._root(loop, "body")
+        entered = self.operand(loop, 0)
         if compared is None or compared.opcode != "compare" or "direction=LT" not in compared.attributes:
             return None
         place = _element(self.operand(compared, 0))
@@ -202,7 +203,11 @@ def parse_program(text: str) -> Program:
         elif line.startswith((" ", "\t")) and current:
             instruction = _instruction(line, current)
             if instruction is not None:
-                computations[current][instruction.name] = instruction
+                known = computations[current]
+                for name in instruction.operands:
+                    if "#" in name:
+                        known.setdefault(name, _taken(known, name))
+                known[instruction.name] = instruction
         elif header := _HEADER.match(line):
             table, current = "", header.group(2) or header.group(4)
             computations[current] = {}
@@ -227,7 +232,7 @@ def _instruction(line: str, computation: str) -> Instruction | None:
         return None
     close = _balanced(rest, opcode.end() - 1)
     arguments = rest[opcode.end() : close - 1]
-    names = re.findall(r"%([\w.\-]+)", _COMMENT.sub("", arguments))
+    names = re.findall(r"%([\w.\-]+(?:#\d+)?)", _COMMENT.sub("", arguments))
     return Instruction(
         name=head.group(2),
         opcode=opcode.group(1),
@@ -237,6 +242,22 @@ def _instruction(line: str, computation: str) -> Instruction | None:
         attributes=rest[close:],
         computation=computation,
         root=head.group(1) is not None,
+    )
+
+
+def _taken(known: dict[str, Instruction], name: str) -> Instruction:
+    """`%loop#1`, which XLA's dumps write for `get-tuple-element(%loop), index=1`."""
+    whole, index = name.split("#")
+    source = known[whole]
+    return Instruction(
+        name=name,
+        opcode="get-tuple-element",
+        results=(source.results[int(index)],),  # a loop's tuple has no tuples in it
+        operands=(whole,),
+        arguments=f"%{whole}",
+        attributes=f", index={index}",
+        computation=source.computation,
+        root=False,
     )
 
 
@@ -281,7 +302,8 @@ def _frames(tables: dict[str, list[str]]) -> dict[int, tuple[Frame, int]]:
     """The tables behind a module's header: names of files and functions, places, frames."""
 
     def quoted(table: str) -> dict[str, str]:
-        return dict(found.groups() for line in tables.get(table, []) if (found := _QUOTED.match(line)))
+        lines = (_QUOTED.match(line) for line in tables.get(table, []))
+        return {found.group(1): found.group(2) for found in lines if found}
 
     files, functions = quoted("FileNames"), quoted("FunctionNames")
     places = {}

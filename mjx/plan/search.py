@@ -13,8 +13,6 @@ from mjx.plan.planned import CompilerDied, plan
 from mjx.plan.request import Request
 
 Overrides = tuple[str, ...]
-MARGIN = 1.1
-"""Compiled steps had up to that much more than the closed form of their memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
+
+from mjx.kernels.capability import current_device
 
 NonFinitePolicy = Literal["stop", "skip"]
 """`stop`: training ends with an error. `skip`: the update is left out, counted, and training goes on.
@@ -24,10 +27,23 @@ def update_if(
 ) -> tuple[PyTree, PyTree]:
     """The parameters and optimizer state after `update`, or both unchanged where `finite` is false.
 
-    A conditional, not a select: a select of new against old keeps the old moments alive while the new
-    ones are computed, and XLA then copies them (measured on a CPU for AdamW: 5 times the time).
+    A select on GPUs, where it is part of the update's own kernels; a conditional would put the new state beside
+    the old one (three times the parameters for AdamW, seen in compiled steps). On CPUs it is the other way
+    round: a select copies the old moments, at 3 times the time of the update.
     """
+    platform, _ = current_device()
+    choose = update_by_conditional if platform == "cpu" else update_by_select
+    return choose(finite, update, params, state)
+
+
+def update_by_conditional(finite, update, params, state):
+    """`update_if`: one of two branches runs."""
     return jax.lax.cond(finite, update, lambda params, state: (params, state), params, state)
+
+
+def update_by_select(finite, update, params, state):
+    """`update_if`: the update is made, and each element taken or left."""
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(params, state), (params, state))
 
 
 def check_finite(step: int, metrics: Mapping[str, float], policy: NonFinitePolicy) -> None:

@@ -1,6 +1,7 @@
 """The feed-forward sub-layer, gated or not."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -93,17 +94,9 @@ class MLP(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: None = None
     ) -> tuple[Float[Array, "batch residual_sequence embed"], None]:
-        config = self.config
-        activation = ACTIVATIONS[config.activation]
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        if self.gate is None:
-            h = self.up(x)
-            h = activation(h if config.clamp is None else jnp.clip(h, -config.clamp, config.clamp))
-        else:
-            gate, up = self._gate_and_up(x)
-            if config.clamp is not None:
-                gate, up = jnp.minimum(gate, config.clamp), jnp.clip(up, -config.clamp, config.clamp)
-            h = activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+        gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x)
+        h = _activate(self.config, gate, up)
         h = shard(h, "batch", "sequence", "mlp")
         return shard(self.down(h), "batch", "residual_sequence", "embed"), None
 
@@ -120,3 +113,14 @@ class MLP(nnx.Module):
         if self.gate.bias is not None and self.up.bias is not None:
             h = h + jnp.stack([self.gate.bias[...], self.up.bias[...]]).astype(x.dtype)
         return h[..., 0, :], h[..., 1, :]
+
+
+@functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
+def _activate(config: MLPConfig, gate: Array | None, up: Array) -> Array:
+    """The backward pass keeps what the products made and computes the rest again, as a fused kernel would."""
+    activation, clamp = ACTIVATIONS[config.activation], config.clamp
+    if gate is None:
+        return activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
+    if clamp is not None:
+        gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
+    return activation(gate) * (up + config.linear_offset if config.linear_offset else up)
