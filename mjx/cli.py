@@ -61,6 +61,29 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("config", help=_RECIPE)
     explain.add_argument("overrides", nargs="*", help=_OVERRIDES)
     explain.add_argument("--devices", type=int, help="how many devices the mesh is for")
+    explain.add_argument(
+        "--activations", action="store_true", help="list the activations of one layer as well"
+    )
+    explain.add_argument("--html", metavar="FILE", help="write a page that draws all of it")
+
+    plan = _command(commands, "plan", _plan, "compile a run for GPUs that are not here: memory, traffic, time")
+    plan.add_argument("config", help=_RECIPE)
+    plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    plan.add_argument("--gpu", default="h100", help="a100, b200, h100 or h200 (h100)")
+    plan.add_argument("--nodes", type=int, default=1, help="machines (1)")
+    plan.add_argument("--gpus-per-node", type=int, help="GPUs of each (as the data sheet says: 8)")
+    plan.add_argument("--compiler", choices=["gpu", "cpu"], help="(gpu, or cpu where mjx[plan] is missing)")
+    plan.add_argument(
+        "--utilization", type=float, default=0.5, help="share of the peak that products reach (0.5)"
+    )
+    plan.add_argument("--json", metavar="FILE", help="write the plan as JSON")
+    plan.add_argument("--html", metavar="FILE", help="write the plan as a page with pictures")
+    plan.add_argument(
+        "--search", action="store_true", help="which mesh, microbatches and recomputation are fastest and fit"
+    )
+    plan.add_argument(
+        "--compile", type=int, default=4, metavar="N", help="--search: how many of the best to compile (4)"
+    )
 
     imports = _command(commands, "import", _import, "make a run folder of another library's checkpoint")
     imports.add_argument(
@@ -167,7 +190,31 @@ def _import(options: argparse.Namespace) -> None:
 def _explain(options: argparse.Namespace) -> None:
     from mjx.commands.explain import explain
 
-    explain(options.config, options.overrides, options.devices)
+    explain(
+        options.config,
+        options.overrides,
+        options.devices,
+        activations=options.activations,
+        html=options.html,
+    )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts: the GPUs are not here, or not wanted
+
+    from mjx.commands.plan import plan, search
+
+    asked = {
+        "gpu": options.gpu,
+        "nodes": options.nodes,
+        "gpus_per_node": options.gpus_per_node,
+        "compiler": options.compiler,
+        "utilization": options.utilization,
+    }
+    if options.search:
+        search(options.config, options.overrides, asked, options.compile, options.json, options.html)
+    else:
+        plan(options.config, options.overrides, asked, options.json, options.html)
 
 
 def _export(options: argparse.Namespace) -> None:

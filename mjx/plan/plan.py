@@ -184,6 +184,20 @@ class Plan:
         """Of one step."""
         return self.batch_size * self.sequence_length
 
+    def to_tree(self) -> dict[str, Any]:
+        """Plain dicts, with what follows from them, for JSON."""
+        memory, time = self.memory, self.time
+        derived = {
+            "fits": memory.fits,
+            "needed_bytes": memory.needed,
+            "node_wire_bytes": self.wire_bytes("node"),
+            "network_wire_bytes": self.wire_bytes("network"),
+            "step_seconds": time.estimate,
+            "tokens_per_second": self.tokens / time.estimate,
+            "model_flops_utilization": self.model_flops_utilization,
+        }
+        return dataclasses.asdict(self) | {"summary": derived}
+
     def wire_bytes(self, reach: Reach) -> float:
         """Sent by each device in one step."""
         return sum(t.wire_bytes for t in self.traffic if t.reach == reach)

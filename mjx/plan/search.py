@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
@@ -50,6 +51,22 @@ class Search:
     def fitting(self) -> tuple[Candidate, ...]:
         """Those that fit by the closed form."""
         return tuple(c for c in self.candidates if worth_compiling(c.estimate))
+
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain dicts, for JSON."""
+        return {
+            "candidates": [
+                dataclasses.asdict(c)
+                | {"step_seconds": c.estimate.time.estimate, "needed_bytes": c.estimate.needed}
+                for c in self.candidates
+            ],
+            "compiled": [
+                {"overrides": r.candidate.overrides, "failure": r.failure}
+                | {"plan": None if r.plan is None else r.plan.to_tree()}
+                for r in self.results
+            ],
+        }
 
 
 def worth_compiling(found: Estimate) -> bool:

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mjx.plan.plan import Memory, Plan
+from mjx.plan.plan import Memory, Plan, StepTime
+from mjx.plan.request import Request
+from mjx.plan.search import Search
 from mjx.plan.summary import (
     memory_parts,
     mesh_words,
@@ -21,6 +23,8 @@ from mjx.plan.summary import (
 )
 
 _BAR = 40
+_NEXT = 8
+"""Ways that were not compiled, but are listed."""
 
 
 def show(console: Console, plan: Plan, advice: Iterable[str] = ()) -> None:
@@ -47,6 +51,51 @@ def show(console: Console, plan: Plan, advice: Iterable[str] = ()) -> None:
         style="dim",
         soft_wrap=True,
     )
+
+
+def show_search(console: Console, request: Request, found: Search) -> None:
+    """Print what was compiled, and what the closed forms say of the rest."""
+    fitting = found.fitting
+    console.print(
+        f"{request.recipe} on {request.devices} × {request.gpu}: {len(found.candidates)} ways, of which "
+        f"{len(fitting)} fit by the closed form; {len(found.results)} compiled\n",
+        style="bold",
+        soft_wrap=True,
+    )
+    columns = ("mesh", "microbatches", "remat", "GiB", "products", "NVLink", "network", "exposed", "step", "")
+    table = _table("Compiled", *columns)
+    table.columns[-1].justify = "left"
+    for result in found.results:
+        candidate = result.candidate
+        name = (mesh_words(candidate.mesh), str(candidate.microbatches), candidate.remat)
+        if result.plan is None:
+            table.add_row(*name, "", "", "", "", "", "", Text(result.failure), style="dim")
+            continue
+        memory = result.plan.memory
+        said = f"fits, MFU {percent(result.plan.model_flops_utilization)}" if memory.fits else "does not fit"
+        row = (*name, f"{memory.needed / 2**30:.1f}", *_parts(result.plan.time), said)
+        table.add_row(*row, style=None if memory.fits else "dim")
+    console.print(table)
+    console.print()
+    done = {result.candidate.overrides for result in found.results}
+    table = _table("By the closed form alone", *columns[:-1])
+    for candidate in [c for c in fitting if c.overrides not in done][:_NEXT]:
+        needed = f"{candidate.estimate.needed / 2**30:.1f}"
+        name = (mesh_words(candidate.mesh), str(candidate.microbatches), candidate.remat)
+        table.add_row(*name, needed, *_parts(candidate.estimate.time))
+    if table.row_count:
+        console.print(table)
+        console.print()
+    best = next((r for r in found.results if r.plan is not None and r.plan.memory.fits), None)
+    if best is None:
+        console.print("nothing that was compiled fits: more GPUs, more memory or a smaller batch are needed")
+    else:
+        console.print(f"fastest that fits: {' '.join(best.candidate.overrides)}", style="bold", soft_wrap=True)
+
+
+def _parts(time: StepTime) -> tuple[str, ...]:
+    parts = (time.compute, time.node, time.network, time.exposed, time.estimate)
+    return tuple(map(readable_seconds, parts))
 
 
 def _table(title: str, *headings: str, left: int = 1) -> Table:
