@@ -1,69 +1,116 @@
-"""`mjx explain CONFIG`: the sharding of every parameter and of the main activations, on any machine."""
+"""`mjx explain CONFIG`: the sharding of every parameter and of the activations, on any machine."""
 
+import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from mjx.config import load_config
-from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of
+from mjx.config import RunConfig, load_config
+from mjx.errors import InputError
+from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
 from mjx.models.family import abstract_model
-from mjx.sharding.constrain import observe
-from mjx.sharding.explain import Placement, place, readable_bytes, table
+from mjx.plan.activations import activations_of
+from mjx.plan.summary import mesh_words
+from mjx.sharding.explain import (
+    Placement,
+    Section,
+    activation_table,
+    parameter_table,
+    place,
+    readable_bytes,
+)
+from mjx.sharding.page import page
 
 
-def explain(path: str, overrides: list[str], devices: int | None) -> None:
+def explain(
+    path: str,
+    overrides: list[str],
+    devices: int | None,
+    *,
+    activations: bool = False,
+    html: str | None = None,
+) -> None:
     """Print the tables; nothing is allocated or compiled, so any mesh can be looked at.
 
-    The mesh is for `devices`; None: as many as its sizes say, or runtime.cpu_devices.
+    The mesh is for `devices`; None: as many as its sizes say, or runtime.cpu_devices. `html` names a file
+    for a page that draws parameters and activations.
+
+    Raises:
+        InputError: the rules cannot lay an array out on this mesh, or the file cannot be written.
     """
     config = load_config(path, overrides)
     if devices is None:
         named = math.prod(size for size in config.mesh.sizes().values() if size != -1)
         devices = config.runtime.cpu_devices or named
     mesh_shape = config.mesh.resolve(devices)
-    rules = config.sharding.build()
     model = abstract_model(config.model)
-    axes, shapes = flatten(logical_axes_of(model)), flatten(parameters_of(model))
-    parameters = [
-        place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()
-    ]
-
-    activations: dict[tuple, Placement] = {}
-
-    def note(names: tuple[str | None, ...], leaf: jax.ShapeDtypeStruct) -> None:
-        label = "activation" if "batch" in names else "gathered"
-        placement = place(label, names, leaf, rules, mesh_shape, "activation")
-        activations[(names, leaf.shape, leaf.dtype)] = placement
-
-    plan = config.training
-    rows = plan.batch_size // plan.microbatches
-    batch = {
-        name: jax.ShapeDtypeStruct(array.shape, jnp.dtype(array.dtype))
-        for name, array in config.model.batch(
-            rows, config.data.sequence_length, extras=config.data.batch_extras
-        ).items()
-    }
-    for name, array in config.model.batch(rows, config.data.sequence_length).items():
-        placement = place(f"batch {name}", array.axes, batch[name], rules, mesh_shape, "activation")
-        activations[(name,)] = placement
-    with observe(note):
-        jax.eval_shape(lambda p, b: bind(model, p).loss(b), parameters_of(model), batch)
+    parameters = _parameters(config, model, mesh_shape)
+    mesh = f"{mesh_words(mesh_shape)} ({devices} devices)"
+    count = f"{config.model.num_parameters():,} parameters"
+    held = _held_in_training(config, parameters, mesh_shape)
+    rows, tokens = config.training.batch_size // config.training.microbatches, config.data.sequence_length
+    title = f"Activations of one microbatch ({rows} rows of {tokens} tokens), as the model makes them"
+    made = _activations(config, model, rows, mesh_shape) if activations or html is not None else []
+    if html is not None:
+        recipe = " ".join((path, *overrides))
+        facts = [f"{count}, {held}"]
+        text = page(recipe, mesh, facts, mesh_shape, parameters, title, made)
+        _write(html, text)
 
     console = Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe has no width to break lines for
         console = Console(highlight=False, width=160)
-    used = " × ".join(f"{axis} {size}" for axis, size in mesh_shape.items() if size > 1) or "one device"
-    count = config.model.num_parameters()
-    console.print(f"mesh: {used} ({devices} devices); {count:,} parameters\n", style="bold")
-    console.print(table("Parameters", parameters))
-    optimizer = 2 if config.optimizer.name in ("adamw", "muon") else 1
-    held = sum(p.local_bytes for p in parameters)
-    shown = readable_bytes(held * (2 + optimizer))
-    console.print(
-        f"with gradients and {optimizer} optimizer moment{'s' * (optimizer > 1)}: about {shown} on a device"
-        + (" (less by zero1)" if plan.zero1 and mesh_shape["data"] > 1 else "")
-        + "\n"
-    )
-    console.print(table(f"Activations of one microbatch ({rows} rows)", activations.values()))
+    console.print(f"mesh: {mesh}; {count}\n", style="bold")
+    console.print(parameter_table("Parameters", parameters))
+    console.print(f"{held}\n")
+    if activations:
+        console.print(activation_table(title, made))
+    if html is not None:
+        console.print(f"written to {html}", soft_wrap=True)
+
+
+def _parameters(config: RunConfig, model: Any, mesh_shape: dict[str, int]) -> list[Placement]:
+    rules, axes = config.sharding.build(), flatten(logical_axes_of(model))
+    shapes = flatten(parameters_of(model))
+    return [place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()]
+
+
+def _held_in_training(config: RunConfig, parameters: list[Placement], mesh_shape: dict[str, int]) -> str:
+    """A sentence on what a device keeps from step to step."""
+    moments = 2 if config.optimizer.name in ("adamw", "muon") else 1
+    shown = readable_bytes(sum(p.local_bytes for p in parameters) * (2 + moments))
+    less = " (less by zero1)" if config.training.zero1 and mesh_shape["data"] > 1 else ""
+    plural = "s" * (moments > 1)
+    return f"with gradients and {moments} optimizer moment{plural}: about {shown} on a device{less}"
+
+
+def _activations(config: RunConfig, model: Any, rows: int, mesh_shape: dict[str, int]) -> list[Section]:
+    """The batch, then what the model makes of it."""
+    rules, data = config.sharding.build(), config.data
+    arrays = config.model.batch(rows, data.sequence_length, extras=data.batch_extras)
+    batch = {name: jax.ShapeDtypeStruct(a.shape, jnp.dtype(a.dtype)) for name, a in arrays.items()}
+    inputs = [
+        place(f"batch {name}", array.axes, batch[name], rules, mesh_shape, "activation")
+        for name, array in arrays.items()
+    ]
+    sections = [("batch", inputs)]
+    for section, found in itertools.groupby(activations_of(model, batch), key=lambda found: found.section):
+        made = [
+            place(one.name, one.axes, one.leaf, rules, mesh_shape, "activation", one.code) for one in found
+        ]
+        sections.append((section, made))
+    return sections
+
+
+def _write(file: str, text: str) -> None:
+    path = Path(file)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {file}: there is no folder {path.parent}")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from error

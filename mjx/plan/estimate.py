@@ -7,7 +7,7 @@ from mjx.config import RunConfig
 from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
 from mjx.plan.plan import StepTime, pool_of
 from mjx.plan.request import Request
-from mjx.plan.scheme import Scheme, scheme_of
+from mjx.plan.scheme import Scheme, Sublayer, scheme_of
 
 EXPOSED = 0.5
 """Of what tensor parallelism sends, the share that nothing runs beside; compiled steps had 0.4 to 0.6."""
@@ -87,4 +87,10 @@ def _flops_per_token(config: RunConfig, scheme: Scheme) -> float:
     stack = 2 * sum(weight.elements for s in scheme.sublayers for weight in s.weights)
     head = 2 * config.model.vocab_size * scheme.embed
     attention = max(total / 3 - stack - head, 0.0)
-    return total + {"none": 0.0, "selective": attention, "full": attention + stack}[scheme.remat]
+    again = stack - 2 * sum(_last_product(unit) for unit in scheme.units.values())
+    return total + {"none": 0.0, "selective": attention, "full": attention + again}[scheme.remat]
+
+
+def _last_product(unit: list[Sublayer]) -> float:
+    """Elements of the weights that make a unit's output, which no gradient needs."""
+    return sum(w.elements for w in unit[-1].weights if len(w.axes) > 2 and w.axes[-1] == "embed")
