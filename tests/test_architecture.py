@@ -227,7 +227,10 @@ FORBIDDEN = {
 EXCEPTIONS = {
     # JAX has no public name for the client of its coordination service, nor for "has a backend started".
     # And jax-triton has no other way to be told of a new JAX, or of the PTX version.
-    r"^jax\._src\b": ("mjx.launch.coordination", "mjx.kernels.selective_scan.launch"),
+    # JAX asks cuDNN for its version even where it only lowers, and has no other way to be told.
+    r"^jax\._src\b": (
+        *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.plan.absent_cudnn"),
+    ),
     r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
     # Classes that the files of a checkpoint name; nothing is imported.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (

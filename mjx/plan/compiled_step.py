@@ -1,19 +1,17 @@
 """The training step of a recipe, compiled for GPUs that are not here, or by the CPU backend in their place."""
 
-import contextlib
 import dataclasses
 import re
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
+from mjx.plan.absent_cudnn import cudnn_of
 from mjx.plan.gpu import specification
 from mjx.plan.hlo import Program, parse_program
 from mjx.plan.request import Request
@@ -143,22 +141,3 @@ def _by_cpu(config: RunConfig, request: Request) -> CompiledStep:
         lowering_seconds=lowered_at - start,
         compiling_seconds=done - lowered_at,
     )
-
-
-@contextlib.contextmanager
-def cudnn_of(compute_capability: float) -> Iterator[None]:
-    """Within it JAX lowers cuDNN's attention for a GPU that is not here, without cuDNN.
-
-    JAX asks the library and the GPU at hand for their versions. What is compiled is a call; its plan is made
-    by the cuDNN of the machine that runs it.
-    """
-    from jax._src.cudnn import fused_attention_stablehlo as attention
-
-    def reached(wanted: str) -> bool:
-        return float(wanted) <= compute_capability
-
-    with (
-        mock.patch.object(attention, "check_cudnn_version", lambda: 91000),
-        mock.patch.object(attention, "check_compute_capability", reached),
-    ):
-        yield

@@ -105,11 +105,6 @@ def mesh_words(mesh: dict[str, int]) -> str:
     return " × ".join(f"{axis} {size}" for axis, size in mesh.items() if size > 1) or "one device"
 
 
-def readable_bytes(size: float) -> str:
-    """In GiB, or MiB where it is less than a tenth of one."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
-
-
 def readable_gigabytes(size: float) -> str:
     """Of what is sent, in GB as rates are."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"

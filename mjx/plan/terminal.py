@@ -15,12 +15,12 @@ from mjx.plan.summary import (
     mesh_words,
     outside_closed_form,
     percent,
-    readable_bytes,
     readable_gigabytes,
     readable_seconds,
     traffic_groups,
     verdict,
 )
+from mjx.sharding.explain import readable_bytes
 
 _BAR = 40
 _NEXT = 8

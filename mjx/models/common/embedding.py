@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.models.common.parameter import parameter
-from mjx.sharding import activation_spec, mesh_shape, shard
+from mjx.sharding import activation_spec, current_rules, mesh_shape, shard
 
 
 def padded_vocabulary(vocab_size: int, divisor: int) -> int:
@@ -44,16 +44,22 @@ def _vocabulary_parallel_lookup(
     With sequence parallelism the sum is a reduce-scatter: no device ever holds the whole sequence
     (Megatron's VocabParallelEmbedding).
     """
+    stored = current_rules().spec(
+        ("vocab", "embed"), weight.shape, mesh_shape(), kind="parameter", array="the token table"
+    )
+    split = stored[1] if len(stored) > 1 else None
     token_spec = activation_spec(("batch", "sequence"), ids.shape)
     row_spec = activation_spec(("batch", "residual_sequence", "embed"), (*ids.shape, weight.shape[1]))
     scatter = row_spec != PartitionSpec(*token_spec)
 
     @functools.partial(
         jax.shard_map,
-        in_specs=(activation_spec(("vocab", "embed"), weight.shape), token_spec),
+        in_specs=(stored, token_spec),
         out_specs=row_spec,
     )
     def lookup(weight: Array, ids: Array) -> Array:
+        if split is not None:  # gathered here, so that its gradient is scattered before copies are summed
+            weight = jax.lax.all_gather(weight, split, axis=1, tiled=True)
         local = ids - jax.lax.axis_index("tensor") * weight.shape[0]
         held = (local >= 0) & (local < weight.shape[0])
         rows = jnp.take(weight, jnp.where(held, local, 0), axis=0, mode="clip") * held[..., None]
