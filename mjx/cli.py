@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--html", metavar="FILE", help="write a page that draws all of it")
 
-    plan = _command(commands, "plan", _plan, "compile a run for GPUs that are not here: memory, traffic, time")
+    plan = _command(
+        commands, "plan", _plan, "compile a run for GPUs that are not here: memory, traffic, time"
+    )
     plan.add_argument("config", help=_RECIPE)
     plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
     plan.add_argument("--gpu", default="h100", help="a100, b200, h100 or h200 (h100)")

@@ -54,7 +54,9 @@ def explain(
     held = _held_in_training(config, parameters, mesh_shape)
     rows, tokens = config.training.batch_size // config.training.microbatches, config.data.sequence_length
     title = f"Activations of one microbatch ({rows} rows of {tokens} tokens), as the model makes them"
-    made = _activations(config, model, rows, mesh_shape)  # not only to show them: what does not fit is refused
+    made = _activations(
+        config, model, rows, mesh_shape
+    )  # not only to show them: what does not fit is refused
     if html is not None:
         recipe = " ".join((path, *overrides))
         facts = [f"{count}, {held}"]

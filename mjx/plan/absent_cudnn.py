@@ -17,6 +17,7 @@ def cudnn_of(compute_capability: float) -> Iterator[None]:
     JAX asks the library and the GPU at hand for their versions. What is compiled is a call; its plan is made
     by the cuDNN of the machine that runs it.
     """
+
     def reached(wanted: str) -> bool:
         return float(wanted) <= compute_capability
 

@@ -69,7 +69,7 @@ def live_at_peak(
         source = _source(program, instruction, value.index)
         role: Role = "temporary"
         turns = loops.get(value.name) or loops.get(instruction.computation)
-        if array is not None and turns is not None and turns in array.shape and len(array.shape) > 2:
+        if array is not None and turns is not None and turns in array.shape and len(array.shape) > 3:
             role = "kept"
         elif array is not None and (array.dtype, tuple(sorted(array.shape))) in like_parameters:
             role = "temporary" if _copies_argument(program, source) else "gradient"

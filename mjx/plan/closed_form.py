@@ -95,7 +95,7 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
     """Each weight is gathered once per pass, forward and backward, and its gradient is scattered once."""
     gathered: dict[tuple[str, ...], float] = {}
     scattered: dict[tuple[str, ...], float] = {}
-    lookup = scheme.tables[0] if len(scheme.tables) > 1 and scheme.mesh["tensor"] == 1 else None
+    lookup = scheme.tables[0] if len(scheme.tables) > 1 else None
     inside = {weight.name for sublayer in scheme.sublayers for weight in sublayer.weights}
     for weight in scheme.weights:
         if weight.gather_size == 1:
@@ -103,7 +103,7 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
         sent = weight.resident * scheme.dtype_bytes * _ring(weight.gather_size)
         once = 2 if weight.name in inside else 1  # outside of the stack both passes use one gathered copy
         if weight is lookup:  # each device looks its columns up for all, and they exchange what they found
-            found = scheme.tokens * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
+            found = scheme.residual_tokens * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
             sent = min(sent, found)
         axes = weight.gathered_over
         gathered[axes] = gathered.get(axes, 0) + once * sent * scheme.microbatches
@@ -115,8 +115,12 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
 
 
 def _replica_terms(scheme: Scheme) -> list[Term]:
-    """The gradients of copies of a weight are summed: over the axes that split tokens, but not the weight."""
+    """The gradients of copies of a weight are summed: over the axes that split tokens, but not the weight.
+
+    Inside of the stack's loop this happens for every microbatch, outside of it once.
+    """
     terms: dict[tuple[str, ...], float] = {}
+    inside = {weight.name for sublayer in scheme.sublayers for weight in sublayer.weights}
     for weight in scheme.weights:
         held = {*weight.gathered_over, *(("expert",) if "experts" in weight.axes else ())}
         axes = tuple(
@@ -127,7 +131,8 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         group = 1
         for axis in axes:
             group *= scheme.mesh[axis]
-        sent = 2 * weight.stored * scheme.dtype_bytes * _ring(group) * scheme.microbatches
+        times = scheme.microbatches if weight.name in inside else 1
+        sent = 2 * weight.stored * scheme.dtype_bytes * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
 

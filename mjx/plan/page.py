@@ -6,11 +6,12 @@ Places in pictures are percents of their width, so that a page may be as narrow 
 import dataclasses
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mjx.plan.plan import Memory, Plan, StepTime, Traffic
+from mjx.plan.collectives import Reach
+from mjx.plan.plan import NCCL_SHARE, Memory, Plan, StepTime, Traffic
 from mjx.plan.request import Request
 from mjx.plan.search import Candidate, Result, Search
 from mjx.plan.summary import (
@@ -23,10 +24,10 @@ from mjx.plan.summary import (
     traffic_groups,
     verdict,
 )
-from mjx.sharding.explain import readable_bytes
 from mjx.sharding.axes import MESH_AXES
+from mjx.sharding.explain import readable_bytes
 
-REACHES = {"node": "NVLink, inside of nodes", "network": "network, between nodes"}
+REACHES: dict[Reach, str] = {"node": "NVLink, inside of nodes", "network": "network, between nodes"}
 TERMS = {
     "weights": "weights, gathered",
     "gradients": "gradients, summed and scattered",
@@ -38,8 +39,8 @@ _NEXT = 20
 """Ways that were not compiled, but are listed."""
 _CHARACTER = 6.8
 """Width of one in a bar's label."""
-_WIDE, _NARROW = 900, 270
-"""Least widths of a bar: on a screen, and on a phone or beside another."""
+_WIDE, _NARROW = 690, 300
+"""Least widths of a picture in pixels: on a screen of 1000, and on a phone."""
 _BADGE = 19
 """Least distance between the numbers of compiled ways."""
 
@@ -51,7 +52,7 @@ def write_page(path: Path, plan: Plan, advice: Iterable[str] = ()) -> None:
         plan=plan,
         advice=list(advice),
         memory=_memory(plan.memory),
-        largest=_largest(plan.memory),
+        parts=memory_parts(plan.memory),
         panels=_traffic(plan),
         terms={name: words for name, words in TERMS.items() if _sends(plan, name)},
         timeline=_timeline(plan),
@@ -101,9 +102,6 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(mesh_axes=MESH_AXES, **values)
 
 
-# Bars. -------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Segment:
     """A part of a bar; places are percents of the bar's width."""
@@ -116,18 +114,14 @@ class Segment:
     """Shown under the pointer."""
     label: str = ""
     exposed: bool = False
-    least: float = _NARROW
-    """The least width of the bar, in pixels."""
 
     @property
-    def roomy(self) -> bool:
-        """Whether the label fits the narrowest bar."""
-        return _CHARACTER * len(self.label) + 8 <= self.least * self.width / 100
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the label fits a wide bar."""
-        return bool(self.label) and _CHARACTER * len(self.label) + 8 <= _WIDE * self.width / 100
+    def shown(self) -> Literal["always", "wide", "never"]:
+        """On which pages the label fits."""
+        needed = _CHARACTER * len(self.label) + 8
+        if not self.label or needed > _WIDE * self.width / 100:
+            return "never"
+        return "always" if needed <= _NARROW * self.width / 100 else "wide"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,11 +138,21 @@ Ticks = list[tuple[float, str]]
 """(percent, label)."""
 
 
-def _row(sizes: Iterable[tuple[float, dict[str, Any]]], scale: float, start: float = 0.0) -> tuple[Segment, ...]:
-    """Segments side by side, of what is not 0."""
+_Part = tuple[float, dict[str, Any]]
+"""A size, and what a segment of it says."""
+
+
+def _part(kind: str, label: str, size: float, title: str = "", *, exposed: bool = False) -> _Part:
+    """Without a title, one of seconds."""
+    title = title or f"{label}: {readable_seconds(size)}"
+    return size, {"kind": kind, "label": label, "title": title, "exposed": exposed}
+
+
+def _row(parts: Iterable[_Part], scale: float, start: float = 0.0) -> tuple[Segment, ...]:
+    """Segments side by side, without those of nothing."""
     segments = []
-    for size, words in sizes:
-        if size > 0:
+    for size, words in parts:
+        if size > 1e-12 * scale:  # what rounding leaves is nothing
             segments.append(Segment(start=100 * start / scale, width=100 * size / scale, **words))
             start += size
     return tuple(segments)
@@ -159,7 +163,9 @@ def _ticks(limit: float, unit: str, wanted: int = 5) -> Ticks:
     step = _round_step(limit / wanted)
     digits = max(0, -math.floor(math.log10(step)))
     places = [step * n for n in range(math.floor(limit / step + 1e-9) + 1)]
-    return [(100 * p / limit, f"{p:,.{digits}f}{unit if p == places[-1] else ''}") for p in places]
+    labels = [f"{p:,.{digits}f}" if p else "0" for p in places]
+    labels[-1] += unit
+    return [(100 * p / limit, label) for p, label in zip(places, labels, strict=True)]
 
 
 def _round_step(step: float) -> float:
@@ -167,48 +173,27 @@ def _round_step(step: float) -> float:
     return next(power * n for n in (1, 2, 5, 10) if power * n >= step * (1 - 1e-9))
 
 
-# A plan. -----------------------------------------------------------------------------------------------------
-
-
 def _memory(memory: Memory) -> dict[str, Any]:
     scale = max(memory.total, memory.pool, memory.needed)
     parts = [
-        {
-            "name": name,
-            "kind": name.split()[0].removesuffix("'s").lower(),
-            "bytes": size,
-            "share": size / memory.needed,
-            "remark": remark,
-        }
-        for name, size, remark in memory_parts(memory)
-    ]
-    sizes = [
-        (
-            part["bytes"],
-            {
-                "kind": part["kind"],
-                "title": f"{part['name']}: {readable_bytes(part['bytes'])}",
-                "label": f"{part['bytes'] / 2**30:.1f}",
-            },
+        _part(
+            name.split()[0].removesuffix("'s").lower(),
+            f"{size / 2**30:.1f}",
+            size,
+            f"{name}: {readable_bytes(size)}",
         )
-        for part in parts
+        for name, size, _ in memory_parts(memory)
     ]
     _, _, words = verdict(memory).partition(": ")
     return {
         "verdict": words,
-        "parts": parts,
-        "segments": _row(sizes, scale),
+        "segments": _row(parts, scale),
         "ticks": _ticks(scale / 2**30, " GiB"),
         "pool": 100 * memory.pool / scale,
         "total": 100 * memory.total / scale,
         "needed": 100 * memory.needed / scale,
         "reserve": 100 * min(memory.reserve, memory.total) / scale,
     }
-
-
-def _largest(memory: Memory) -> list[dict[str, Any]]:
-    top = max((buffer.bytes for buffer in memory.largest), default=1)
-    return [{"buffer": buffer, "width": 100 * buffer.bytes / top} for buffer in memory.largest]
 
 
 def _term(row: Traffic) -> str:
@@ -252,7 +237,7 @@ def _traffic(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _terms(rows: Sequence[Traffic], part: str, scale: float) -> tuple[Segment, ...]:
-    sizes = []
+    parts = []
     for term, words in TERMS.items():
         for hidden in (True, False):
             size = sum(
@@ -262,8 +247,8 @@ def _terms(rows: Sequence[Traffic], part: str, scale: float) -> tuple[Segment, .
             )
             state = "hidden" if hidden else "exposed"
             title = f"{part}, {words}, {state}: {readable_gigabytes(size)}"
-            sizes.append((size, {"kind": term, "title": title, "exposed": not hidden}))
-    return _row(sizes, scale)
+            parts.append(_part(term, "", size, title, exposed=not hidden))
+    return _row(parts, scale)
 
 
 def _timeline(plan: Plan) -> dict[str, Any]:
@@ -271,51 +256,49 @@ def _timeline(plan: Plan) -> dict[str, Any]:
     time, flops = plan.time, plan.flops
     scale, exposed = time.estimate, time.exposed
     asked = time.compute * min(1.0, flops.model / flops.compiled)
+    hidden = time.node + time.network - exposed
+    slowed = NCCL_SHARE * hidden
+    products = [
+        _part("products", "that the model asks for", asked),
+        _part("recompute", "recomputation", time.compute - asked),
+        _part("slowed", "slowed down by NCCL", slowed),
+    ]
     lanes = [
         Lane(
             name="products",
             figure=readable_seconds(time.compute),
-            remark=f"at {percent(plan.utilization)} of the peak",
-            segments=_row(
-                [
-                    (asked, _words("products", "that the model asks for", asked)),
-                    (time.compute - asked, _words("recompute", "recomputation", time.compute - asked)),
-                ],
-                scale,
-                start=exposed,
-            ),
+            remark=f"at {percent(plan.utilization)} of peak",
+            segments=_row(products, scale, start=exposed),
         )
     ]
     apart, beside = 0.0, exposed
-    for reach, name in (("node", "NVLink"), ("network", "network")):
+    names: dict[Reach, str] = {"node": "NVLink", "network": "network"}
+    for reach, name in names.items():
         seconds, sent = getattr(time, reach), plan.wire_bytes(reach)
         alone = sum(r.wire_bytes for r in plan.traffic if r.reach == reach and not r.asynchronous)
         waited = seconds * alone / sent if sent else 0.0
-        hidden = seconds - waited
+        behind = seconds - waited
         lanes.append(
             Lane(
                 name=name,
                 figure=readable_seconds(seconds) if seconds else "nothing",
                 remark=f"{readable_gigabytes(sent)} sent" if sent else "",
-                segments=_row([(waited, _words(reach, "exposed", waited, True))], scale, start=apart)
-                + _row([(hidden, _words(reach, "hidden", hidden))], scale, start=beside),
+                segments=_row([_part(reach, "exposed", waited, exposed=True)], scale, start=apart)
+                + _row([_part(reach, "hidden", behind)], scale, start=beside),
             )
         )
-        apart, beside = apart + waited, beside + hidden
-    bound = "products" if time.compute >= time.node + time.network - exposed else "collectives"
-    rest = scale - exposed
+        apart, beside = apart + waited, beside + behind
+    bound = "products" if time.compute + slowed >= hidden else "collectives"
+    whole = [
+        _part("waiting", "exposed", exposed, exposed=True),
+        _part("step", f"as long as the {bound} take", scale - exposed),
+    ]
     lanes.append(
         Lane(
             name="step",
             figure=readable_seconds(scale),
             remark=f"{percent(exposed / scale)} of it exposed",
-            segments=_row(
-                [
-                    (exposed, _words("waiting", "exposed", exposed, True)),
-                    (rest, _words("step", f"as long as the {bound} take", rest)),
-                ],
-                scale,
-            ),
+            segments=_row(whole, scale),
         )
     )
     unit, factor = (" s", 1.0) if scale >= 1 else (" ms", 1e-3)
@@ -324,17 +307,15 @@ def _timeline(plan: Plan) -> dict[str, Any]:
         "ticks": _ticks(scale / factor, unit),
         "exposed": 100 * exposed / scale,
         "bound": bound,
+        "recomputed": time.compute > asked,
+        "slowed": slowed > 0,
     }
-
-
-def _words(kind: str, label: str, seconds: float, exposed: bool = False) -> dict[str, Any]:
-    title = f"{label}: {readable_seconds(seconds)}"
-    return {"kind": kind, "label": label, "title": title, "exposed": exposed, "least": 200}
 
 
 def _checks(plan: Plan) -> list[dict[str, Any]]:
     """Sent bytes term by term, then memory."""
     memory = plan.memory
+    rows: list[tuple[str, str, float, float, Callable[[float], str]]]
     rows = [(c.name, " × ".join(c.axes), c.closed_form, c.compiled, readable_gigabytes) for c in plan.checks]
     what = "activations, gradients and temporaries"
     rows.append((what, "", memory.closed_form, memory.allocated, readable_bytes))
@@ -353,23 +334,25 @@ def _checks(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-# A search. ---------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Logarithmic, with ticks."""
+    """Logarithmic."""
 
     low: float
     high: float
-    ticks: Ticks
+    marked: Sequence[float]
 
     def place(self, value: float) -> float:
         """In percent."""
         return 100 * math.log(value / self.low) / math.log(self.high / self.low)
 
+    @property
+    def ticks(self) -> Ticks:
+        return [(self.place(value), f"{value:.6g}") for value in self.marked]
 
-def _axis(values: Sequence[float], wanted: int) -> Axis:
+
+def _axis(values: Iterable[float], wanted: int) -> Axis:
+    values = list(values)
     low, high = min(values) / 1.06, max(values) * 1.06
     if high / low > 4:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -377,9 +360,7 @@ def _axis(values: Sequence[float], wanted: int) -> Axis:
     else:
         step = _round_step((high - low) / wanted)
         places = [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    axis = Axis(low=low, high=high, ticks=[])
-    ticks = [(axis.place(place), f"{place:.6g}") for place in places if low <= place <= high]
-    return dataclasses.replace(axis, ticks=ticks)
+    return Axis(low=low, high=high, marked=[place for place in places if low <= place <= high])
 
 
 def _scatter(found: Search) -> dict[str, Any]:
@@ -395,36 +376,12 @@ def _scatter(found: Search) -> dict[str, Any]:
     def at(size: float, seconds: float) -> tuple[float, float]:
         return across.place(size / 2**30), 100 - up.place(seconds)
 
-    dots = []
-    for candidate in found.candidates:
-        x, y = at(candidate.estimate.needed, candidate.estimate.time.estimate)
-        title = (
-            f"{mesh_words(candidate.mesh)}, microbatches {candidate.microbatches}, remat {candidate.remat}: "
-            f"{readable_bytes(candidate.estimate.needed)}, "
-            f"{readable_seconds(candidate.estimate.time.estimate)} by the closed form"
-        )
-        fits = candidate.estimate.needed <= candidate.estimate.pool
-        dots.append({"x": x, "y": y, "kind": candidate.remat, "fits": fits, "title": title})
+    dots = [(*at(c.estimate.needed, c.estimate.time.estimate), c) for c in found.candidates]
     marks: list[dict[str, Any]] = []
-    for number, (candidate, plan) in enumerate(made, start=1):
+    for candidate, plan in made:
         guess = at(candidate.estimate.needed, candidate.estimate.time.estimate)
-        place = guess if plan is None else at(plan.memory.needed, plan.time.estimate)
-        title = f"{number}: {mesh_words(candidate.mesh)}, remat {candidate.remat}: " + (
-            "its compiler ended its process"
-            if plan is None
-            else f"{readable_bytes(plan.memory.needed)}, {readable_seconds(plan.time.estimate)} compiled"
-        )
-        marks.append(
-            {
-                "number": number,
-                "x": place[0],
-                "y": place[1],
-                "guess": guess,
-                "kind": candidate.remat,
-                "fits": plan is not None and plan.memory.fits,
-                "title": title,
-            }
-        )
+        x, y = guess if plan is None else at(plan.memory.needed, plan.time.estimate)
+        marks.append({"x": x, "y": y, "guess": guess, "candidate": candidate, "plan": plan})
     _place_badges(marks)
     return {
         "dots": dots,
@@ -433,7 +390,6 @@ def _scatter(found: Search) -> dict[str, Any]:
         "up": [(100 - place, label) for place, label in up.ticks],
         "pool": across.place(pool),
         "pool_words": f"pool {pool:.1f} GiB",
-        "remats": [name for name in ("none", "selective", "full") if any(d["kind"] == name for d in dots)],
     }
 
 
@@ -469,13 +425,15 @@ def _with_bars(results: Sequence[Result]) -> list[tuple[Result, tuple[Segment, .
 
 
 def _time_bar(time: StepTime, longest: float) -> tuple[Segment, ...]:
-    beyond = time.estimate - time.exposed - time.compute
+    slowed = NCCL_SHARE * (time.node + time.network - time.exposed)
+    beyond = time.estimate - time.exposed - time.compute - slowed
     parts = [
-        (time.exposed, "waiting", "exposed", True),
-        (time.compute, "products", "products", False),
-        (beyond, "network", "collectives beyond the products", False),
+        _part("waiting", "exposed", time.exposed, exposed=True),
+        _part("products", "products", time.compute),
+        _part("slowed", "slowed down by NCCL", slowed),
+        _part("network", "collectives beyond the products", beyond),
     ]
-    return _row([(size, _words(kind, label, size, apart)) for size, kind, label, apart in parts], longest)
+    return _row(parts, longest)
 
 
 def _command(request: Request, candidate: Candidate) -> str:

@@ -52,7 +52,6 @@ class Search:
         """Those that fit by the closed form."""
         return tuple(c for c in self.candidates if worth_compiling(c.estimate))
 
-
     def to_tree(self) -> dict[str, Any]:
         """Plain dicts, for JSON."""
         return {

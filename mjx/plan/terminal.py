@@ -90,7 +90,9 @@ def show_search(console: Console, request: Request, found: Search) -> None:
     if best is None:
         console.print("nothing that was compiled fits: more GPUs, more memory or a smaller batch are needed")
     else:
-        console.print(f"fastest that fits: {' '.join(best.candidate.overrides)}", style="bold", soft_wrap=True)
+        console.print(
+            f"fastest that fits: {' '.join(best.candidate.overrides)}", style="bold", soft_wrap=True
+        )
 
 
 def _parts(time: StepTime) -> tuple[str, ...]:

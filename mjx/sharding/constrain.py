@@ -78,11 +78,19 @@ def relayout(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None
     out of a column-parallel product would be all-reduced whole and only then be cut. Constrained to
     the source instead, they are reduce-scattered, as Megatron's sequence parallelism does.
     """
+    return _moved(x, source, target)
+
+
+def _moved(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None, ...]) -> ArrayT:
+    if any(size > 1 for size in mesh_shape().values()):
+        if activation_spec(source, x.shape) != activation_spec(target, x.shape):
+            # What is sent is what stands here: without the barrier XLA may send a cast's input, in float32.
+            x = jax.lax.optimization_barrier(shard(x, *source))
     return shard(x, *target)
 
 
 def _relayout_forward(x, source, target):
-    return shard(x, *target), None
+    return _moved(x, source, target), None
 
 
 def _relayout_backward(source, target, _, gradient):

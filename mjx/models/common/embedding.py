@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from mjx.models.common.parameter import parameter
+from mjx.models.common.parameter import axes_of, parameter
 from mjx.sharding import activation_spec, current_rules, mesh_shape, shard
 
 
@@ -27,44 +27,67 @@ class Embedding(nnx.Module):
     def __call__(
         self, ids: Int[Array, "batch sequence"], dtype: DTypeLike
     ) -> Float[Array, "batch residual_sequence embed"]:
-        if mesh_shape().get("tensor", 1) == 1 or self.weight.get_metadata("out_sharding")[0] != "vocab":
-            rows = jnp.take(self.weight[...], ids, axis=0, mode="clip").astype(dtype)
+        weight = self.weight[...]
+        if axes_of(self.weight)[0] == "vocab" and any(size > 1 for size in mesh_shape().values()):
+            rows = _lookup_over_the_mesh(weight.astype(dtype), ids)
         else:
-            rows = _vocabulary_parallel_lookup(self.weight[...].astype(dtype), ids)
+            rows = jnp.take(weight, ids, axis=0, mode="clip").astype(dtype)
         # The positions of all rows are one row, which cannot be split.
         batch = "batch" if ids.shape[0] > 1 else None
         return shard(rows, batch, "residual_sequence", "embed")
 
 
-def _vocabulary_parallel_lookup(
+def _lookup_over_the_mesh(
     weight: Float[Array, "vocab embed"], ids: Int[Array, "batch sequence"]
 ) -> Float[Array, "batch residual_sequence embed"]:
     """Each tensor shard looks up the ids that it holds, zeros for the others; then one sum.
 
     With sequence parallelism the sum is a reduce-scatter: no device ever holds the whole sequence
-    (Megatron's VocabParallelEmbedding).
+    (Megatron's VocabParallelEmbedding). Where the features are split too (FSDP), either the table is gathered
+    or, if that is less, each device looks its features up for the tokens of all, and they exchange them.
     """
+    token_spec = activation_spec(("batch", "sequence"), ids.shape)
+    row_spec = activation_spec(("batch", "residual_sequence", "embed"), (*ids.shape, weight.shape[1]))
     stored = current_rules().spec(
         ("vocab", "embed"), weight.shape, mesh_shape(), kind="parameter", array="the token table"
     )
-    split = stored[1] if len(stored) > 1 else None
-    token_spec = activation_spec(("batch", "sequence"), ids.shape)
-    row_spec = activation_spec(("batch", "residual_sequence", "embed"), (*ids.shape, weight.shape[1]))
+    split = _entries(stored, 1)
+    copies = tuple(axis for axis in (*_entries(token_spec, 0), *_entries(token_spec, 1)) if axis not in split)
+    tensor = mesh_shape().get("tensor", 1) > 1
     scatter = row_spec != PartitionSpec(*token_spec)
 
-    @functools.partial(
-        jax.shard_map,
-        in_specs=(stored, token_spec),
-        out_specs=row_spec,
-    )
+    @functools.partial(jax.shard_map, in_specs=(stored, token_spec), out_specs=row_spec)
     def lookup(weight: Array, ids: Array) -> Array:
-        if split is not None:  # gathered here, so that its gradient is scattered before copies are summed
+        # Before anything is gathered: gradients are scattered first, and those of copies summed then.
+        weight = jax.lax.pcast(weight, copies, to="varying") if copies else weight
+        exchange = _kept_tokens(ids.size, scatter) < weight.shape[0]
+        if split and exchange:
+            ids = jax.lax.all_gather(ids, split, tiled=True)
+        elif split:
             weight = jax.lax.all_gather(weight, split, axis=1, tiled=True)
-        local = ids - jax.lax.axis_index("tensor") * weight.shape[0]
-        held = (local >= 0) & (local < weight.shape[0])
-        rows = jnp.take(weight, jnp.where(held, local, 0), axis=0, mode="clip") * held[..., None]
-        if scatter:
-            return jax.lax.psum_scatter(rows, "tensor", scatter_dimension=1, tiled=True)
-        return jax.lax.psum(rows, "tensor")
+        if tensor:
+            local = ids - jax.lax.axis_index("tensor") * weight.shape[0]
+            held = (local >= 0) & (local < weight.shape[0])
+            rows = jnp.take(weight, jnp.where(held, local, 0), axis=0, mode="clip") * held[..., None]
+        else:
+            rows = jnp.take(weight, ids, axis=0, mode="clip")
+        if tensor and scatter:
+            rows = jax.lax.psum_scatter(rows, "tensor", scatter_dimension=1, tiled=True)
+        elif tensor:
+            rows = jax.lax.psum(rows, "tensor")
+        if split and exchange:
+            rows = jax.lax.all_to_all(rows, split, split_axis=0, concat_axis=2, tiled=True)
+        return rows
 
     return lookup(weight, ids)
+
+
+def _kept_tokens(tokens: int, scatter: bool) -> int:
+    """Of which a device has the residual stream."""
+    return tokens // mesh_shape()["tensor"] if scatter else tokens
+
+
+def _entries(spec: PartitionSpec, dimension: int) -> tuple[str, ...]:
+    """The mesh axes that split one dimension."""
+    entry = spec[dimension] if dimension < len(spec) else ()
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
