@@ -80,7 +80,7 @@ def _can_compile() -> bool:
 def _note_fallback(console: Console, request: Request, asked: dict[str, Any]) -> None:
     if request.compiler == "cpu" and asked["compiler"] is None:
         console.print(
-            "XLA's CUDA compiler is not installed, so its CPU backend partitions the step: arguments are exact, "
+            "XLA's CUDA compiler is not installed, so its CPU backend compiles: arguments are exact, "
             f"temporaries and traffic upper bounds ({INSTALL})\n",
             style="yellow",
             soft_wrap=True,

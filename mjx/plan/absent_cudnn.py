@@ -22,7 +22,7 @@ def cudnn_of(compute_capability: float) -> Iterator[None]:
         return float(wanted) <= compute_capability
 
     with (
-        mock.patch.object(attention, "check_cudnn_version", lambda: VERSION),
+        mock.patch.object(attention, "check_cudnn_version", return_value=VERSION),
         mock.patch.object(attention, "check_compute_capability", reached),
     ):
         yield

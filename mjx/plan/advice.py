@@ -10,7 +10,7 @@ from mjx.plan.search import Overrides
 
 
 def advice(plan: Plan, request: Request) -> list[str]:
-    """Changes that would make the step fit by the closed form, scaled to what was compiled; the mildest first."""
+    """Changes that would make it fit, by the closed form scaled to what was compiled; the mildest first."""
     memory = plan.memory
     if memory.fits:
         return []

@@ -1,4 +1,4 @@
-"""What lies in a GPU's memory at the step's peak, out of the reports that XLA writes beside a compiled program.
+"""What lies in a GPU's memory at the step's peak, out of the reports that XLA writes beside a program.
 
 Its buffer assignment says where in one large allocation every value lies, its live ranges say from when to
 when. (The peak that XLA names in the latter is not the allocation's: it was lower by half where looked at.)

@@ -206,9 +206,9 @@ def _layer(scheme: Scheme, unit: list[Sublayer]) -> float:
 
 
 def _head(scheme: Scheme) -> float:
-    """Bytes: the states and their gradient, the table, a chunk of logits, and what becomes the table's gradient.
+    """Bytes: states and their gradient, the table, a chunk of logits, and what makes the table's gradient.
 
-    The last is d_logits of all tokens or, where that is less, an accumulator and a chunk's product in float32.
+    The last is d_logits of all tokens or, where less, an accumulator and a chunk's product in float32.
     """
     if not scheme.tables:
         return 0.0

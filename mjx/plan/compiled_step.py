@@ -1,4 +1,4 @@
-"""The training step of a recipe, compiled for GPUs that are not here, or by the CPU backend in their place."""
+"""The training step of a recipe, compiled for GPUs that are not here, or by XLA's CPU backend instead."""
 
 import dataclasses
 import re

@@ -37,7 +37,7 @@ def count_products(program: Program) -> Products:
         return _matmul(program, instruction) + _attention(program, instruction)
 
     matmul = attention = 0.0
-    kernels: collections.Counter[str] = collections.Counter()
+    kernels: dict[str, float] = collections.defaultdict(float)
     exact = True
     for execution in program.executions(weight):
         instruction = execution.instruction

@@ -23,8 +23,8 @@ from mjx.plan.scheme import scheme_of
 LARGEST = 10
 """Buffers that a plan names."""
 NCCL_SHARE = 0.15
-"""Of a GPU's multiprocessors, what NCCL's kernels take while they run beside products: about 20 of an H100's 132
-with its default number of channels."""
+"""Of a GPU's multiprocessors, what NCCL's kernels take while they run beside products: about 20 of the 132 of
+an H100, with its default number of channels."""
 JAX_POOL = 0.75
 """The share of a GPU's memory that JAX takes where runtime.gpu_memory_fraction does not say."""
 
@@ -127,8 +127,8 @@ class TermCheck:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds. What is sent by asynchronous collectives is taken to hide behind the products, which it slows down;
-    all else not."""
+    """Seconds. What is sent by asynchronous collectives is taken to hide behind the products, which it slows
+    down; all else not."""
 
     at_peak: float
     """Of the products, at the data sheet's peak."""
@@ -317,7 +317,7 @@ _HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def _local_type(leaf: jax.ShapeDtypeStruct) -> ArrayType:
-    return ArrayType(_HLO_DTYPES.get(leaf.dtype.name, leaf.dtype.name), _local_shape(leaf))
+    return ArrayType(_HLO_DTYPES.get(str(leaf.dtype), str(leaf.dtype)), _local_shape(leaf))
 
 
 def _local_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:

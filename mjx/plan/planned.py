@@ -17,7 +17,7 @@ from mjx.plan.request import Request
 _FATAL = re.compile(r"^(?:F\d{4} .*?\] |LLVM ERROR: |.*Fatal Error[^:]*: )(.*)$", re.MULTILINE)
 
 
-class CompilerDied(InputError):
+class CompilerDiedError(InputError):
     """The compiler ended its process."""
 
 
@@ -26,7 +26,7 @@ def plan(request: Request) -> Plan:
 
     Raises:
         InputError: something in the recipe or the request does not fit, or the compiler is missing.
-        CompilerDied: it ended its process; the sentence has its last words.
+        CompilerDiedError: it ended its process; the sentence has its last words.
     """
     with tempfile.TemporaryDirectory(prefix="mjx-plan-") as folder:
         asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
@@ -39,7 +39,7 @@ def plan(request: Request) -> Plan:
             errors="replace",
         )
         if child.returncode != 0 or not answer.exists():
-            raise CompilerDied(_last_words(request, child.returncode, child.stdout))
+            raise CompilerDiedError(_last_words(request, child.returncode, child.stdout))
         result = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
         raise InputError(result["error"])

@@ -10,7 +10,7 @@ from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.plan.estimate import Estimate, estimate
 from mjx.plan.plan import Plan
-from mjx.plan.planned import CompilerDied, plan
+from mjx.plan.planned import CompilerDiedError, plan
 from mjx.plan.request import Request
 
 Overrides = tuple[str, ...]
@@ -157,7 +157,7 @@ def _compile(request: Request, candidate: Candidate) -> Result:
     asked = dataclasses.replace(request, overrides=request.overrides + candidate.overrides)
     try:
         return Result(candidate=candidate, plan=plan(asked))
-    except CompilerDied as error:
+    except CompilerDiedError as error:
         return Result(candidate=candidate, plan=None, failure=str(error))
 
 

@@ -82,10 +82,10 @@ def relayout(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None
 
 
 def _moved(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None, ...]) -> ArrayT:
-    if any(size > 1 for size in mesh_shape().values()):
-        if activation_spec(source, x.shape) != activation_spec(target, x.shape):
-            # What is sent is what stands here: without the barrier XLA may send a cast's input, in float32.
-            x = jax.lax.optimization_barrier(shard(x, *source))
+    parallel = any(size > 1 for size in mesh_shape().values())
+    if parallel and activation_spec(source, x.shape) != activation_spec(target, x.shape):
+        # What is sent is what stands here: without the barrier XLA may send a cast's input, in float32.
+        x = jax.lax.optimization_barrier(shard(x, *source))
     return shard(x, *target)
 
 

@@ -27,9 +27,9 @@ def update_if(
 ) -> tuple[PyTree, PyTree]:
     """The parameters and optimizer state after `update`, or both unchanged where `finite` is false.
 
-    A select on GPUs, where it is part of the update's own kernels; a conditional would put the new state beside
-    the old one (three times the parameters for AdamW, seen in compiled steps). On CPUs it is the other way
-    round: a select copies the old moments, at 3 times the time of the update.
+    A select on GPUs, where it is part of the update's own kernels; a conditional would put the new state
+    beside the old one (three times the parameters for AdamW, seen in compiled steps). On CPUs it is the other
+    way round: a select copies the old moments, at 3 times the time of the update.
     """
     platform, _ = current_device()
     choose = update_by_conditional if platform == "cpu" else update_by_select

@@ -1,4 +1,4 @@
-"""A compiled step sends what the closed form of its scheme says, and holds no more than 1.25 times as much."""
+"""A compiled step sends what the closed form of its scheme says, and holds at most 1.25 times it."""
 
 import pytest
 from planning import recipe, request

@@ -13,15 +13,15 @@ from mjx.errors import InputError
 from mjx.plan import planned
 from mjx.plan.advice import advice
 from mjx.plan.plan import Plan
-from mjx.plan.planned import CompilerDied, plan
+from mjx.plan.planned import CompilerDiedError, plan
 
 LLAMA3 = {"family": "gpt", "preset": "llama3-8b", "remat": "full", "loss_chunks": 16}
 AS_MEASURED = {"data": {"corpus": "python-docs", "sequence_length": 8192}}
 """Sequence 8192, one sequence per device, full recomputation."""
 
 HEADLINES = {
-    # (preset, nodes, mesh, GB inside of nodes, GB between, GiB of temporaries): the better of MaxText 0.2.5 and
-    # a small step written by hand, compiled the same way.
+    # (preset, nodes, mesh, GB inside of nodes, GB between, GiB of temporaries): the better of MaxText 0.2.5
+    # and a small step written by hand, compiled the same way.
     "8B, fsdp 64": ("llama3-8b", 8, ("mesh.fsdp=64",), 0.0, 43.5, 6.6),
     "8B, fsdp 8 × tensor 8": ("llama3-8b", 8, ("mesh.fsdp=8", "mesh.tensor=8"), 167.5, 6.1, 9.7),
     "70B, fsdp 64 × tensor 8": ("llama3-70b", 64, ("mesh.fsdp=64", "mesh.tensor=8"), 831.0, 53.6, 20.5),
@@ -44,9 +44,7 @@ def test_the_step_sends_and_holds_no_more_than_it_must(name, tmp_path):
     assert made.memory.allocated <= temporaries * 2**30
     assert made.memory.allocated <= 1.25 * made.memory.closed_form
     whole = [row.wire_bytes for row in made.traffic if "bf16" not in row.arrays]
-    assert sum(whole) < 1e-3 * sent, (
-        "bfloat16 is sent: in float32 the gradients of gains, and sums of scalars"
-    )
+    assert sum(whole) < 1e-3 * sent, "bfloat16 is sent; in float32 gradients of gains, and scalars"
 
 
 @pytest.mark.gpu_compile
@@ -70,7 +68,6 @@ def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_pa
     assert memory.optimizer == pytest.approx(2 * memory.parameters, rel=0.01)
     assert memory.batch == 3 * 4 * 4 * 2048, "tokens, labels, mask: 4 rows of 2048"
     assert memory.kept == 4 * 4 * 2048 * 1024 * 2, "the residual stream in front of each layer, bfloat16"
-    assert memory.gradients > 0
     assert memory.needed == (
         memory.parameters
         + memory.optimizer
@@ -218,7 +215,7 @@ def test_a_compiler_that_dies_is_a_sentence(script, sentence, tmp_path, monkeypa
         return child([command[0], "-c", script], **options)
 
     monkeypatch.setattr(planned.subprocess, "run", run)
-    with pytest.raises(CompilerDied, match=sentence):
+    with pytest.raises(CompilerDiedError, match=sentence):
         plan(request(recipe(tmp_path)))
 
 

@@ -207,11 +207,13 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
 
         start = (LossSums(zero, zero), None if keep else jnp.zeros(weight.shape, jnp.float32))
         inputs = tuple(map(chunked, (hidden, labels, mask)))
-        (sums, d_weight), (d_hidden, d_logits) = _scan(step, start, inputs)
-        if keep:
+        (sums, summed), (d_hidden, d_logits) = _scan(step, start, inputs)
+        if summed is None:
             d_weight = jnp.einsum("ctv,cte->ev", d_logits, inputs[0])
-        # Without the barrier XLA makes the table's gradient at the end of the step, and keeps d_logits until then.
-        d_hidden, d_weight = jax.lax.optimization_barrier((d_hidden, d_weight.astype(hidden.dtype)))
+        else:
+            d_weight = summed.astype(hidden.dtype)
+        # Without the barrier XLA makes the table's gradient last of all, and keeps d_logits until then.
+        d_hidden, d_weight = jax.lax.optimization_barrier((d_hidden, d_weight))
         d_hidden = reduce.state_sum(unchunked(d_hidden, hidden.shape[0]))
         return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T))
 

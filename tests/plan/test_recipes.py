@@ -1,0 +1,46 @@
+"""The shipped recipes of large runs fit, and say what `mjx plan` says of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mjx.plan.planned import plan
+from mjx.plan.request import Request
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "mjx plan" in path.read_text())
+
+
+def test_every_size_that_is_promised_is_there():
+    assert [path.stem for path in RECIPES] == [
+        *("llama3-70b-512xh100", "llama3-70b-64xh100", "llama3-8b-64xh100", "llama3-8b-8xh100"),
+        "llama3.1-405b-1024xh100",
+    ]
+
+
+@pytest.mark.gpu_compile
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_fits_and_its_header_says_what_is_planned(path):
+    text = path.read_text()
+    nodes = int(re.search(r"--nodes (\d+)", text).group(1))
+    made = plan(Request(recipe=str(path), nodes=nodes))
+    assert made.memory.fits
+    assert f"{made.devices} × {made.gpu}, {nodes} node" in text
+    header = " ".join(line.strip("# ") for line in text.splitlines() if line.startswith("#"))
+    said = re.search(
+        r"planned: +([\d.]+) of ([\d.]+) GiB of a GPU; a step sends (\d+) GB inside of nodes and (\d+) GB "
+        r"between them from each GPU, and takes ([\d.]+) s",
+        header,
+    )
+    planned = (
+        made.memory.needed / 2**30,
+        made.memory.pool / 2**30,
+        made.wire_bytes("node") / 1e9,
+        made.wire_bytes("network") / 1e9,
+        made.time.estimate,
+    )
+    # Another version of XLA schedules a little differently.
+    assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=0.03, abs=0.6)
+    for check in made.checks:
+        assert check.compiled <= 1.05 * check.closed_form, check
