@@ -95,7 +95,7 @@ def _check_files(*files: str | None) -> None:
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # brackets are the user's
     if not console.is_terminal:  # a file or a pipe has no width to break lines for
-        console = Console(highlight=False, width=180)
+        console = Console(highlight=False, markup=False, width=180)
     return console

@@ -9,10 +9,13 @@ from mjx.plan.request import Request
 from mjx.plan.search import Overrides
 
 
+_ENOUGH = 4
+
+
 def advice(plan: Plan, request: Request) -> list[str]:
     """Changes that would make it fit, by the closed form scaled to what was compiled; the mildest first."""
     memory = plan.memory
-    if memory.fits:
+    if memory.fits or not memory.exact:
         return []
     config, said = request.load(), []
     largest = int(100 * (memory.total - memory.reserve) / memory.total) / 100
@@ -21,8 +24,10 @@ def advice(plan: Plan, request: Request) -> list[str]:
     if memory.needed <= largest * memory.total:
         said.append(f"runtime.gpu_memory_fraction={largest} would hold it")
     now = estimate(config, request)
-    scale = memory.allocated / now.step.temporary if memory.exact and now.step.temporary else 1.0
+    scale = memory.allocated / now.step.temporary if now.step.temporary else 1.0
     for overrides, nodes in _changes(plan):
+        if len(said) == _ENOUGH:
+            break
         asked = dataclasses.replace(request, overrides=request.overrides + overrides, nodes=nodes)
         try:
             changed = estimate(asked.load(), asked)

@@ -70,7 +70,7 @@ class Instruction:
     def op_name(self) -> str:
         """JAX's path to it, "jit(step)/transpose(jvp())/while/body/dot_general"; empty if XLA kept none."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
-        return found.group(1) if found else ""
+        return found.group(1).replace("\\'", "'") if found else ""
 
     def called(self, attribute: str) -> str | None:
         """The computation that an attribute names."""

@@ -28,7 +28,7 @@ def origin_of(program: Program, instruction: Instruction) -> Origin:
     noted = _noted(program, instruction, depth=4)
     if not noted:
         return Origin(f"XLA ({instruction.opcode})", "update")
-    codes = list(dict.fromkeys(code_line(program.stack(source)) or source.op_name for source in noted))
+    codes = list(dict.fromkeys(code_line(program.stack(source)) or _argument(source) for source in noted))
     shown = codes[0] if len(codes) == 1 else f"{codes[0]} and {len(codes) - 1} more"
     return Origin(shown, part_of(noted[0].op_name))
 
@@ -58,6 +58,13 @@ def code_line(stack: Sequence[Frame]) -> str:
     if chosen is None:
         return ""
     return f"{_within(chosen.file)}:{chosen.line} {chosen.function.replace('.<locals>', '')}"
+
+
+def _argument(instruction: Instruction) -> str:
+    """ "decoder.segments.0.0.attention.output.kernel" of `state.parameters['decoder']['segments'][…`."""
+    keys = re.findall(r"\['([^']+)'\]", instruction.op_name)
+    named = instruction.op_name.startswith("state.") and keys
+    return ".".join(keys) if named else instruction.op_name
 
 
 def _within(file: str) -> str:

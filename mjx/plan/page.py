@@ -184,8 +184,9 @@ def _memory(memory: Memory) -> dict[str, Any]:
         )
         for name, size, _ in memory_parts(memory)
     ]
-    _, _, words = verdict(memory).partition(": ")
+    badge, _, words = verdict(memory).partition(": ")
     return {
+        "badge": badge,
         "verdict": words,
         "segments": _row(parts, scale),
         "ticks": _ticks(scale / 2**30, " GiB"),

@@ -48,6 +48,12 @@ def verdict(memory: Memory) -> str:
             f"does not fit: {words}, which leaves {outside:.2f}; CUDA, NCCL and kernels need about "
             f"{memory.reserve / 2**30:.2f}"
         )
+    if not memory.fits and not memory.exact:
+        closed = (needed * 2**30 - memory.allocated + memory.closed_form) / 2**30
+        return (
+            f"not known to fit: {words}, {needed - pool:.2f} less than this upper bound; by the closed form "
+            f"{closed:.2f} are needed"
+        )
     if not memory.fits:
         return f"does not fit: {words}, {needed - pool:.2f} too few"
     return f"fits: {words}, {pool - needed:.2f} to spare"

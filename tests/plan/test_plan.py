@@ -14,6 +14,7 @@ from mjx.plan import planned
 from mjx.plan.advice import advice
 from mjx.plan.plan import Plan
 from mjx.plan.planned import CompilerDiedError, plan
+from mjx.plan.summary import verdict
 
 LLAMA3 = {"family": "gpt", "preset": "llama3-8b", "remat": "full", "loss_chunks": 16}
 AS_MEASURED = {"data": {"corpus": "python-docs", "sequence_length": 8192}}
@@ -225,3 +226,11 @@ def test_other_gpus_are_planned_with_their_own_memory(gpu, tmp_path):
     made = plan(request(recipe(tmp_path, LLAMA), "mesh.fsdp=4", gpu=gpu, nodes=1, gpus_per_node=4))
     assert made.gpu.upper().find(gpu.upper()) >= 0
     assert made.devices == 4
+
+
+def test_an_upper_bound_that_is_too_large_is_no_verdict(tmp_path):
+    memory = plan(request(recipe(tmp_path), compiler="cpu")).memory
+    assert verdict(memory).startswith("fits: ")
+    said = verdict(dataclasses.replace(memory, pool=memory.needed - 2**30))
+    assert said.startswith("not known to fit: JAX takes ")
+    assert "1.00 less than this upper bound; by the closed form" in said

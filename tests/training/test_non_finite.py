@@ -1,8 +1,16 @@
 import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from mjx.training.non_finite import NonFiniteError, check_finite
+from mjx.training.non_finite import (
+    NonFiniteError,
+    check_finite,
+    update_by_conditional,
+    update_by_select,
+)
 
 
 @pytest.mark.parametrize("metrics", [dict(loss=math.nan, grad_norm=1.0), dict(loss=2.0, grad_norm=math.inf)])
@@ -16,3 +24,18 @@ def test_stop_raises_with_the_step_and_both_values_and_skip_does_not(metrics):
 
 def test_finite_metrics_pass():
     check_finite(7, dict(loss=2.0, grad_norm=0.0, validation_loss=math.nan), "stop")
+
+
+@pytest.mark.parametrize("choose", [update_by_conditional, update_by_select])
+@pytest.mark.parametrize("finite", [True, False])
+def test_an_update_is_made_whole_or_not_at_all(choose, finite):
+    """Both ways: what a CPU runs, and what GPUs run."""
+    params, state = {"w": jnp.arange(3.0)}, {"mean": jnp.ones(3), "count": jnp.array(4)}
+
+    def update(params, state):
+        spoilt = params["w"] + (1.0 if finite else jnp.nan)
+        return {"w": spoilt}, {"mean": state["mean"] * spoilt, "count": state["count"] + 1}
+
+    got = jax.jit(lambda p, s: choose(jnp.array(finite), update, p, s))(params, state)
+    expected = update(params, state) if finite else (params, state)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
