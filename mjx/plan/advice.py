@@ -8,8 +8,8 @@ from mjx.plan.plan import Plan
 from mjx.plan.request import Request
 from mjx.plan.search import Overrides
 
-
 _ENOUGH = 4
+"""Changes that are named."""
 
 
 def advice(plan: Plan, request: Request) -> list[str]:
