@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if more:
         options.overrides = [*options.overrides, *more]
     try:
+        from mjx.launch.gpus import choose_platform
+
+        choose_platform(os.environ)
         options.run(options)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,13 +1,13 @@
 """`mjx plan CONFIG`: what a run will need on GPUs that are not here."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mjx.errors import InputError
+from mjx.launch.gpus import cuda_plugin_installed
 from mjx.plan import planned
 from mjx.plan.advice import advice
 from mjx.plan.page import write_page, write_search_page
@@ -74,7 +74,7 @@ def _can_compile() -> bool:
         toolkit()
     except InputError:
         return False
-    return find_spec("jax_plugins.xla_cuda13") is not None or find_spec("jax_plugins.xla_cuda12") is not None
+    return cuda_plugin_installed()
 
 
 def _note_fallback(console: Console, request: Request, asked: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import ctypes
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from importlib.util import find_spec
 
 from mjx.errors import InputError
 from mjx.launch.cluster import Cluster
@@ -22,6 +23,19 @@ def visible_gpus(environment: Mapping[str, str]) -> int:
             break
         count += 1
     return count
+
+
+def cuda_plugin_installed() -> bool:
+    """Whether JAX has its CUDA plugin, which `mjx[plan]` brings to machines without a GPU too."""
+    if find_spec("jax_plugins") is None:
+        return False
+    return any(find_spec(f"jax_plugins.xla_cuda{version}") is not None for version in (12, 13))
+
+
+def choose_platform(environment: MutableMapping[str, str]) -> None:
+    """Without a GPU, keep JAX from waking a CUDA plugin: it prints a traceback, and uses the CPU anyway."""
+    if not environment.get("JAX_PLATFORMS") and cuda_plugin_installed() and installed_gpus() == 0:
+        environment["JAX_PLATFORMS"] = "cpu"
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mjx.errors import InputError
+from mjx.launch import gpus
 from mjx.launch.cluster import Cluster, detect, port_for, split_address
 from mjx.launch.gpus import local_gpus, visible_gpus
 from mjx.launch.hostlist import expand_counts, expand_hosts
@@ -187,3 +188,19 @@ def test_visible_gpus_are_counted_as_cuda_does():
     for listed, count in (("0", 1), ("2,3", 2), ("", 0), ("-1", 0), ("0,1,-1,2", 2), ("NoDevFiles", 0)):
         assert visible_gpus({"CUDA_VISIBLE_DEVICES": listed}) == count
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-8932f937,MIG-GPU-1"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "plugin", "installed", "expected"),
+    [
+        ({}, True, 0, {"JAX_PLATFORMS": "cpu"}),
+        ({}, True, 8, {}),
+        ({}, False, 0, {}),
+        ({"JAX_PLATFORMS": "cuda"}, True, 0, {"JAX_PLATFORMS": "cuda"}),
+    ],
+)
+def test_a_cuda_plugin_without_a_gpu_is_left_asleep(environment, plugin, installed, expected, monkeypatch):
+    monkeypatch.setattr(gpus, "cuda_plugin_installed", lambda: plugin)
+    monkeypatch.setattr(gpus, "installed_gpus", lambda: installed)
+    gpus.choose_platform(environment)
+    assert environment == expected
