@@ -159,6 +159,15 @@ def test_the_cpu_s_bound_holds_what_gpus_need(tmp_path):
 
 
 @pytest.mark.gpu_compile
+def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_sends_is_said(tmp_path):
+    overrides = ("mesh.fsdp=8", "mesh.context=2", "training.batch_size=16")
+    made = plan(request(recipe(tmp_path), *overrides))
+    assert [row for row in made.traffic if row.axes == ("context",) and row.term is None]
+    with pytest.raises(InputError, match="'cudnn' takes whole sequences"):
+        plan(request(recipe(tmp_path), *overrides, "model.attention.implementation=cudnn"))
+
+
+@pytest.mark.gpu_compile
 def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
     path = recipe(tmp_path)
     main(["plan", path, "--nodes", "2", "--json", f"{tmp_path}/p.json", "--html", f"{tmp_path}/p.html"])

@@ -27,6 +27,7 @@ IMPLEMENTATIONS = {
         features=frozenset({"gqa", "window"}),
         sizes={"head_dim": Sizes(multiple_of=8, at_most=256, before=(9.0, 128))},
         compute_capability=8.0,
+        per_device=True,
         automatic=("gpu",),
     ),
     "pallas_triton": Capability(

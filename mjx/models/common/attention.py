@@ -198,6 +198,9 @@ class Attention(nnx.Module):
                     places = jnp.arange(k.shape[1])[None]
                     cos, sin = rotary_tables(rope, k.shape[-1], places, last=context.cache_offset)
                     k = rotate(k, cos, sin, rope.layout)
+        implementation = config.implementation
+        if implementation == "auto" and mesh_shape().get("context", 1) > 1:
+            implementation = "xla"  # the partitioner can split it by tokens; others take whole rows
         attend = functools.partial(
             flash_attention,
             scale=config.scale,
@@ -206,10 +209,10 @@ class Attention(nnx.Module):
             soft_cap=config.soft_cap,
             dropout_rate=config.dropout,
             dropout_key=context.dropout_key,
-            implementation=config.implementation,
+            implementation=implementation,
         )
-        if config.implementation in IMPLEMENTATIONS and IMPLEMENTATIONS[config.implementation].per_device:
-            attend = functools.partial(attend_per_device, attend, config.implementation)
+        if implementation in IMPLEMENTATIONS and IMPLEMENTATIONS[implementation].per_device:
+            attend = functools.partial(attend_per_device, attend, implementation)
         segments, sinks = context.segment_ids, self._sinks()
         out = attend(q, k, v, segment_ids=segments, sinks=sinks, query_offset=offset)
         if gate is not None:
