@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_training_script_of_the_readme_runs_and_learns(tmp_path):
@@ -28,3 +29,14 @@ def test_every_command_of_the_readme_is_one_that_mjx_has():
     for command in commands:
         words = re.findall(r'"[^"]*"|\S+', command)
         _parser().parse_args([word.strip('"') for word in words])
+
+
+def test_every_recipe_of_the_readme_fits_the_mesh_that_is_shown_with_it(capsys):
+    from mjx.cli import main
+
+    shown = re.findall(r"^mjx (?:train|explain) (configs/\S+)(.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(shown) >= 3
+    for recipe, rest in shown:
+        overrides = [word for word in rest.split() if "=" in word and not word.startswith("-")]
+        main(["explain", str(ROOT / recipe), *overrides])
+        assert "Parameters" in capsys.readouterr().out
