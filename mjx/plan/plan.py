@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import math
 import resource
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -264,7 +265,7 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
         time=_time(request, flops, rows),
         lowering_seconds=step.lowering_seconds,
         compiling_seconds=step.compiling_seconds,
-        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+        peak_memory=_peak_memory(),
     )
 
 
@@ -283,6 +284,15 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _peak_memory() -> float:
+    """Bytes that this process took at most; getrusage would say its parent's, if those were more at the fork."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024.0
 
 
 def _memory(config: RunConfig, request: Request, step: CompiledStep, closed_form: float) -> Memory:

@@ -40,7 +40,7 @@ def test_a_recipe_fits_and_its_header_says_what_is_planned(path):
         made.wire_bytes("network") / 1e9,
         made.time.estimate,
     )
-    # Another version of XLA schedules a little differently.
-    assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=0.03, abs=0.6)
+    # Another version of XLA schedules a little differently: up to 3 GiB less, with jax 0.12.
+    assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=0.05, abs=0.6)
     for check in made.checks:
         assert check.compiled <= 1.05 * check.closed_form, check
