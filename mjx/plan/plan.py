@@ -287,7 +287,7 @@ def _versions() -> dict[str, str]:
 
 
 def _peak_memory() -> float:
-    """Bytes that this process took at most; getrusage would say its parent's, if those were more at the fork."""
+    """Bytes that this process took at most; getrusage may say those of its parent at the fork."""
     status = Path("/proc/self/status")
     if not status.exists():  # no Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
