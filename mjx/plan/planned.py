@@ -14,7 +14,11 @@ from mjx.parse import parse
 from mjx.plan.plan import Plan
 from mjx.plan.request import Request
 
-_FATAL = re.compile(r"^(?:F\d{4} .*?\] |LLVM ERROR: |.*Fatal Error[^:]*: )(.*)$", re.MULTILINE)
+_FATAL = re.compile(
+    r"^(?:F\d{4} .*?\] (?!\*\*\*)|LLVM ERROR: |.*Fatal Error[^:]*: |(?=[\w.]+Error: ))(.*)$", re.MULTILINE
+)
+_LONGEST = 300
+"""Characters of a compiler's last words."""
 
 
 class CompilerDiedError(InputError):
@@ -51,7 +55,7 @@ def _last_words(request: Request, code: int, output: str) -> str:
     if code < 0:
         how = f"was ended by {signal.Signals(-code).name}"
     words = _FATAL.findall(output) or [line for line in output.splitlines() if line.strip()][-1:]
-    said = f": {words[-1].strip()}" if words else ""
+    said = f": {words[-1].strip()[:_LONGEST]}" if words else ""
     return (
         f"the compiler for {request.nodes} × {request.per_node} {request.gpu} {how}{said} "
         "(another mesh or another version of JAX may compile; --compiler cpu needs none of it)"

@@ -216,6 +216,12 @@ def test_what_the_user_can_mend_is_one_sentence(arguments, sentence, tmp_path, c
             r"was ended by SIGABRT: size mismatch when packing \(another mesh",
         ),
         ("import sys; sys.exit('no more memory')", r"ended with status 1: no more memory"),
+        (
+            "import sys; sys.exit('E1128 1.0 2 x.cc:576] LLVM Fatal Error while compiling kernel: size "
+            "mismatch\\nF1128 1.0 2 y.cc:44] *** Begin stack trace ***\\n*** End stack trace ***')",
+            r"ended with status 1: size mismatch \(another mesh",
+        ),
+        ("raise RuntimeError('INTERNAL: no')", r"ended with status 1: RuntimeError: INTERNAL: no \(another"),
     ],
 )
 def test_a_compiler_that_dies_is_a_sentence(script, sentence, tmp_path, monkeypatch):
