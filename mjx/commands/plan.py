@@ -29,9 +29,7 @@ def plan(
         made = planned.plan(request)
     advised = advice(made, request)
     show(console, made, advised)
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps(made.to_tree(), indent=1) + "\n", encoding="utf-8")
-        console.print(f"written to {json_file}")
+    _write_json(console, json_file, made.to_tree())
     if html_file is not None:
         write_page(Path(html_file), made, advised)
         console.print(f"written to {html_file}")
@@ -54,9 +52,7 @@ def search(
     with console.status("looking at meshes") as status:
         found = search_meshes(request, compiled=compiled, progress=status.update)
     show_search(console, request, found)
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps(found.to_tree(), indent=1) + "\n", encoding="utf-8")
-        console.print(f"written to {json_file}")
+    _write_json(console, json_file, found.to_tree())
     if html_file is not None:
         write_search_page(Path(html_file), request, found)
         console.print(f"written to {html_file}")
@@ -85,6 +81,12 @@ def _note_fallback(console: Console, request: Request, asked: dict[str, Any]) ->
             style="yellow",
             soft_wrap=True,
         )
+
+
+def _write_json(console: Console, file: str | None, tree: dict[str, Any]) -> None:
+    if file is not None:
+        Path(file).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+        console.print(f"written to {file}")
 
 
 def _check_files(*files: str | None) -> None:

@@ -162,11 +162,7 @@ def _apply(config: RuntimeConfig) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_debug_nans", config.debug_nans)
     jax.config.update("jax_log_compiles", config.log_compiles)
-    flags = list(config.xla_flags)
-    if config.deterministic:
-        flags.append("--xla_gpu_deterministic_ops=true")
-    if flags:
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    apply_xla_flags(config)
     if config.gpu_memory_fraction is not None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(config.gpu_memory_fraction)
     cache = _cache_folder(config)
@@ -175,6 +171,15 @@ def _apply(config: RuntimeConfig) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     elif config.compilation_cache == "off":
         jax.config.update("jax_enable_compilation_cache", False)
+
+
+def apply_xla_flags(config: RuntimeConfig) -> None:
+    """Add the config's to `XLA_FLAGS`, before XLA first reads them."""
+    flags = list(config.xla_flags)
+    if config.deterministic:
+        flags.append("--xla_gpu_deterministic_ops=true")
+    if flags:
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 def _cache_folder(config: RuntimeConfig) -> Path | None:

@@ -19,6 +19,7 @@ def main(request_file: str, result_file: str) -> None:
     import jax
 
     from mjx.errors import InputError
+    from mjx.launch.runtime import apply_xla_flags
     from mjx.parse import parse
     from mjx.plan.compiled_step import compile_step
     from mjx.plan.plan import make_plan, pool_of
@@ -27,8 +28,7 @@ def main(request_file: str, result_file: str) -> None:
     try:
         request = parse(Request, json.loads(Path(request_file).read_text(encoding="utf-8")), "request")
         config = request.load()
-        flags = (os.environ.get("XLA_FLAGS", ""), *config.runtime.xla_flags)
-        os.environ["XLA_FLAGS"] = " ".join(flag for flag in flags if flag)
+        apply_xla_flags(config.runtime)
         jax.config.update("jax_enable_compilation_cache", False)
         if request.compiler == "cpu":
             jax.config.update("jax_num_cpu_devices", request.devices)

@@ -4,6 +4,7 @@ They check the compiled step (`mjx plan`), and tell which meshes are worth compi
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from mjx.plan.collectives import Collective
@@ -96,12 +97,12 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
     gathered: dict[tuple[str, ...], float] = {}
     scattered: dict[tuple[str, ...], float] = {}
     lookup = scheme.tables[0] if len(scheme.tables) > 1 else None
-    inside = {weight.name for sublayer in scheme.sublayers for weight in sublayer.weights}
+    stacked = scheme.stacked
     for weight in scheme.weights:
         if weight.gather_size == 1:
             continue
         sent = weight.resident * scheme.dtype_bytes * _ring(weight.gather_size)
-        once = 2 if weight.name in inside else 1  # outside of the stack both passes use one gathered copy
+        once = 2 if weight.name in stacked else 1  # outside of the stack both passes use one gathered copy
         if weight is lookup:  # each device looks its columns up for all, and they exchange what they found
             found = scheme.residual_tokens * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
             sent = min(sent, found)
@@ -120,7 +121,7 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
     Inside of the stack's loop this happens for every microbatch, outside of it once.
     """
     terms: dict[tuple[str, ...], float] = {}
-    inside = {weight.name for sublayer in scheme.sublayers for weight in sublayer.weights}
+    stacked = scheme.stacked
     for weight in scheme.weights:
         held = {*weight.gathered_over, *(("expert",) if "experts" in weight.axes else ())}
         axes = tuple(
@@ -128,10 +129,8 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
             for axis in ("data", "fsdp", "context", "expert")
             if scheme.mesh[axis] > 1 and axis not in held
         )
-        group = 1
-        for axis in axes:
-            group *= scheme.mesh[axis]
-        times = scheme.microbatches if weight.name in inside else 1
+        group = math.prod(scheme.mesh[axis] for axis in axes)
+        times = scheme.microbatches if weight.name in stacked else 1
         sent = 2 * weight.stored * scheme.dtype_bytes * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
@@ -146,9 +145,8 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
     group = scheme.mesh["tensor"]
     if group == 1:
         return []
-    moves = 4.0  # the embedding's output, the head's input, and their gradients
-    if not scheme.sequence_parallel:
-        moves = 4.0  # all-reduces of the embedding's output and of the gradient of the head's input
+    # The embedding's output, the head's input, and their gradients; or all-reduces of the first and the last.
+    moves = 4.0
     for unit in scheme.units.values():
         parallel = sum(sublayer.tensor_parallel for sublayer in unit)
         if not parallel:

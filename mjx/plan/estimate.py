@@ -1,7 +1,7 @@
 """A plan by closed forms alone, in milliseconds: what is worth compiling, and what would help."""
 
 import dataclasses
-import functools
+import math
 
 from mjx.config import RunConfig
 from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
@@ -78,7 +78,7 @@ def span_of(scheme: Scheme, axes: tuple[str, ...]) -> int:
     """Neighbouring devices that a group along these axes stretches over."""
     names = list(scheme.mesh)
     first = min(names.index(axis) for axis in axes)
-    return functools.reduce(lambda product, name: product * scheme.mesh[name], names[first:], 1)
+    return math.prod(scheme.mesh[name] for name in names[first:])
 
 
 def _flops_per_token(config: RunConfig, scheme: Scheme) -> float:

@@ -15,6 +15,7 @@ from mjx.plan.buffers import live_at_peak
 from mjx.plan.closed_form import TermName, step_memory, term_of, traffic
 from mjx.plan.collectives import Collective, Reach, collectives
 from mjx.plan.compiled_step import CompiledStep
+from mjx.plan.gpu import device_kind
 from mjx.plan.hlo import ArrayType
 from mjx.plan.matmuls import attention_workspace, count_products
 from mjx.plan.origin import Part
@@ -48,6 +49,8 @@ class Memory:
     parameters: float
     optimizer: float
     batch: float
+    arguments: float
+    """The three together, as the compiler says."""
     gradients: float
     kept: float
     """Activations that the forward pass keeps for the backward pass."""
@@ -237,7 +240,7 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
     return Plan(
         recipe=request.recipe,
         overrides=request.overrides,
-        gpu=_kind(step, request),
+        gpu=device_kind(request.gpu),
         nodes=request.nodes,
         gpus_per_node=request.per_node,
         mesh=mesh,
@@ -267,12 +270,6 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
         compiling_seconds=step.compiling_seconds,
         peak_memory=_peak_memory(),
     )
-
-
-def _kind(step: CompiledStep, request: Request) -> str:
-    from mjx.plan.gpu import device_kind
-
-    return device_kind(request.gpu)
 
 
 def _versions() -> dict[str, str]:
@@ -307,6 +304,7 @@ def _memory(config: RunConfig, request: Request, step: CompiledStep, closed_form
         parameters=_local_bytes(state.parameters),
         optimizer=_local_bytes((state.optimizer, state.step)),
         batch=_local_bytes(batch),
+        arguments=step.argument_bytes,
         gradients=roles["gradient"],
         kept=roles["kept"],
         temporaries=allocated - roles["gradient"] - roles["kept"],

@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from mjx.config import RunConfig
+from mjx.errors import InputError
 from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
+from mjx.sharding import axes_per_dimension
 
 _SUBLAYER = re.compile(r"(.*\bsegments\.\d+)\.(\d+)\.")
-_TRAFFIC_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,11 @@ class Scheme:
         return (*(w for sublayer in self.sublayers for w in sublayer.weights), *self.tables, *self.others)
 
     @property
+    def stacked(self) -> frozenset[str]:
+        """Names of the weights inside of the stack, whose layers are gone through in a loop."""
+        return frozenset(weight.name for sublayer in self.sublayers for weight in sublayer.weights)
+
+    @property
     def units(self) -> dict[str, list[Sublayer]]:
         """What the stack repeats: name → its sub-layers, in order."""
         found: dict[str, list[Sublayer]] = {}
@@ -123,7 +129,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     """Of a recipe; nothing is compiled.
 
     Raises:
-        InputError: the mesh does not fit the devices, or the model does not fit the mesh.
+        InputError: the mesh does not fit the devices, or the model or the batch do not fit the mesh.
     """
     mesh, rules = config.mesh.resolve(devices), config.sharding.build()
     axes, shapes = _parameters(dataclasses.replace(config.model, remat="none", loss_chunks=1))
@@ -131,14 +137,13 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
         split, gathered = 1, []
-        for logical, entry in zip(axes[name], (*spec, *[None] * (len(leaf.shape) - len(spec))), strict=True):
-            stays = rules.mesh_axes(logical) if logical else ()
-            for axis in (entry,) if isinstance(entry, str) else entry or ():
-                if axis in stays:
+        for logical, entry in zip(axes[name], axes_per_dimension(spec, len(leaf.shape)), strict=True):
+            for axis in entry:
+                if axis in rules.mesh_axes(logical):
                     split *= mesh[axis]
                 else:
                     gathered.append(axis)
-        elements = int(np.prod(leaf.shape))
+        elements = math.prod(leaf.shape)
         weights[name] = Weight(
             name=name,
             axes=axes[name],
@@ -156,6 +161,11 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             grouped.setdefault((found.group(1), found.group(2)), []).append(name)
     inside = {name for names in grouped.values() for name in names}
     training, batch_shards = config.training, math.prod(mesh[axis] for axis in rules.mesh_axes("batch"))
+    if training.batch_size % (batch_shards * training.microbatches):
+        raise InputError(
+            f"training.batch_size = {training.batch_size} does not divide over {batch_shards} shares of rows "
+            f"in {training.microbatches} microbatches"
+        )
     return Scheme(
         mesh=mesh,
         sublayers=tuple(
@@ -178,7 +188,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,
         loss_chunks=config.model.loss_chunks,
-        dtype_bytes=_TRAFFIC_DTYPE_BYTES[config.model.compute_dtype],
+        dtype_bytes=jnp.dtype(config.model.compute_dtype).itemsize,
     )
 
 

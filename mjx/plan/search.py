@@ -50,7 +50,7 @@ class Search:
     @property
     def fitting(self) -> tuple[Candidate, ...]:
         """Those that fit by the closed form."""
-        return tuple(c for c in self.candidates if worth_compiling(c.estimate))
+        return tuple(c for c in self.candidates if c.estimate.fits)
 
     def to_tree(self) -> dict[str, Any]:
         """Plain dicts, for JSON."""
@@ -68,11 +68,6 @@ class Search:
         }
 
 
-def worth_compiling(found: Estimate) -> bool:
-    """Whether the closed form says that it fits."""
-    return found.needed <= found.pool
-
-
 def search(
     request: Request, *, compiled: int = 4, workers: int = 2, progress: Callable[[str], None] = lambda _: None
 ) -> Search:
@@ -85,7 +80,7 @@ def search(
         InputError: nothing divides; the sentence has the reason of the last.
     """
     found = sorted(candidates(request), key=lambda candidate: candidate.estimate.time.estimate)
-    fitting = [candidate for candidate in found if worth_compiling(candidate.estimate)]
+    fitting = [candidate for candidate in found if candidate.estimate.fits]
     progress(f"{len(found)} candidates, of which {len(fitting)} fit by the closed form")
     results: list[Result] = []
     waiting = iter(fitting[: 2 * compiled])
@@ -110,8 +105,6 @@ def candidates(request: Request) -> list[Candidate]:
     for overrides in _variants(config, request):
         try:
             variant = dataclasses.replace(request, overrides=request.overrides + overrides).load()
-            mesh = variant.mesh.resolve(request.devices)
-            _check_batch(variant, mesh)
             of_variant = estimate(variant, request)
         except InputError as error:
             reason = str(error)
@@ -119,7 +112,7 @@ def candidates(request: Request) -> list[Candidate]:
         found.append(
             Candidate(
                 overrides=overrides,
-                mesh=mesh,
+                mesh=variant.mesh.resolve(request.devices),
                 microbatches=variant.training.microbatches,
                 remat=variant.model.remat,
                 estimate=of_variant,
@@ -131,6 +124,9 @@ def candidates(request: Request) -> list[Candidate]:
 
 
 def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
+    for axis in ("context", "expert"):
+        if getattr(config.mesh, axis) == -1:
+            raise InputError(f"mesh.{axis} = -1: a search keeps it as it is, so it has to be a number")
     rest = request.devices // (config.mesh.context * config.mesh.expert)
     for tensor in _divisors(request.per_node):
         for fsdp in _divisors(rest // tensor) if rest % tensor == 0 else ():
@@ -139,14 +135,6 @@ def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
             for count in _divisors(max(config.training.batch_size // shards, 1)):
                 for remat in ("none", "selective", "full"):
                     yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")
-
-
-def _check_batch(config: RunConfig, mesh: dict[str, int]) -> None:
-    shards = mesh["data"] * mesh["fsdp"] * mesh["expert"] * config.training.microbatches
-    if config.training.batch_size % shards:
-        raise InputError(
-            f"training.batch_size = {config.training.batch_size} does not divide over {shards} shares of rows"
-        )
 
 
 def _divisors(number: int) -> list[int]:

@@ -60,6 +60,12 @@ def activation_spec(names: tuple[str | None, ...], shape: tuple[int, ...]) -> Pa
     )
 
 
+def parameter_spec(names: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
+    """The partition of a parameter between its uses, on the mesh in force."""
+    array = f"parameter ({', '.join(names)})"
+    return current_rules().spec(names, shape, mesh_shape(), kind="parameter", array=array)
+
+
 def shard(x: ArrayT, *names: str | None) -> ArrayT:
     """Constrain `x` to the layout that its logical axes have; without a mesh, `x` itself."""
     if observer := _observer.get():

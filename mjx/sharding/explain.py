@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
 from rich.table import Table
 
-from mjx.sharding.rules import Kind, Rules
+from mjx.sharding.rules import Kind, Rules, axes_per_dimension
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ def place(
         InputError: the rules cannot lay it out on this mesh.
     """
     spec = rules.spec(axes, leaf.shape, mesh_shape, kind=kind, array=f"{kind} {name}")
-    split = _axes_per_dimension(spec, len(leaf.shape))
+    split = axes_per_dimension(spec, len(leaf.shape))
     local = tuple(
         size // math.prod(mesh_shape[axis] for axis in names)
         for size, names in zip(leaf.shape, split, strict=True)
@@ -124,8 +123,3 @@ def readable_bytes(count: float) -> str:
 def arrow(name: str | None, split: tuple[str, ...]) -> str:
     """A logical axis and the mesh axes that split it."""
     return f"{name or '·'}→{'+'.join(split)}" if split else name or "·"
-
-
-def _axes_per_dimension(spec: PartitionSpec, dimensions: int) -> tuple[tuple[str, ...], ...]:
-    entries = [*spec, *[None] * (dimensions - len(spec))]
-    return tuple((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in entries)

@@ -102,6 +102,12 @@ class Rules:
         return PartitionSpec(*entries)
 
 
+def axes_per_dimension(spec: PartitionSpec, dimensions: int) -> tuple[tuple[str, ...], ...]:
+    """The mesh axes that split each dimension of an array."""
+    entries = [*spec, *[None] * (dimensions - len(spec))]
+    return tuple((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in entries)
+
+
 def default_rules(*, sequence_parallel: bool = True, overrides: Mapping[str, Rule] | None = None) -> Rules:
     """The layout of data, FSDP, tensor, sequence, context, expert and pipeline parallelism.
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 from mjx.models.common.parameter import Tree, parameters_of
 from mjx.models.common.placement import parameter_specs
 from mjx.models.family import ModelConfig
-from mjx.sharding import Rules
+from mjx.sharding import Rules, axes_per_dimension
 from mjx.training.optimizer import like_params
 
 
@@ -96,18 +96,15 @@ def state_of(parameters: Tree, optimizer: optax.GradientTransformation, layout: 
 
 def _further(spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]) -> PartitionSpec:
     """`spec` with `data` on the largest dimension that it divides (Rajbhandari et al. 2020, P_os)."""
-    entries: list[Any] = [*spec, *[None] * (len(shape) - len(spec))]
-
-    def axes(entry: Any) -> tuple[str, ...]:
-        return (entry,) if isinstance(entry, str) else tuple(entry or ())
+    entries = list(axes_per_dimension(spec, len(shape)))
 
     def shards(index: int) -> int:
-        return math.prod(mesh_shape[axis] for axis in axes(entries[index]))
+        return math.prod(mesh_shape[axis] for axis in entries[index])
 
     data = mesh_shape["data"]
     fitting = [i for i, size in enumerate(shape) if size % (shards(i) * data) == 0]
     if data == 1 or not fitting:
         return spec
     index = max(fitting, key=lambda i: shape[i] // shards(i))
-    entries[index] = (*axes(entries[index]), "data")
-    return PartitionSpec(*entries)
+    entries[index] = (*entries[index], "data")
+    return PartitionSpec(*(axes[0] if len(axes) == 1 else axes or None for axes in entries))

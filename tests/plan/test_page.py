@@ -56,6 +56,7 @@ TREE = {
         "parameters": 4 * GIB,
         "optimizer": 8 * GIB,
         "batch": 3 * 2**20,
+        "arguments": 3 * 2**20,
         "gradients": 5 * GIB,
         "kept": 6 * GIB,
         "temporaries": 7 * GIB,

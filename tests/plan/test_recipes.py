@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 from mjx.plan.planned import plan
@@ -40,7 +41,8 @@ def test_a_recipe_fits_and_its_header_says_what_is_planned(path):
         made.wire_bytes("network") / 1e9,
         made.time.estimate,
     )
-    # Another version of XLA schedules a little differently: up to 3 GiB less, with jax 0.12.
-    assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=0.05, abs=0.6)
+    # The headers are of jax 0.10.2; other versions schedule differently, and take up to 3 GiB less.
+    close = 0.01 if jax.__version__ == "0.10.2" else 0.05
+    assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=close, abs=0.6)
     for check in made.checks:
         assert check.compiled <= 1.05 * check.closed_form, check

@@ -15,7 +15,7 @@ from mjx.plan import search as searching
 from mjx.plan.advice import advice
 from mjx.plan.estimate import estimate
 from mjx.plan.planned import CompilerDiedError, plan
-from mjx.plan.search import candidates, search, worth_compiling
+from mjx.plan.search import candidates, search
 
 LLAMA3 = {"family": "gpt", "preset": "llama3-8b", "loss_chunks": 16}
 LONG = {"corpus": "python-docs", "sequence_length": 8192}
@@ -39,6 +39,11 @@ def test_a_batch_that_divides_over_no_mesh_is_refused(tmp_path):
         candidates(request(path, "training.batch_size=3", nodes=1, gpus_per_node=7))
 
 
+def test_an_axis_that_is_kept_has_to_be_a_number(tmp_path):
+    with pytest.raises(InputError, match=r"mesh\.context = -1: a search keeps it"):
+        candidates(request(recipe(tmp_path, mesh={"data": 1, "fsdp": 8, "context": -1})))
+
+
 def test_only_what_fits_by_the_closed_form_is_compiled_and_what_dies_is_passed_over(tmp_path, monkeypatch):
     path = recipe(tmp_path, LLAMA3, data=LONG, training={"steps": 1, "batch_size": 64})
     asked = request(path, nodes=1)
@@ -51,7 +56,7 @@ def test_only_what_fits_by_the_closed_form_is_compiled_and_what_dies_is_passed_o
     monkeypatch.setattr(searching, "plan", die)
     found = search(asked, compiled=2, workers=1)
     assert len(tried) == 4, "twice as many as were to be compiled"
-    assert all(worth_compiling(result.candidate.estimate) for result in found.results)
+    assert all(result.candidate.estimate.fits for result in found.results)
     assert {result.failure for result in found.results} == {"the compiler was ended by SIGABRT"}
     order = [candidate.estimate.time.estimate for candidate in found.candidates]
     assert order == sorted(order)

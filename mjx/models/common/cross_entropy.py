@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
-from mjx.sharding import activation_spec, current_rules, mesh_shape
+from mjx.sharding import activation_spec, axes_per_dimension, current_rules, mesh_shape, parameter_spec
 
 
 class LossSums(NamedTuple):
@@ -81,7 +81,7 @@ def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
     states = activation_spec(("batch", "sequence", "embed"), hidden.shape)
     residual = activation_spec(("batch", "residual_sequence", "embed"), hidden.shape)
     rows = activation_spec(("vocab", "embed"), weight.shape)
-    stored = current_rules().spec(("vocab", "embed"), weight.shape, shape, kind="parameter", array="the head")
+    stored = parameter_spec(("vocab", "embed"), weight.shape)
     sums = PartitionSpec()  # of the loss and of both its parts
     # Cast where it is stored: the rows travel in the dtype that they are multiplied in.
     weight = jax.lax.with_sharding_constraint(weight.astype(hidden.dtype), stored)
@@ -102,8 +102,7 @@ class _Reduction:
         self.scatter_states = scatter_states
         token_axes = (*rules.mesh_axes("batch"), *rules.mesh_axes("sequence"))
         self.token_axes = tuple(axis for axis in token_axes if shape.get(axis, 1) > 1)
-        embed = stored[1] if len(stored) > 1 else ()
-        self.scattered = (embed,) if isinstance(embed, str) else tuple(embed or ())
+        _, self.scattered = axes_per_dimension(stored, 2)
 
     def vocabulary_max(self, x: Array) -> Array:
         return jax.lax.pmax(x, "tensor") if self.tensor else x

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.models.common.parameter import axes_of, parameter
-from mjx.sharding import activation_spec, current_rules, mesh_shape, shard
+from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape, parameter_spec, shard
 
 
 def padded_vocabulary(vocab_size: int, divisor: int) -> int:
@@ -48,11 +48,9 @@ def _lookup_over_the_mesh(
     """
     token_spec = activation_spec(("batch", "sequence"), ids.shape)
     row_spec = activation_spec(("batch", "residual_sequence", "embed"), (*ids.shape, weight.shape[1]))
-    stored = current_rules().spec(
-        ("vocab", "embed"), weight.shape, mesh_shape(), kind="parameter", array="the token table"
-    )
-    split = _entries(stored, 1)
-    copies = tuple(axis for axis in (*_entries(token_spec, 0), *_entries(token_spec, 1)) if axis not in split)
+    stored = parameter_spec(("vocab", "embed"), weight.shape)
+    _, split = axes_per_dimension(stored, 2)
+    copies = tuple(a for axes in axes_per_dimension(token_spec, 2) for a in axes if a not in split)
     tensor = mesh_shape().get("tensor", 1) > 1
     scatter = row_spec != PartitionSpec(*token_spec)
 
@@ -60,7 +58,8 @@ def _lookup_over_the_mesh(
     def lookup(weight: Array, ids: Array) -> Array:
         # Before anything is gathered: gradients are scattered first, and those of copies summed then.
         weight = jax.lax.pcast(weight, copies, to="varying") if copies else weight
-        exchange = _kept_tokens(ids.size, scatter) < weight.shape[0]
+        kept_tokens = ids.size // mesh_shape()["tensor"] if scatter else ids.size
+        exchange = kept_tokens < weight.shape[0]
         if split and exchange:
             ids = jax.lax.all_gather(ids, split, tiled=True)
         elif split:
@@ -80,14 +79,3 @@ def _lookup_over_the_mesh(
         return rows
 
     return lookup(weight, ids)
-
-
-def _kept_tokens(tokens: int, scatter: bool) -> int:
-    """Of which a device has the residual stream."""
-    return tokens // mesh_shape()["tensor"] if scatter else tokens
-
-
-def _entries(spec: PartitionSpec, dimension: int) -> tuple[str, ...]:
-    """The mesh axes that split one dimension."""
-    entry = spec[dimension] if dimension < len(spec) else ()
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())
