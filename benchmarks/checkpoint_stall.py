@@ -16,7 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from mjx.training.checkpoint import CheckpointConfig, Checkpointer
+from mjx.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument(

@@ -10,8 +10,8 @@ import time
 import numpy as np
 
 from mjx.data.blend_index import blend_index, normalize
-from mjx.data.gpt_index import build_gpt_index
-from mjx.data.packing import build_packed_index
+from mjx.data.gpt.index import build_gpt_index
+from mjx.data.gpt.packing import build_packed_index
 
 
 def report(what: str, start: float) -> None:

@@ -24,8 +24,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mjx.training import orbax_store
-from mjx.training.checkpoint_names import named_leaves, nested
+from mjx.checkpoint import orbax_store
+from mjx.checkpoint.names import named_leaves, nested
 
 START_SECONDS = 600
 

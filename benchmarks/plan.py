@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mjx.plan.planned import plan
+from mjx.plan.apart import plan
 from mjx.plan.request import Request
 from mjx.trees import to_yaml
 

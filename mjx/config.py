@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mjx import models
+from mjx.checkpoint.checkpointer import CheckpointConfig
 from mjx.data.config import DataConfig
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig
 from mjx.init_from import fill_in
 from mjx.launch.runtime import RuntimeConfig
 from mjx.launch.watchdog import WatchdogConfig
+from mjx.metrics.profiler import ProfileConfig
+from mjx.metrics.sinks import LoggingConfig
 from mjx.models.family import ModelConfig
 from mjx.parse import check_keys, nearest, parse
 from mjx.sharding import MeshConfig, ShardingConfig
-from mjx.training.checkpoint import CheckpointConfig
 from mjx.training.config import TrainingConfig
-from mjx.training.metrics import LoggingConfig
 from mjx.training.optimizer import OptimizerConfig
-from mjx.training.profiler import ProfileConfig
 from mjx.training.schedule import ScheduleConfig
 from mjx.trees import Tree, merge, plain, read_yaml, yaml_value
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mjx import models
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
 from mjx.models.common.parameter import flatten
 from mjx.models.huggingface import read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from mjx.training.run_folder import RunFolder
 from mjx.trees import Tree, merge, plain, read_yaml
 
 

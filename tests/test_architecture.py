@@ -28,8 +28,9 @@ FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "multimodal", "mimo
 
 FLOORS = [
     {"mjx", "mjx.errors", "mjx.parse", "mjx.trees"},
-    {"mjx.sharding", "mjx.kernels", "mjx.launch"},  # the ground: they know no model and no training
-    {"mjx.models.common", "mjx.models.backends", "mjx.models.family"},
+    {"mjx.sharding", "mjx.kernels", "mjx.launch", "mjx.gpus"},  # the ground: no model and no training
+    {"mjx.checkpoint", "mjx.metrics"},  # neither knows a model
+    {"mjx.models.common", "mjx.models.backends", "mjx.models.family", "mjx.models.interop"},
     {f"mjx.models.{family}" for family in FAMILIES},
     {"mjx.models"},  # the registry
     {"mjx.models.huggingface", "mjx.models.megatron"},  # the adapters, which find the families through it
@@ -95,7 +96,7 @@ def test_rooms_on_one_floor_do_not_know_each_other():
         if floor(target) == floor(module) > 0
         and room(target) != room(module)
         # The blocks, the table of implementations and the protocol of families are one floor of one room.
-        and not FLOORS[2] >= {room(target), room(module)}
+        and not FLOORS[3] >= {room(target), room(module)}
     ]
     assert not sideways
 
@@ -148,13 +149,13 @@ def family_names() -> set[str]:
 
 
 NAMES_OF_OTHER_THINGS = {
-    # Megatron's kind of dataset, which several families are fed by: files data/gpt_*, dataset kind "gpt".
-    "mjx.data": "^gpt$|gpt_(dataset|index)",
+    # Megatron's kind of dataset, which several families are fed by: folder data/gpt, dataset kind "gpt".
+    "mjx.data": r"^gpt$|mjx\.data\.gpt|gpt_index",
     "mjx.models.family": "^gpt$",  # that kind of dataset
     "mjx.data.tokenizers.tiktoken": "GPT-?_?2",  # a way to split text into words
     "mjx.data.tokenizers.byte_level": "^GPT2Tokenizer$",  # the tokenizer class of vocab.json and merges.txt
     "mjx.models.common.rope": "^llama3$",  # a way to stretch rotary positions
-    "mjx.models.common.rope_parameters": "llama3$",  # the same
+    "mjx.models.interop.rope_keys": "llama3$",  # the same
 }
 """Module (with those inside it) → words that look like a family's name and are not."""
 
@@ -229,7 +230,7 @@ EXCEPTIONS = {
     # And jax-triton has no other way to be told of a new JAX, or of the PTX version.
     # JAX asks cuDNN for its version even where it only lowers, and has no other way to be told.
     r"^jax\._src\b": (
-        *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.plan.absent_cudnn"),
+        *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.gpus.absent_cudnn"),
     ),
     r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
     # Classes that the files of a checkpoint name; nothing is imported.

@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mjx.errors import InputError
+from mjx.gpus.data_sheet import DataSheet, data_sheet, sheet_name
+from mjx.gpus.target import gpu_names
 from mjx.kernels.capability import Request, choose, current_device
 from mjx.kernels.workload import Workload
 from mjx.models.backends import OPS
-from mjx.plan import kernel_report
-from mjx.plan.data_sheet import DataSheet, data_sheet, sheet_name
-from mjx.plan.gpu import gpu_names
-from mjx.plan.kernel_times import Times, measure
-from mjx.plan.roofline import roofline, workloads
+from mjx.plan.kernels import report as kernel_report
+from mjx.plan.kernels.roofline import roofline, workloads
+from mjx.plan.kernels.times import Times, measure
 
 
 def bench_kernels(

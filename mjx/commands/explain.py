@@ -13,9 +13,9 @@ from mjx.config import RunConfig, load_config
 from mjx.errors import InputError
 from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
 from mjx.models.family import abstract_model
-from mjx.plan.activations import activations_of
-from mjx.plan.summary import mesh_words
-from mjx.sharding.explain import (
+from mjx.plan.explain.activations import activations_of
+from mjx.plan.explain.page import page
+from mjx.plan.explain.placement import (
     Placement,
     Section,
     activation_table,
@@ -23,7 +23,7 @@ from mjx.sharding.explain import (
     place,
     readable_bytes,
 )
-from mjx.sharding.page import page
+from mjx.plan.report.words import mesh_words
 
 
 def explain(

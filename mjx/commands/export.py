@@ -4,14 +4,14 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from mjx.checkpoint.run_folder import RunFolder
+from mjx.checkpoint.weights import save_weights
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.huggingface import PretrainedModel, save_pretrained
 from mjx.run.opened import OpenedModel, open_model, read_inference_config
-from mjx.training.run_folder import RunFolder
-from mjx.training.weights import save_weights
 from mjx.trees import read_yaml, to_yaml
 
 Format = Literal["orbax", "huggingface"]

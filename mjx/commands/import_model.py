@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mjx.checkpoint.checkpointer import Checkpointer
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import InferenceConfig, apply_override, model_tree, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
@@ -20,8 +22,6 @@ from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.parse import check_keys
 from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
 from mjx.sharding import build_mesh, use_mesh
-from mjx.training.checkpoint import Checkpointer
-from mjx.training.run_folder import RunFolder
 from mjx.trees import read_yaml, to_yaml
 
 

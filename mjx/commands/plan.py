@@ -7,14 +7,14 @@ from typing import Any
 from rich.console import Console
 
 from mjx.errors import InputError
+from mjx.gpus.toolkit import INSTALL, toolkit
 from mjx.launch.gpus import cuda_plugin_installed
-from mjx.plan import planned
+from mjx.plan import apart
 from mjx.plan.advice import advice
-from mjx.plan.page import write_page, write_search_page
+from mjx.plan.report.page import write_page, write_search_page
+from mjx.plan.report.terminal import show, show_search
 from mjx.plan.request import Request
 from mjx.plan.search import search as search_meshes
-from mjx.plan.terminal import show, show_search
-from mjx.plan.toolkit import INSTALL, toolkit
 
 
 def plan(
@@ -26,7 +26,7 @@ def plan(
     request.load()  # a mistake in the recipe is said before a process is started
     _note_fallback(console, request, asked)
     with console.status(f"compiling for {request.devices} × {request.gpu}"):
-        made = planned.plan(request)
+        made = apart.plan(request)
     advised = advice(made, request)
     show(console, made, advised)
     _write_json(console, json_file, made.to_tree())

@@ -19,8 +19,8 @@ def train(path: str, overrides: list[str], *, print_only: bool) -> None:
             return
         start(config.runtime)
 
+        from mjx.metrics.curve import draw_loss_curve
         from mjx.run.loop import train as run
-        from mjx.training.curve import draw_loss_curve
 
         result = run(config)
         if not result.finished:

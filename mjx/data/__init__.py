@@ -3,7 +3,7 @@
 from mjx.data.config import DataConfig, SourceConfig
 from mjx.data.dataset import Batch, Dataset
 from mjx.data.loader import Loader, evaluation_batches
-from mjx.data.training_data import TrainingData, open_data
+from mjx.data.open import TrainingData, open_data
 
 __all__ = [
     "Batch",

@@ -29,7 +29,7 @@ class Shipped:
     configuration: str
     """What the report calls it, such as "bfloat16, head_dim 128"."""
     gpus: tuple[str, ...]
-    """Names of `mjx.plan.gpu.gpu_names()` for which it must compile."""
+    """Names of `mjx.gpus.target.gpu_names()` for which it must compile."""
     tensor_cores: bool
     """Whether every kernel multiplies matrices on them."""
     forward: tuple[str, ...]

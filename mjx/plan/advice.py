@@ -4,7 +4,7 @@ import dataclasses
 
 from mjx.errors import InputError
 from mjx.plan.estimate import estimate
-from mjx.plan.plan import Plan
+from mjx.plan.read_step import Plan
 from mjx.plan.request import Request
 from mjx.plan.search import Overrides
 

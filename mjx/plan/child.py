@@ -22,7 +22,7 @@ def main(request_file: str, result_file: str) -> None:
     from mjx.launch.runtime import apply_xla_flags
     from mjx.parse import parse
     from mjx.plan.compiled_step import compile_step
-    from mjx.plan.plan import make_plan, pool_of
+    from mjx.plan.read_step import make_plan, pool_of
     from mjx.plan.request import Request
 
     try:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from mjx.plan.collectives import Collective
+from mjx.plan.program.collectives import Collective
 from mjx.plan.scheme import Scheme, Sublayer
 
 FLOAT32 = 4

@@ -11,11 +11,11 @@ import jax
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
-from mjx.plan.absent_cudnn import cudnn_of
-from mjx.plan.gpu import specification
-from mjx.plan.hlo import Program, parse_program
+from mjx.gpus.absent_cudnn import cudnn_of
+from mjx.gpus.target import specification
+from mjx.gpus.toolkit import INSTALL, toolkit
+from mjx.plan.program.hlo import Program, parse_program
 from mjx.plan.request import Request
-from mjx.plan.toolkit import INSTALL, toolkit
 from mjx.run.loop import build_trainer
 from mjx.sharding import build_mesh
 from mjx.training.trainer import Trainer

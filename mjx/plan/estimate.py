@@ -5,7 +5,7 @@ import math
 
 from mjx.config import RunConfig
 from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
-from mjx.plan.plan import StepTime, pool_of
+from mjx.plan.read_step import StepTime, pool_of
 from mjx.plan.request import Request
 from mjx.plan.scheme import Scheme, Sublayer, scheme_of
 

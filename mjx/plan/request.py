@@ -5,7 +5,7 @@ from typing import Literal
 
 from mjx.config import RunConfig, load_config
 from mjx.errors import InputError
-from mjx.plan.data_sheet import DataSheet, data_sheet
+from mjx.gpus.data_sheet import DataSheet, data_sheet
 
 Compiler = Literal["gpu", "cpu"]
 
@@ -18,7 +18,7 @@ class Request:
     """The YAML file."""
     overrides: tuple[str, ...] = ()
     gpu: str = "h100"
-    """One of `mjx.plan.gpu.gpu_names()`."""
+    """One of `mjx.gpus.target.gpu_names()`."""
     nodes: int = 1
     gpus_per_node: int | None = None
     """None: as many as the data sheet says."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
+from mjx.plan.apart import CompilerDiedError, plan
 from mjx.plan.estimate import Estimate, estimate
-from mjx.plan.plan import Plan
-from mjx.plan.planned import CompilerDiedError, plan
+from mjx.plan.read_step import Plan
 from mjx.plan.request import Request
 
 Overrides = tuple[str, ...]

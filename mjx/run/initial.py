@@ -4,6 +4,8 @@ import shutil
 
 import numpy as np
 
+from mjx.checkpoint.checkpointer import Checkpointer
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
 from mjx.launch.primary import on_primary
@@ -11,8 +13,6 @@ from mjx.models.common.parameter import Tree
 from mjx.models.family import ModelConfig
 from mjx.models.huggingface import load_pretrained
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from mjx.training.checkpoint import Checkpointer
-from mjx.training.run_folder import RunFolder
 
 
 def load_initial(path: str, config: ModelConfig, abstract: Tree) -> Tree:

@@ -7,24 +7,24 @@ from collections.abc import Iterator
 import jax
 from jax.sharding import Mesh
 
+from mjx.checkpoint.checkpointer import Checkpointer
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import RunConfig, to_tree
 from mjx.data.loader import Loader, evaluation_batches
+from mjx.data.open import open_data
 from mjx.data.tokenizers import Tokenizer
-from mjx.data.training_data import open_data
 from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
+from mjx.metrics.meter import Meter, StepReport
+from mjx.metrics.peak_flops import peak_flops
+from mjx.metrics.profiler import Profiler
+from mjx.metrics.progress import Progress
+from mjx.metrics.sinks import MetricSink, open_sinks, read_metrics
 from mjx.models.family import Batch
 from mjx.run.initial import keep_companions, load_initial
-from mjx.training.checkpoint import Checkpointer
-from mjx.training.hardware import peak_flops
-from mjx.training.meter import Meter, StepReport
-from mjx.training.metrics import MetricSink, open_sinks, read_metrics
+from mjx.run.resume import changes_since
 from mjx.training.non_finite import check_finite
-from mjx.training.profiler import Profiler
-from mjx.training.progress import Progress
-from mjx.training.resume import changes_since
-from mjx.training.run_folder import RunFolder
 from mjx.training.state import TrainState
 from mjx.training.trainer import Trainer
 from mjx.trees import to_yaml

@@ -8,6 +8,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from mjx.checkpoint.checkpointer import Checkpointer
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import InferenceConfig, RunConfig, apply_override, model_tree, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
@@ -18,8 +20,6 @@ from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.sharding import Rules, build_mesh, use_mesh
-from mjx.training.checkpoint import Checkpointer
-from mjx.training.run_folder import RunFolder
 from mjx.trees import read_yaml
 
 

@@ -13,7 +13,7 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import Tree, logical_axes_of
 from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
 from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
-from mjx.training.input import plan_batch
+from mjx.training.batch_layout import plan_batch
 from mjx.training.optimizer import OptimizerConfig, build_optimizer
 from mjx.training.schedule import ScheduleConfig, build_schedule
 from mjx.training.state import TrainState, init_state, plan_state, state_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mjx.training import orbax_store
-from mjx.training.checkpoint_names import nested
+from mjx.checkpoint import orbax_store
+from mjx.checkpoint.names import nested
 
 ROOT = Path(__file__).parents[2]
 

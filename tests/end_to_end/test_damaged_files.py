@@ -15,8 +15,8 @@ from running import (
     saved_steps,
 )
 
+from mjx.checkpoint.run_folder import RunFolder
 from mjx.cli import main
-from mjx.training.run_folder import RunFolder
 
 
 @pytest.fixture

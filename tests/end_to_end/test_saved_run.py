@@ -12,9 +12,9 @@ from mjx.commands.explain import explain
 from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
 from mjx.models.common.parameter import flatten
+from mjx.plan.explain.placement import readable_bytes
 from mjx.run.loop import build_trainer
 from mjx.run.opened import read_inference_config
-from mjx.sharding.explain import readable_bytes
 from mjx.trees import to_yaml
 
 WITHOUT_MJX = """

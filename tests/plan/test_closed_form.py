@@ -3,8 +3,8 @@
 import pytest
 from planning import recipe, request
 
+from mjx.plan.apart import plan
 from mjx.plan.closed_form import step_memory, traffic
-from mjx.plan.planned import plan
 from mjx.plan.scheme import scheme_of
 
 pytestmark = pytest.mark.gpu_compile

@@ -11,12 +11,12 @@ from planning import LLAMA, recipe, request
 
 from mjx.cli import main
 from mjx.errors import InputError
-from mjx.plan import planned
+from mjx.gpus.data_sheet import data_sheet
+from mjx.plan import apart
 from mjx.plan.advice import advice
-from mjx.plan.data_sheet import data_sheet
-from mjx.plan.plan import Plan
-from mjx.plan.planned import CompilerDiedError, plan
-from mjx.plan.summary import verdict
+from mjx.plan.apart import CompilerDiedError, plan
+from mjx.plan.read_step import Plan
+from mjx.plan.report.words import verdict
 
 LLAMA3 = {"family": "gpt", "preset": "llama3-8b", "remat": "full", "loss_chunks": 16}
 AS_MEASURED = {"data": {"corpus": "python-docs", "sequence_length": 8192}}
@@ -227,12 +227,12 @@ def test_what_the_user_can_mend_is_one_sentence(arguments, sentence, tmp_path, c
     ],
 )
 def test_a_compiler_that_dies_is_a_sentence(script, sentence, tmp_path, monkeypatch):
-    child = planned.subprocess.run
+    child = apart.subprocess.run
 
     def run(command, **options):
         return child([command[0], "-c", script], **options)
 
-    monkeypatch.setattr(planned.subprocess, "run", run)
+    monkeypatch.setattr(apart.subprocess, "run", run)
     with pytest.raises(CompilerDiedError, match=sentence):
         plan(request(recipe(tmp_path)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mjx.plan.planned import plan
+from mjx.plan.apart import plan
 from mjx.plan.request import Request
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -13,8 +13,8 @@ from mjx.cli import main
 from mjx.errors import InputError
 from mjx.plan import search as searching
 from mjx.plan.advice import advice
+from mjx.plan.apart import CompilerDiedError, plan
 from mjx.plan.estimate import estimate
-from mjx.plan.planned import CompilerDiedError, plan
 from mjx.plan.search import candidates, search
 
 LLAMA3 = {"family": "gpt", "preset": "llama3-8b", "loss_chunks": 16}

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from mjx.kernels.flash_attention import pallas_triton
 from mjx.kernels.flash_attention.block_sizes import CONFIGS
-from mjx.kernels.flash_attention.mosaic_shipped import mosaic
+from mjx.kernels.flash_attention.mosaic.shipped import mosaic
 from mjx.kernels.shipped import Shipped, ShippedProgram
 
 _GPUS = {"hopper": "h100", "ampere": "a100"}

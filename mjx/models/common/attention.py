@@ -14,7 +14,7 @@ from mjx.errors import InputError
 from mjx.kernels.flash_attention import flash_attention
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.models import backends
-from mjx.models.common.attention_per_device import attend_per_device
+from mjx.models.common.attend import attend_per_device
 from mjx.models.common.cache import KVCache
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import check_rate

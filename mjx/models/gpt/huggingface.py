@@ -3,10 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mjx.models.common.architecture import WITHOUT_MEANING, Architecture
-from mjx.models.common.config_map import ConfigMap, Constant, Entry, Key, Only
-from mjx.models.common.name_map import NameMap
-from mjx.models.common.rope_parameters import RopeKeys
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.huggingface_keys import (
     AttentionKey,
@@ -18,6 +14,10 @@ from mjx.models.gpt.huggingface_keys import (
     canonical,
 )
 from mjx.models.gpt.huggingface_names import gpt2_names, gpt_neox_names, llama_names, phi3_names
+from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture
+from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Key, Only
+from mjx.models.interop.name_map import NameMap
+from mjx.models.interop.rope_keys import RopeKeys
 
 _ACTIVATIONS = {
     "silu": "silu",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mjx.errors import InputError
-from mjx.models.common.config_map import Fields, Key, shown
 from mjx.models.gpt.config import GPTConfig
+from mjx.models.interop.config_map import Fields, Key, shown
 
 
 @dataclasses.dataclass(frozen=True)

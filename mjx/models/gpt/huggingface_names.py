@@ -1,8 +1,8 @@
 """How Hugging Face's decoder-only models name their tensors, and how these lie in ours."""
 
-from mjx.models.common.name_map import NameMap, Row
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.name_map import name_map, norm_rows
+from mjx.models.interop.name_map import NameMap, Row
 
 _QUERY, _KEY, _VALUE, _OUTPUT = (
     f"{{attention}}.attention.{name}.kernel" for name in ("query", "key", "value", "output")

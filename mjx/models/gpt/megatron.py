@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mjx.errors import InputError
-from mjx.models.common.name_map import NameMap, Row
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.name_map import name_map, norm_rows
+from mjx.models.interop.name_map import NameMap, Row
 
 
 def megatron_name_map(config: GPTConfig) -> NameMap:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from mjx.models.common.name_map import NameMap, Row
 from mjx.models.common.parameter import parameters_of
 from mjx.models.common.stack import find_segments, locate
 from mjx.models.family import abstract_model
 from mjx.models.gpt.config import GPTConfig
+from mjx.models.interop.name_map import NameMap, Row
 
 
 def name_map(

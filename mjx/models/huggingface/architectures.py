@@ -8,9 +8,9 @@ from typing import Any
 
 from mjx import models
 from mjx.errors import InputError
-from mjx.models.common.architecture import Architecture
 from mjx.models.common.parameter import flatten
 from mjx.models.family import ModelConfig
+from mjx.models.interop.architecture import Architecture
 
 
 def architectures() -> dict[str, tuple[Architecture, ...]]:

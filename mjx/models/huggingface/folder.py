@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mjx.errors import InputError
-from mjx.models.common.checkpoint_file import open_file, read_object
 from mjx.models.huggingface.tensor_files import TensorFolder, open_tensors
+from mjx.models.interop.stored_file import open_file, read_object
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

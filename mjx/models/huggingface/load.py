@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mjx.models.common import load
-from mjx.models.common.architecture import Architecture
-from mjx.models.common.name_map import NameMap
 from mjx.models.common.parameter import Tree
-from mjx.models.common.tensor_layout import Tensor
+from mjx.models.interop import load
+from mjx.models.interop.architecture import Architecture
+from mjx.models.interop.name_map import NameMap
+from mjx.models.interop.tensor_layout import Tensor
 
 
 def load_parameters(
@@ -17,7 +17,7 @@ def load_parameters(
     abstract: Tree,
     dtype: Any = None,
 ) -> Tree:
-    """As `mjx.models.common.load.load_parameters`, from a checkpoint with or without its head's names."""
+    """As `mjx.models.interop.load.load_parameters`, from a checkpoint with or without its head's names."""
     tensors = _as_in_table(tensors, names, architecture)
     return load.load_parameters(names, tensors, abstract, dtype)
 

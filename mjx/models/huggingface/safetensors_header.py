@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from mjx.errors import InputError
-from mjx.models.common.checkpoint_file import fill, parse_object
+from mjx.models.interop.stored_file import fill, parse_object
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mjx.errors import InputError
-from mjx.models.common.checkpoint_file import open_file, read_object
-from mjx.models.common.strided_read import read_box
-from mjx.models.common.tensor_layout import Tensor
 from mjx.models.huggingface.safetensors_header import Entry, read_header
 from mjx.models.huggingface.tensor_writer import INDEX, WHOLE, TensorWriter
+from mjx.models.interop.stored_file import open_file, read_object
+from mjx.models.interop.strided_read import read_box
+from mjx.models.interop.tensor_layout import Tensor
 
 __all__ = ["TensorFolder", "TensorWriter", "open_tensors"]
 

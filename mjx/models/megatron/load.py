@@ -8,9 +8,9 @@ from jaxtyping import DTypeLike
 
 from mjx import models
 from mjx.errors import InputError
-from mjx.models.common.load import load_parameters
 from mjx.models.common.parameter import Tree
 from mjx.models.family import ModelConfig
+from mjx.models.interop.load import load_parameters
 from mjx.models.megatron.names import local_names
 from mjx.models.megatron.torch_dist import TorchDistFolder
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mjx.errors import InputError
-from mjx.models.common.tensor_layout import Index, Shape, Tensor
+from mjx.models.interop.tensor_layout import Index, Shape, Tensor
 
 _WRAPPERS = re.compile(r"^(?:(?:module|model)\.)+")
 _NO_PARAMETER = re.compile(

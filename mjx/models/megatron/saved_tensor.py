@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mjx.errors import InputError
-from mjx.models.common.checkpoint_file import fill
-from mjx.models.common.strided_read import read_box
-from mjx.models.common.tensor_layout import Shape
+from mjx.models.interop.stored_file import fill
+from mjx.models.interop.strided_read import read_box
+from mjx.models.interop.tensor_layout import Shape
 from mjx.models.megatron.inert_pickle import Record, origin, read_pickle
 
 _LOCAL_HEADER = 30

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mjx.errors import InputError
-from mjx.models.common.checkpoint_file import fill, open_file, read_object
-from mjx.models.common.tensor_layout import Index, Shape, Tensor
+from mjx.models.interop.stored_file import fill, open_file, read_object
+from mjx.models.interop.tensor_layout import Index, Shape, Tensor
 from mjx.models.megatron.inert_pickle import Record, origin, read_pickle
 from mjx.models.megatron.saved_tensor import SavedTensor, find_tensor, read_saved
 

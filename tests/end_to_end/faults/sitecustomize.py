@@ -28,7 +28,7 @@ if fault == "raise" and process == "1":
     Trainer.step = failing_step
 
 if fault == "record" and process is not None:
-    from mjx.data.gpt_dataset import GPTDataset
+    from mjx.data.gpt.dataset import GPTDataset
 
     read = GPTDataset.read
 

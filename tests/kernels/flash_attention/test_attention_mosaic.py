@@ -10,10 +10,10 @@ from attention_cases import NAMES
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from mjx.errors import InputError
+from mjx.gpus.target import lowering_for
 from mjx.kernels.flash_attention import flash_attention, mosaic
-from mjx.kernels.flash_attention import mosaic_blocks as parts
-from mjx.kernels.flash_attention.mosaic_config import CONFIGS, BlockSizes, KernelConfig
-from mjx.plan.gpu import lowering_for
+from mjx.kernels.flash_attention.mosaic import blocks as parts
+from mjx.kernels.flash_attention.mosaic.config import CONFIGS, BlockSizes, KernelConfig
 
 interpreted = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"),

@@ -11,9 +11,9 @@ import pytest
 from attention_cases import assert_equal, inputs
 from jax.experimental import pallas as pl
 
+from mjx.gpus.target import lowering_for
 from mjx.kernels.flash_attention import flash_attention, pallas_triton
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
-from mjx.plan.gpu import lowering_for
 
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))

@@ -11,10 +11,10 @@ import pytest
 from jax.experimental import pallas as pl
 
 from mjx.errors import InputError
+from mjx.gpus.target import lowering_for
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.ssd import pallas_triton, reference, ssd, xla
 from mjx.kernels.ssd.configurations import AMPERE, HOPPER, TABLE, Chunks, KernelConfig, States, default_config
-from mjx.plan.gpu import lowering_for
 
 BATCH, LENGTH = 2, 37
 SEGMENTS = np.array([[0] * 2 + [1] * 9 + [2] * 1 + [7] * 17 + [0] * 8, [3] * 16 + [1] * 16 + [3] * 5])

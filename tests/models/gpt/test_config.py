@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from matmul_flops import matmul_flops
 
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
@@ -15,7 +16,6 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import flatten, parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import PUBLISHED, GPTConfig
-from mjx.training.flops import matmul_flops
 
 
 def megatron(hidden_size: int, *, num_layers: int = 2, **options) -> GPTConfig:

@@ -37,7 +37,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp
 import numpy as np
 
-from mjx.models.common.load import read_shards
+from mjx.models.interop.load import read_shards
 from mjx.models.common.parameter import flatten
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import abstract_model

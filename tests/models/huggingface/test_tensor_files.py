@@ -16,9 +16,9 @@ import safetensors.numpy
 from safetensors_bytes import GOOD, entry, write_raw
 
 from mjx.errors import InputError
-from mjx.models.common import strided_read
 from mjx.models.huggingface.safetensors_header import DTYPES
 from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
+from mjx.models.interop import strided_read
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

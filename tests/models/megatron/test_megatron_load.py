@@ -12,9 +12,9 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.common.rope import RoPEConfig
-from mjx.models.common.tensor_layout import InMemory
 from mjx.models.family import abstract_model
 from mjx.models.gpt.megatron import check_arguments
+from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.models.megatron.names import local_names
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh

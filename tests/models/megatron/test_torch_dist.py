@@ -11,7 +11,7 @@ from checkpoints import NAMES, unpack
 from written import cut, torch_save, write
 
 from mjx.errors import InputError
-from mjx.models.common.strided_read import STAGE
+from mjx.models.interop.strided_read import STAGE
 from mjx.models.megatron import TorchDistFolder, is_parameter, torch_dist
 
 RANDOM = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""Saving and restoring state: atomic, asynchronous, on any mesh; it knows no model."""

@@ -1,0 +1,218 @@
+"""The only module that talks to Orbax: arrays by name, into one folder and out of it.
+
+Its API has moved twice and is about to move again (`orbax.checkpoint.v1`); what mjx needs of it is below.
+"""
+
+import errno
+import importlib
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from mjx.checkpoint.names import (
+    ArrayType,
+    Name,
+    array_type,
+    check_same_arrays,
+    named_leaves,
+    nested,
+)
+from mjx.errors import InputError
+
+UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
+"""What Orbax appends to a folder's name until everything is in it; the last act is the rename."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class SaveInProgress(Protocol):
+    def result(self, timeout: float | None = None) -> None:
+        """Waits for the end of the save and raises what went wrong in it."""
+        ...
+
+
+def orbax() -> ModuleType:
+    # A failed save is told to whoever waits for it; Orbax's threads each print the same traceback as well.
+    logging.getLogger("absl").addFilter(_is_not_an_echo)
+    try:
+        return importlib.import_module("orbax.checkpoint.v1")
+    except ModuleNotFoundError:
+        return importlib.import_module("orbax.checkpoint.experimental.v1")
+
+
+def arrays_to_save(state: Any) -> dict[Name, Any]:
+    """The arrays of `state` by name, such that nothing the caller does next can change what is saved.
+
+    A `jax.Array` needs no copy. On an accelerator its bytes are on the host before the save returns. On a
+    CPU Orbax holds a view of the buffer, and a step that is given a viewed buffer by donation writes
+    elsewhere. Numpy arrays Orbax copies.
+    """
+    named: dict[Name, Any] = {}
+    for name, leaf in named_leaves(state).items():
+        dotted = ".".join(name)
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            raise TypeError(
+                f"{dotted} of the state is a {type(leaf).__name__}; a checkpoint holds arrays only."
+            )
+        if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{dotted} of the state is a typed PRNG key; keep jax.random.key_data of it there."
+            )
+        if isinstance(leaf, jax.Array) and jax.process_count() > 1 and leaf.is_fully_addressable:
+            raise ValueError(
+                f"{dotted} of the state lies on this process alone; with several processes every array of "
+                "the state must be on the mesh, a scalar too (give it a replicated sharding)."
+            )
+        if leaf.size == 0:  # Orbax refuses these, and there is nothing to keep.
+            continue
+        named[name] = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    return named
+
+
+def start_saving(
+    folder: Path, named: Mapping[Name, Any], metadata: dict[str, Any], timeout: float
+) -> SaveInProgress:
+    """Begins to write the arrays and the JSON `metadata`; `folder` appears when all of it is there.
+
+    Every process calls this and writes its shards. Returns when the arrays may be overwritten.
+    """
+    ocp = orbax()
+    context = ocp.Context()
+    context.asynchronous.timeout_secs = max(1, int(timeout))
+    # A training loop forbids implicit transfers; moving arrays to the host is what a save is for.
+    with context, jax.transfer_guard("allow"):
+        return ocp.save_async(folder, nested(named), custom_metadata=metadata)
+
+
+def read_metadata(folder: Path) -> tuple[dict[Name, ArrayType], dict[str, Any]]:
+    """The types of the arrays in a checkpoint, and the metadata it was saved with."""
+
+    def look(ocp: ModuleType) -> Any:
+        found = ocp.metadata(folder)
+        if not found.metadata:  # Orbax only logs that it could not read the arrays' descriptions.
+            raise ValueError("the description of its arrays is damaged.")
+        return found
+
+    found = _reading(folder, look)
+    saved = {name: array_type(leaf) for name, leaf in named_leaves(found.metadata).items()}
+    return saved, dict(found.custom_metadata or {})
+
+
+def read_arrays(folder: Path, abstract: Any, *, partial: bool = False, cast: bool = False) -> Any:
+    """A tree like `abstract`, whose leaves are `jax.ShapeDtypeStruct` with shardings of any mesh.
+
+    Raises InputError, before anything is read, when the checkpoint holds other arrays. With `partial`,
+    entries at the root of the checkpoint that `abstract` lacks are passed over; with `cast`, floating-point
+    arrays are converted to the type that `abstract` asks for.
+    """
+    wanted = {name: leaf for name, leaf in named_leaves(abstract).items() if leaf.size}
+    saved, _ = read_metadata(folder)
+    if partial:
+        roots = {name[0] for name in wanted}
+        saved = {name: kind for name, kind in saved.items() if name[0] in roots}
+    check_same_arrays(
+        saved,
+        {name: array_type(leaf) for name, leaf in wanted.items()},
+        f"The checkpoint {folder}",
+        cast=cast,
+    )
+    targets = nested({name: _placed(name, leaf) for name, leaf in wanted.items()})
+
+    def load(ocp: ModuleType) -> Any:
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        with context, jax.transfer_guard("allow"):
+            return ocp.load(folder, targets)
+
+    read = named_leaves(_reading(folder, load))
+    leaves = [
+        read[name] if leaf.size else jax.numpy.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+        for name, leaf in named_leaves(abstract).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def check_free_space(folder: Path, needed: int, what: str) -> None:
+    """Raises InputError when the disk of `folder` has less than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{what} needs {_bytes(needed)} in {folder}, and the disk has {_bytes(free)} free. "
+            "Free some space, or keep fewer checkpoints; those that are there are untouched."
+        )
+
+
+def disk_full_error(error: BaseException, folder: Path, needed: int, what: str) -> InputError | None:
+    """The sentence for a write that the disk, a quota or a file-size limit refused, or None."""
+    codes = [f"os_error_code='{code}'" for code in _FULL]
+    seen: BaseException | None = error
+    while seen is not None:
+        refused = (isinstance(seen, OSError) and seen.errno in _FULL) or any(
+            code in str(seen) for code in codes
+        )
+        if refused:
+            reason = str(seen).rpartition(": ")[2].partition(" [")[0]
+            return InputError(
+                f"{what} could not be written: {reason}. It needs {_bytes(needed)} in {folder}, and the disk "
+                f"has {_bytes(shutil.disk_usage(folder).free)} free. The checkpoints before it are untouched."
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def size_in_bytes(named: Mapping[Name, Any]) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in named.values())
+
+
+def flush_to_disk(folder: Path) -> None:
+    """Has the kernel write out `folder` and its entry in its parent, so that a power cut finds it whole."""
+    for root, _, files in os.walk(folder):
+        for path in (*(os.path.join(root, file) for file in files), root):
+            _fsync(path)
+    _fsync(folder.parent)
+
+
+def _reading(folder: Path, read: Any) -> Any:
+    ocp = orbax()
+    try:
+        return read(ocp)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"The checkpoint {folder} cannot be read: {reason[:300]} Restore another one, or delete it."
+        ) from error
+
+
+def _placed(name: Name, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    if leaf.sharding is not None:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    if jax.process_count() > 1:
+        raise ValueError(f"{'.'.join(name)} is to be restored by several processes and needs a sharding.")
+    # Left to itself Orbax would look for the devices of the run that saved.
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+
+
+def _is_not_an_echo(record: logging.LogRecord) -> bool:
+    return "_SignalingThread.run() raised" not in str(record.msg)
+
+
+def _fsync(path: str | os.PathLike) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _bytes(count: int) -> str:
+    if count < 1e6:
+        return f"{count} bytes"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

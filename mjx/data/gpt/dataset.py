@@ -1,0 +1,138 @@
+"""Samples for a causal language model: a window of the token stream, its labels, and its masks."""
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from mjx.data.dataset import Batch
+from mjx.data.gpt.index import GPTIndex
+from mjx.data.indexed import IndexedDataset
+from mjx.errors import InputError
+
+PADDING = -1
+"""Stands for "no token" until the masks are made."""
+
+
+class GPTDataset:
+    """Megatron's GPTDataset: the same tokens, labels, loss mask and positions for the same sample id."""
+
+    def __init__(
+        self,
+        dataset: IndexedDataset,
+        index: GPTIndex,
+        *,
+        sequence_length: int,
+        add_extra_token: bool = True,
+        vocab_size: int | None = None,
+        eod_id: int | None = None,
+        pad_id: int | None = None,
+        document_mask: bool = False,
+        reset_positions: bool = False,
+        mask_eod_loss: bool = False,
+    ) -> None:
+        """Args:
+        dataset: The tokens.
+        index: Which of them make up a sample.
+        sequence_length: As the index was built with.
+        add_extra_token: As the index was built with; without it, the last position has no label.
+        vocab_size: A token id that is not below it is an error.
+        eod_id: The token that ends a document; needed by the three masks.
+        pad_id: Labels equal to it are not learned, and it is read as token 0.
+        document_mask: Give `segment_ids`, which keep documents apart (--reset-attention-mask).
+        reset_positions: Positions start at 0 in every document (--reset-position-ids).
+        mask_eod_loss: Do not learn what comes after the end of a document (--eod-mask-loss).
+        """
+        if eod_id is None and (document_mask or reset_positions or mask_eod_loss):
+            raise InputError(
+                "document_mask, reset_positions and mask_eod_loss need to know the end-of-document token."
+            )
+        self.dataset = dataset
+        self.index = index
+        self.sequence_length = sequence_length
+        self.extra = int(add_extra_token)
+        self.vocab_size = vocab_size
+        self.eod_id = eod_id
+        self.pad_id = pad_id
+        self.document_mask = document_mask
+        self.reset_positions = reset_positions
+        self.mask_eod_loss = mask_eod_loss
+
+    def __len__(self) -> int:
+        return self.index.num_samples
+
+    def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
+        text = self.text(samples)
+        tokens, labels = text[:, :-1], text[:, 1:]
+        loss_mask = np.ones(tokens.shape, np.float32)
+        positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+        batch: Batch = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask, "positions": positions}
+        if self.eod_id is not None and (self.document_mask or self.reset_positions or self.mask_eod_loss):
+            ends = tokens == self.eod_id
+            if self.mask_eod_loss:
+                loss_mask[ends] = 0.0
+            starts = np.zeros(ends.shape, bool)
+            starts[:, 1:] = ends[:, :-1]
+            if self.reset_positions:
+                batch["positions"] = positions_of(starts)
+            if self.document_mask:
+                segments = 1 + np.cumsum(starts, axis=1, dtype=np.int32)
+                batch["segment_ids"] = np.where(tokens == PADDING, 0, segments)
+        padding = text == PADDING if self.pad_id is None else (text == PADDING) | (text == self.pad_id)
+        loss_mask[padding[:, 1:]] = 0.0
+        text[padding] = 0
+        return {name: np.ascontiguousarray(values) for name, values in batch.items()}
+
+    def text(self, samples: Int[np.ndarray, "batch"]) -> Int32[np.ndarray, "batch sequence+1"]:
+        """The tokens of the samples and of one position more, by one gather from the `.bin`."""
+        rows = self.index.shuffle_index[samples].astype(np.int64)
+        begin, end = self.index.sample_index[rows], self.index.sample_index[rows + 1]
+        # A sample's documents are its pieces: whole, but for the start of the first and the end of the last.
+        pieces = end[:, 0].astype(np.int64) - begin[:, 0] + 1
+        last = np.cumsum(pieces) - 1
+        first = last - pieces + 1
+        place = np.arange(last[-1] + 1) + np.repeat(begin[:, 0] - first, pieces)
+        sequences = self.index.document_index[place]
+        offsets = np.zeros(len(place), np.int64)
+        offsets[first] = begin[:, 1]
+        stops = self.dataset.sequence_lengths[sequences].astype(np.int64)
+        stops[last] = end[:, 1].astype(np.int64) + self.extra
+        sources = self.dataset.sequence_pointers[sequences] // self.dataset.dtype.itemsize + offsets
+        lengths = stops - offsets
+
+        text = np.full((len(rows), self.sequence_length + 1), PADDING, np.int32)
+        found = gather(self.dataset, sources, lengths, self.vocab_size)
+        filled = np.add.reduceat(lengths, first)
+        if (filled == self.sequence_length + self.extra).all():
+            text[:, : self.sequence_length + self.extra] = found.reshape(len(rows), -1)
+        else:
+            text[np.arange(text.shape[1]) < filled[:, None]] = found
+        return text
+
+
+def positions_of(starts: Bool[np.ndarray, "batch sequence"]) -> Int32[np.ndarray, "batch sequence"]:
+    """Positions that count from 0 at every start (and at the start of the row)."""
+    place = np.arange(starts.shape[1], dtype=np.int32)
+    return place - np.maximum.accumulate(np.where(starts, place, 0), axis=1)
+
+
+def gather(
+    dataset: IndexedDataset,
+    sources: Int[np.ndarray, "pieces"],
+    lengths: Int[np.ndarray, "pieces"],
+    vocab_size: int | None,
+) -> Int[np.ndarray, "tokens"]:
+    """The tokens of pieces of the `.bin`, one after another.
+
+    Raises:
+        InputError: a token id does not belong to the vocabulary.
+    """
+    targets = np.cumsum(lengths) - lengths
+    where = np.arange(int(lengths.sum())) + np.repeat(sources - targets, lengths)
+    found = dataset.tokens.take(where)
+    if vocab_size is not None and found.size and (found.max() >= vocab_size or found.min() < 0):
+        bad = int(np.argmax((found >= vocab_size) | (found < 0)))
+        raise InputError(
+            f"Document {dataset.document_of_token(int(where[bad]))} of {dataset.prefix}.bin has the token id "
+            f"{found[bad]}, but vocab_size = {vocab_size}: the data was made with another tokenizer, or "
+            f"vocab_size must be at least {int(found[bad]) + 1}."
+        )
+    return found

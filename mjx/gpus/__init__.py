@@ -1,0 +1,1 @@
+"""One sheet per GPU: peaks, memory, links, and how to compile for it without one."""

@@ -1,0 +1,1 @@
+"""The language of maps: other libraries' tensors and settings ↔ ours."""

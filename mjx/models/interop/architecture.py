@@ -1,0 +1,64 @@
+"""What a family says of one of Hugging Face's model classes that it can be."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mjx.models.interop.config_map import ConfigMap
+from mjx.models.interop.name_map import NameMap
+
+WITHOUT_MEANING = (
+    # About the file
+    *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
+    *("transformers.js_config", "unsloth_fixed", "unsloth_version", "_commit_hash", "license"),
+    # How it is run, not what it computes
+    *(
+        "dtype",
+        "torch_dtype",
+        "use_cache",
+        "cache_implementation",
+        "gradient_checkpointing",
+        "pretraining_tp",
+    ),
+    *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "use_bfloat16"),
+    *("return_dict", "output_attentions", "output_hidden_states", "torchscript", "tf_legacy_loss"),
+    *("chunk_size_feed_forward", "is_decoder", "base_model_tp_plan", "base_model_pp_plan"),
+    # Tokens and generation
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id"),
+    *("decoder_start_token_id", "mask_token_id", "tokenizer_class", "prefix", "forced_bos_token_id"),
+    *("forced_eos_token_id", "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p"),
+    *("typical_p", "repetition_penalty", "length_penalty", "num_beams", "num_beam_groups", "early_stopping"),
+    *("diversity_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "num_return_sequences"),
+    *(
+        "output_scores",
+        "return_dict_in_generate",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "suppress_tokens",
+    ),
+    *("remove_invalid_values", "exponential_decay_length_penalty"),
+    # Of other heads than a language model's
+    *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+    *("classifier_dropout", "cross_attention_hidden_size"),
+)
+"""Keys that any config.json may have, and that change nothing of what a model computes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One model class of transformers: its config, and the names of its tensors."""
+
+    model_type: str
+    """config.json's `model_type`."""
+    class_name: str
+    """The class that a config.json names in `architectures`."""
+    config: ConfigMap
+    name_map: Callable[[Any], NameMap]
+    """The tensors of a model of this config."""
+    prefix: str
+    """Of all tensors but the head's; checkpoints of the model without its head lack it."""
+    canonical: Callable[[Any], Any]
+    """A config without training's own choices, one spelling for every model: two that compute the same
+    are equal."""
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Other names of tensors in checkpoints → those in the table."""

@@ -1,0 +1,1 @@
+"""What lives where on a mesh: parameters and activations, as tables and drawings."""

@@ -1,0 +1,1 @@
+"""The kernels as machine code: what they use, what they need, what they take."""

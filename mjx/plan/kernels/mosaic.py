@@ -1,0 +1,55 @@
+"""Mosaic's kernels as machine code.
+
+Mosaic GPU runs ptxas by itself when XLA instantiates its custom call, so that what it dumps is what is read.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from mjx.gpus.data_sheet import data_sheet
+from mjx.gpus.target import device_of, lowering_for
+from mjx.plan.kernels.machine_code import CompiledKernel, assemble
+
+
+def compile_mosaic_kernels(function: Callable[..., Any], *arguments: Any, gpu: str) -> list[CompiledKernel]:
+    """Compile a program for a GPU that need not be here; its Mosaic kernels.
+
+    Raises:
+        InputError: no compiler is installed.
+        jax.errors.JaxRuntimeError: the program does not compile.
+    """
+    where = SingleDeviceSharding(device_of(gpu))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), arguments)
+    found = []
+    with tempfile.TemporaryDirectory() as name, _dumping_to(name):
+        with lowering_for(gpu):
+            jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).compile()
+        for ptx in sorted(Path(name).glob("*.ptx")):
+            # What is asked for when it is launched stands in MLIR alone.
+            passes = ptx.with_suffix(".mlir-passes.log").read_text()
+            shared = re.search(r"dynamic_shared_memory_size %c(\d+)_i32", passes)
+            if shared is None:
+                raise ValueError(f"this jax's Mosaic does not say the shared memory of {ptx.stem}")
+            found += assemble(ptx.read_text(), data_sheet(gpu).architecture, int(shared[1]))
+    return found
+
+
+@contextlib.contextmanager
+def _dumping_to(folder: str) -> Iterator[None]:
+    before = os.environ.get("MOSAIC_GPU_DUMP_TO")
+    os.environ["MOSAIC_GPU_DUMP_TO"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MOSAIC_GPU_DUMP_TO"]
+        else:
+            os.environ["MOSAIC_GPU_DUMP_TO"] = before

@@ -1,0 +1,1 @@
+"""XLA's text of a compiled program, read."""

@@ -1,0 +1,106 @@
+"""Every shipped kernel, compiled for a GPU that is not here, and held against the report in the tree."""
+
+import json
+
+import pytest
+
+from mjx.errors import InputError
+from mjx.gpus.toolkit import toolkit
+from mjx.kernels.shipped import Shipped, ShippedAssemblies
+from mjx.plan.kernels import report as kernel_report
+
+TARGETS = {target.key: target for target in kernel_report.targets()}
+
+
+def compiler_or_skip() -> None:
+    try:
+        toolkit()
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def test_the_report_has_what_is_shipped_and_nothing_else():
+    assert list(kernel_report.golden()["kernels"]) == list(TARGETS)
+
+
+def test_the_report_in_the_tree_is_of_kernels_without_a_fault():
+    golden = kernel_report.golden()
+    for key, kernels in golden["kernels"].items():
+        assert kernels, key
+        for name, figures in kernels.items():
+            target = TARGETS[key]
+            assert not kernel_report.faults(name, figures, target.gpu, target.program), key
+
+
+@pytest.mark.gpu_compile
+@pytest.mark.parametrize("key", TARGETS)
+def test_a_shipped_configuration_compiles_to_what_the_report_says(key):
+    compiler_or_skip()
+    target = TARGETS[key]
+    if isinstance(target.program, ShippedAssemblies):
+        pytest.importorskip("jax_triton")
+    golden = kernel_report.golden()
+    found = kernel_report.compiled(target)
+    assert found.keys() == golden["kernels"][key].keys()
+    same = golden["compilers"] == kernel_report.compilers()
+    said = []
+    for name, figures in found.items():
+        said += kernel_report.faults(name, figures, target.gpu, target.program)
+        said += kernel_report.differences(name, figures, golden["kernels"][key][name], same_compiler=same)
+    assert not said
+
+
+SCAN = Shipped(configuration="", gpus=("h100",), tensor_cores=True, forward=("scan_forward",))
+FIGURES = {
+    "threads": 128,
+    "registers": 200,
+    "spilled": 0,
+    "shared_memory": 49152,
+    "resident_blocks": 2,
+    "instructions": 1000,
+    "tensor_core": {"HGMMA": 8},
+    "serialized": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"tensor_core": {"HMMA": 8}}, "scan_forward multiplies matrices without HGMMA on h100"),
+        ({"spilled": 8}, "scan_forward spills 8 bytes of registers on h100"),
+        ({"resident_blocks": 0}, "scan_forward does not fit on a multiprocessor of h100"),
+        ({"serialized": True}, "scan_forward: ptxas serialised its wgmma instructions on sm_90a"),
+    ],
+)
+def test_a_kernel_with_a_fault_is_named(change, sentence):
+    (said,) = kernel_report.faults("scan_forward", FIGURES | change, "h100", SCAN)
+    assert said.startswith(sentence)
+    assert not kernel_report.faults("scan_forward", FIGURES, "h100", SCAN)
+
+
+@pytest.mark.parametrize(
+    ("change", "under_another_compiler"),
+    [
+        ({"registers": 201}, False),
+        ({"registers": 199}, False),
+        ({"registers": 221}, False),
+        ({"instructions": 1251}, True),
+        ({"shared_memory": 50000}, False),
+        ({"resident_blocks": 1}, False),
+        ({"tensor_core": {"HMMA": 8}}, True),
+        ({"threads": 256}, True),
+    ],
+)
+def test_a_kernel_that_differs_from_the_report_is_named(change, under_another_compiler):
+    found = FIGURES | change
+    assert kernel_report.differences("scan", found, FIGURES, same_compiler=True)
+    assert (
+        bool(kernel_report.differences("scan", found, FIGURES, same_compiler=False)) == under_another_compiler
+    )
+
+
+def test_the_report_reads_back_as_it_was_written():
+    golden = kernel_report.golden()
+    text = kernel_report.to_json(golden)
+    assert json.loads(text) == golden
+    assert text == kernel_report.GOLDEN.read_text(encoding="utf-8")
