@@ -12,8 +12,8 @@ from mjx.models.common.dropout import check_rate
 from mjx.models.common.embedding import padded_vocabulary
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
+from mjx.models.common.pattern import SublayerConfig
 from mjx.models.common.rope import RoPEConfig
-from mjx.models.common.stack import SublayerConfig
 from mjx.models.family import ModelConfig
 
 

@@ -13,8 +13,8 @@ from mjx.models.common.attention import Attention, AttentionConfig
 from mjx.models.common.context import Context
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.pattern import SublayerConfig
 from mjx.models.common.rope import RoPEConfig, RoPEScaling, rotary_tables
-from mjx.models.common.stack import SublayerConfig
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
 
 EMBED, HEADS, HEAD_DIM, BATCH, SEQUENCE = 16, 4, 6, 2, 8

@@ -12,7 +12,8 @@ from mjx.models.common.context import Context
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
-from mjx.models.common.stack import Segment, Stack, SublayerConfig, find_segments, locate
+from mjx.models.common.pattern import Segment, SublayerConfig, find_segments, places
+from mjx.models.common.stack import Stack
 
 NORM = NormConfig()
 
@@ -112,13 +113,12 @@ def test_norms_and_residuals_are_where_the_config_says(name, remat):
 
 
 def test_every_sublayer_has_its_own_place():
-    layout = find_segments(tuple(map(sublayer, "am" * 3 + "ae" * 4)))
-    places = [locate(layout, i) for i in range(14)]
-    assert len(set(places)) == 14
-    for i, (segment, position, _) in enumerate(places):
-        assert chr(layout[segment].unit[position].mixer.features) == ("am" * 3 + "ae" * 4)[i]
-    with pytest.raises(IndexError):
-        locate(layout, 14)
+    pattern = tuple(map(sublayer, "am" * 3 + "ae" * 4))
+    layout, found = find_segments(pattern), places(pattern)
+    assert len(set(found)) == len(found) == 14
+    for config, (path, _) in zip(pattern, found, strict=True):
+        _, segment, place = path.split(".")
+        assert layout[int(segment)].unit[int(place)] == config
 
 
 def test_parameters_are_stacked_with_the_layers_first():

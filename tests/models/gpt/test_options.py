@@ -14,8 +14,8 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.models.common.pattern import places
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
-from mjx.models.common.stack import find_segments, locate
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
 
@@ -108,7 +108,7 @@ def tokens_of(rows: int = 4, sequence: int = 16) -> np.ndarray:
 
 def by_hand(config: GPTConfig, values: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
     """Logits in float64, layer by layer."""
-    layout = find_segments(config.sublayers())
+    sublayers = places(config.sublayers())
     sequence = tokens.shape[1]
 
     def norm(kind: NormConfig, p: dict[str, np.ndarray], name: str, x: np.ndarray, over=-1) -> np.ndarray:
@@ -164,8 +164,8 @@ def by_hand(config: GPTConfig, values: dict[str, np.ndarray], tokens: np.ndarray
     for layer in range(config.num_layers):
         before = x
         for number, mixer in enumerate((attention, mlp)):
-            segment, place, repeat = locate(layout, 2 * layer + number)
-            path = f"decoder.segments.{segment}.{place}."
+            path, repeat = sublayers[2 * layer + number]
+            path = f"decoder.{path}."
             p = {name.removeprefix(path): v[repeat] for name, v in values.items() if name.startswith(path)}
             h = before if config.parallel_residual else x
             h = norm(config.norm, p, "norm", h) if config.norm_placement != "output" else h
