@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mjx import models
 from mjx.checkpoint.checkpointer import CheckpointConfig
 from mjx.data.config import DataConfig
 from mjx.errors import InputError
@@ -16,7 +15,8 @@ from mjx.launch.runtime import RuntimeConfig
 from mjx.launch.watchdog import WatchdogConfig
 from mjx.metrics.profiler import ProfileConfig
 from mjx.metrics.sinks import LoggingConfig
-from mjx.models.family import ModelConfig
+from mjx.models import FAMILIES
+from mjx.models.family import ModelConfig, load_family
 from mjx.parse import check_keys, nearest, parse
 from mjx.sharding import MeshConfig, ShardingConfig
 from mjx.training.config import TrainingConfig
@@ -109,7 +109,7 @@ def parse_config(
         tree = fill_in(tree, tree["init_from"])
     family, model = _expand_model(tree.get("model"))
     tree["model"] = model
-    config_class = models.load_family(family).CONFIG
+    config_class = load_family(family).config
     hints = typing.get_type_hints(kind) | {"model": config_class}
     sections = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     check_keys(tree, sections, "")
@@ -144,8 +144,7 @@ def to_tree(config: RunConfig | InferenceConfig) -> Tree:
 
 def model_tree(model: ModelConfig) -> Tree:
     """A model's section of a config, with its family."""
-    family = next(n for n in models.FAMILIES if isinstance(model, models.load_family(n).CONFIG))
-    return {"family": family, **plain(dataclasses.asdict(model))}
+    return {"family": model.family, **plain(dataclasses.asdict(model))}
 
 
 def difference_from_defaults(config: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -175,14 +174,12 @@ def _walk_defaults(config: Any, prefix: str):
 def _expand_model(section: Any) -> tuple[str, Tree]:
     """The family, and its config's tree with a preset's values under the section's own."""
     if not isinstance(section, dict):
-        raise InputError(
-            f"the recipe has no section 'model' (at least a family: {' or '.join(models.FAMILIES)})"
-        )
+        raise InputError(f"the recipe has no section 'model' (at least a family: {' or '.join(FAMILIES)})")
     section = dict(section)
     family = section.pop("family", None)
     if not isinstance(family, str):
-        raise InputError(f"model.family is missing (choose from {', '.join(models.FAMILIES)})")
-    published = models.load_family(family).PUBLISHED
+        raise InputError(f"model.family is missing (choose from {', '.join(FAMILIES)})")
+    published = load_family(family).published
     preset = section.pop("preset", None)
     if preset is None:
         return family, section

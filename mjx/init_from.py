@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mjx import models
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
 from mjx.models.common.parameter import flatten
+from mjx.models.family import load_family
 from mjx.models.huggingface import read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.trees import Tree, merge, plain, read_yaml
@@ -61,7 +61,7 @@ def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:
             f"model.preset = {section['preset']} and init_from = {path}: the model is the latter's; leave "
             "the preset out"
         )
-    free, known = models.load_family(family).CONFIG.training_choices, flatten(source)
+    free, known = load_family(family).config.training_choices, flatten(source)
     for name, value in flatten(section).items():
         if name not in free and not (name in known and plain(value) == known[name]):
             has = known.get(name, "not there")

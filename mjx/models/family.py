@@ -1,7 +1,8 @@
 """What training, inference and planning know of a model family: this, and nothing more."""
 
 import dataclasses
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import jax
@@ -10,7 +11,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
+from mjx.models import FAMILIES
 from mjx.models.common.stack import Remat
+from mjx.models.interop.architecture import Architecture
+from mjx.models.interop.megatron_model import MegatronModel
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
@@ -30,6 +34,8 @@ class BatchArray:
 class ModelConfig:
     """The base of every family's config."""
 
+    family: ClassVar[str]
+    """The name of its family in `mjx.models.FAMILIES`."""
     dataset: ClassVar[str] = "gpt"
     """The kind of dataset that feeds the family."""
     training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
@@ -84,6 +90,30 @@ class ModelConfig:
         names = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
         names |= dict.fromkeys(extras, "int32")
         return {name: array(dtype) for name, dtype in names.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What there is of a family: the `FAMILY` of its package."""
+
+    config: type[ModelConfig]
+    published: Mapping[str, ModelConfig]
+    """The sizes of known models: what a recipe calls `preset`."""
+    architectures: tuple[Architecture, ...] = ()
+    """Hugging Face's models that it can be."""
+    megatron: MegatronModel | None = None
+    """None: it is not read from Megatron's checkpoints."""
+
+
+def load_family(name: str) -> Family:
+    """A family by its name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"model.family = '{name}' is not known (choose from {', '.join(FAMILIES)})")
+    return importlib.import_module(FAMILIES[name]).FAMILY
 
 
 def abstract_model(config: ModelConfig) -> Any:

@@ -1,9 +1,12 @@
 """GPT: decoder-only language models."""
 
+from mjx.models.family import Family
 from mjx.models.gpt.config import GPTConfig
+from mjx.models.gpt.huggingface import ARCHITECTURES
+from mjx.models.gpt.megatron import MEGATRON
 from mjx.models.gpt.model import GPT
 from mjx.models.gpt.published import PUBLISHED
 
-CONFIG = GPTConfig
+FAMILY = Family(config=GPTConfig, published=PUBLISHED, architectures=ARCHITECTURES, megatron=MEGATRON)
 
-__all__ = ["CONFIG", "GPT", "PUBLISHED", "GPTConfig"]
+__all__ = ["FAMILY", "GPT", "PUBLISHED", "GPTConfig"]

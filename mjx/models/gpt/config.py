@@ -24,6 +24,7 @@ class GPTConfig(ModelConfig):
     The defaults are GPT-2's kind of layer; `published.py` has the sizes of known models.
     """
 
+    family: ClassVar[str] = "gpt"
     training_choices: ClassVar[tuple[str, ...]] = (
         *("dtype", "dropout", "embedding_dropout", "attention.dropout", "attention.implementation"),
         *("init_std", "z_loss", "loss_chunks", "remat", "vocab_divisor"),

@@ -6,6 +6,7 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.name_map import name_map, norm_rows
+from mjx.models.interop.megatron_model import MegatronModel
 from mjx.models.interop.name_map import NameMap, Row
 
 
@@ -168,3 +169,6 @@ def _claims(config: GPTConfig, arguments: Mapping[str, Any]) -> list[tuple[str, 
         if llama3 is not None:
             claims.append(("rope_scaling_factor", llama3, "attention.rope.scaling.factor"))
     return claims
+
+
+MEGATRON = MegatronModel(name_map=megatron_name_map, check_arguments=check_arguments)

@@ -1,26 +1,19 @@
 """Which of the families' architectures a config.json is, and which can hold a model of ours."""
 
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from mjx import models
 from mjx.errors import InputError
+from mjx.models import FAMILIES
 from mjx.models.common.parameter import flatten
-from mjx.models.family import ModelConfig
+from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.architecture import Architecture
 
 
 def architectures() -> dict[str, tuple[Architecture, ...]]:
-    """Family → its architectures, for the families that have any."""
-    found = {}
-    for family, package in models.FAMILIES.items():
-        module = f"{package}.huggingface"
-        if importlib.util.find_spec(module) is not None:
-            found[family] = importlib.import_module(module).ARCHITECTURES
-    return found
+    """Family → its architectures."""
+    return {family: load_family(family).architectures for family in FAMILIES}
 
 
 def find_architecture(theirs: Mapping[str, Any]) -> tuple[str, Architecture]:
