@@ -16,13 +16,13 @@ from mjx.launch.watchdog import WatchdogConfig
 from mjx.metrics.profiler import ProfileConfig
 from mjx.metrics.sinks import LoggingConfig
 from mjx.models import FAMILIES
-from mjx.models.family import ModelConfig, load_family
-from mjx.parse import check_keys, nearest, parse
+from mjx.models.family import ModelConfig
+from mjx.parse import check_keys, parse
 from mjx.sharding import MeshConfig, ShardingConfig
 from mjx.training.config import TrainingConfig
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.schedule import ScheduleConfig
-from mjx.trees import Tree, merge, plain, read_yaml, yaml_value
+from mjx.trees import Tree, read_yaml, yaml_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,10 +107,9 @@ def parse_config(
     tree = dict(tree)
     if isinstance(tree.get("init_from"), str):
         tree = fill_in(tree, tree["init_from"])
-    family, model = _expand_model(tree.get("model"))
-    tree["model"] = model
-    config_class = load_family(family).config
-    hints = typing.get_type_hints(kind) | {"model": config_class}
+    if not isinstance(tree.get("model"), dict):
+        raise InputError(f"the recipe has no section 'model' (at least a family: {' or '.join(FAMILIES)})")
+    hints = typing.get_type_hints(kind)
     sections = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     check_keys(tree, sections, "")
     parsed = {}
@@ -137,16 +136,6 @@ def apply_override(tree: Tree, override: str) -> None:
     node[name] = yaml_value(text, f"the value of {key}")
 
 
-def to_tree(config: RunConfig | InferenceConfig) -> Tree:
-    """The whole config as nested dicts that `parse_config` reads back, the model's family included."""
-    return plain(dataclasses.asdict(config)) | {"model": model_tree(config.model)}
-
-
-def model_tree(model: ModelConfig) -> Tree:
-    """A model's section of a config, with its family."""
-    return {"family": model.family, **plain(dataclasses.asdict(model))}
-
-
 def difference_from_defaults(config: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted key → (default, value) of everything that a recipe decided."""
     return {
@@ -169,20 +158,3 @@ def _walk_defaults(config: Any, prefix: str):
             yield from _walk_defaults(value, f"{key}.")
         else:
             yield key, default, value
-
-
-def _expand_model(section: Any) -> tuple[str, Tree]:
-    """The family, and its config's tree with a preset's values under the section's own."""
-    if not isinstance(section, dict):
-        raise InputError(f"the recipe has no section 'model' (at least a family: {' or '.join(FAMILIES)})")
-    section = dict(section)
-    family = section.pop("family", None)
-    if not isinstance(family, str):
-        raise InputError(f"model.family is missing (choose from {', '.join(FAMILIES)})")
-    published = load_family(family).published
-    preset = section.pop("preset", None)
-    if preset is None:
-        return family, section
-    if preset not in published:
-        raise InputError(f"model.preset = {preset!r} is not known ({nearest(str(preset), published)})")
-    return family, merge(plain(dataclasses.asdict(published[preset])), section)

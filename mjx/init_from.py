@@ -1,6 +1,5 @@
 """What a recipe with `init_from` takes over from there: the model, and the tokenizer."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from mjx.models.common.parameter import flatten
 from mjx.models.family import load_family
 from mjx.models.huggingface import read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.parse import to_tree
 from mjx.trees import Tree, merge, plain, read_yaml
 
 
@@ -33,8 +33,8 @@ def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
         has_tokenizer = tokenizer.exists()
     else:
         folder = HuggingFaceFolder(path)
-        family, config = read_config(folder)
-        source = plain(dataclasses.asdict(config))
+        source = to_tree(read_config(folder)[1])
+        family = source.pop("family")
         tokenizer, has_tokenizer = folder.path, bool(folder.tokenizer_files)
     recipe = dict(recipe)
     recipe["model"] = {"family": family, **_with_choices(source, recipe.get("model"), family, path)}

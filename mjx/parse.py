@@ -5,12 +5,41 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pydantic
 
 from mjx.errors import InputError
+from mjx.trees import Tree
+
+PRESET = "preset"
+"""The key that names values to begin with, in the tree of a class that has a tag."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """The `tag` of a base class whose trees name the class that they describe: `{family: gpt, …}`.
+
+    A class that can be named has its name as the class attribute `key`, and inherits the tag.
+    """
+
+    key: str
+    names: Collection[str]
+    """All that can be named."""
+    load: Callable[[str], tuple[type, Mapping[str, Any]]]
+    """Name → the class, and its presets."""
+    default: str | None = None
+    """The class of a tree that names none."""
+    prefix: str = ""
+    """What the classes' own errors call the place where they usually stand (`model.`), to be put right."""
+
+
+class _Named(NamedTuple):
+    """A tree and the class that it names."""
+
+    kind: type
+    tree: Tree
 
 
 def parse(kind: Any, value: Any, path: str) -> Any:
@@ -19,37 +48,118 @@ def parse(kind: Any, value: Any, path: str) -> Any:
     Raises:
         InputError: a key is unknown (the nearest is named), or a value is not accepted.
     """
-    _check_type_keys(kind, value, path)
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
-    except pydantic.ValidationError as error:
-        raise InputError("\n".join(_sentence(path, part) for part in error.errors())) from error
+    return _validate(kind, _instances(_resolve(kind, value, path), path), path)
 
 
-def _check_type_keys(kind: Any, value: Any, path: str) -> None:
-    """Unknown keys anywhere below, and truth values for numbers, before other values are looked at."""
-    if isinstance(value, dict):
-        for candidate in _dataclasses_in(kind):
-            hints = typing.get_type_hints(candidate)
-            fields = {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
-            check_keys(value, fields, f"{path}.")
-            for name, inner in value.items():
-                _check_type_keys(fields[name], inner, f"{path}.{name}")
+def to_tree(value: Any) -> Any:
+    """A config as nested dicts, lists and scalars that `parse` reads back, with the names of tagged classes
+    at every level."""
+    if dataclasses.is_dataclass(value):
+        tag: Tag | None = getattr(value, "tag", None)
+        named = {} if tag is None else {tag.key: getattr(value, tag.key)}
+        return named | {
+            field.name: to_tree(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {key: to_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_tree(inner) for inner in value]
+    return value
+
+
+def _resolve(kind: Any, value: Any, path: str, below: Any = None) -> Any:
+    """`value` over what a preset says (`below`), with a `_Named` for every tree of a tagged class.
+
+    Unknown keys anywhere, and truth values for numbers, are refused before other values are looked at.
+    """
+    members = list(_members(kind))
+    if isinstance(value, Mapping):
+        below = below if isinstance(below, Mapping) else {}
+        for member in members:
+            if isinstance(member, type) and isinstance(getattr(member, "tag", None), Tag):
+                return _resolve_tagged(member, value, path, below)
+            if isinstance(member, type) and dataclasses.is_dataclass(member):
+                value = _resolve_fields(member, value, path, below)
+            elif typing.get_origin(member) in (dict, Mapping):
+                of = typing.get_args(member)[1]
+                value = {
+                    key: _resolve(of, inner, f"{path}.{key}", below.get(key))
+                    for key, inner in {**below, **value}.items()
+                }
     elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_type_keys(kind, inner, f"{path}.{index}")
+        for member in members:
+            if typing.get_origin(member) in (tuple, list):
+                of = typing.Union[tuple(a for a in typing.get_args(member) if a is not ...)]  # noqa: UP007
+                return [_resolve(of, inner, f"{path}.{index}") for index, inner in enumerate(value)]
     elif isinstance(value, bool) and kind in (int, float, int | None, float | None):
         # pydantic would take true for 1.
         raise InputError(f"{path} = {str(value).lower()} is not accepted: input should be a number")
+    return value
 
 
-def _dataclasses_in(kind: Any) -> list[type]:
-    """The dataclasses of a type like `X`, `X | None` or `tuple[X, ...]`; not of mappings' values."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return [kind]
-    if typing.get_origin(kind) in (typing.Union, types.UnionType, tuple, list):
-        return [found for argument in typing.get_args(kind) for found in _dataclasses_in(argument)]
-    return []
+def _resolve_tagged(base: type, value: Mapping, path: str, below: Mapping) -> _Named:
+    tag: Tag = getattr(base, "tag")  # noqa: B009  # unknown to type checkers
+    value = dict(value)
+    own = getattr(base, tag.key, None)
+    name = value.pop(tag.key, below.get(tag.key, own or tag.default))
+    if name is None:
+        raise InputError(f"{path}.{tag.key} is missing (choose from {', '.join(tag.names)})")
+    if not isinstance(name, str) or name not in tag.names:
+        raise InputError(f"{path}.{tag.key} = {name!r} is not known (choose from {', '.join(tag.names)})")
+    kind, presets = tag.load(name)
+    if not issubclass(kind, base):
+        fitting = [other for other in tag.names if issubclass(tag.load(other)[0], base)]
+        raise InputError(
+            f"{path}.{tag.key} = {name!r} cannot stand here (choose from {', '.join(fitting) or 'none'})"
+        )
+    preset = value.pop(PRESET, None)
+    if preset is not None:
+        if preset not in presets:
+            raise InputError(f"{path}.{PRESET} = {preset!r} is not known ({nearest(str(preset), presets)})")
+        below = to_tree(presets[preset])
+    elif below.get(tag.key) != name:
+        below = {}  # of another class
+    below = {key: inner for key, inner in below.items() if key != tag.key}
+    return _Named(kind, _resolve_fields(kind, value, path, below))
+
+
+def _resolve_fields(kind: type, value: Mapping, path: str, below: Mapping) -> Tree:
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    check_keys(value, fields, f"{path}.")
+    return {
+        name: _resolve(fields[name], inner, f"{path}.{name}", below.get(name))
+        for name, inner in {**below, **value}.items()
+    }
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """The types of a union; a type alone."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for member in typing.get_args(kind):
+            yield from _members(member)
+    else:
+        yield kind
+
+
+def _instances(value: Any, path: str) -> Any:
+    """`value` with an instance in the place of every `_Named`."""
+    if isinstance(value, _Named):
+        return _validate(value.kind, _instances(value.tree, path), path)
+    if isinstance(value, dict):
+        return {key: _instances(inner, f"{path}.{key}") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_instances(inner, f"{path}.{index}") for index, inner in enumerate(value)]
+    return value
+
+
+def _validate(kind: Any, value: Any, path: str) -> Any:
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(value)
+    except pydantic.ValidationError as error:
+        tag: Tag | None = getattr(kind, "tag", None)
+        prefix = "" if tag is None else tag.prefix
+        raise InputError("\n".join(_sentence(path, part, prefix) for part in error.errors())) from error
 
 
 def check_keys(tree: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
@@ -72,12 +182,15 @@ _EXPECTED = {
 """What YAML calls it, where pydantic's word is Python's."""
 
 
-def _sentence(section: str, error: Any) -> str:
-    """pydantic's error in our words: the key's whole path, the value, what would be right."""
+def _sentence(section: str, error: Any, prefix: str) -> str:
+    """pydantic's error in our words: the key's whole path, the value, what would be right; `prefix` is what
+    the class calls its own place."""
     path = ".".join([section, *(str(part) for part in error["loc"])])
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         message = str(cause)
+        if prefix and message.startswith(prefix):
+            return f"{section}.{message.removeprefix(prefix)}"
         parent, _, name = path.rpartition(".")
         if message.startswith(f"{path}."):
             return message

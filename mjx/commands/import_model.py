@@ -8,7 +8,7 @@ import numpy as np
 
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
-from mjx.config import InferenceConfig, apply_override, model_tree, parse_config
+from mjx.config import InferenceConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.launch.failure import end_together
@@ -19,7 +19,7 @@ from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
-from mjx.parse import check_keys
+from mjx.parse import check_keys, to_tree
 from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
 from mjx.sharding import build_mesh, use_mesh
 from mjx.trees import read_yaml, to_yaml
@@ -102,7 +102,7 @@ def _fill(
     tokenizer: Tokenizer | None,
     source: HuggingFaceFolder | None = None,
 ) -> None:
-    tree = {"model": model_tree(config)}  # the mesh was that of the import
+    tree = {"model": to_tree(config)}  # the mesh was that of the import
     with Checkpointer(folder.checkpoints) as checkpointer:
         checkpointer.save(0, {"parameters": parameters}, data_state={}, config=tree, wait=True)
 

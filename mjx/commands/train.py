@@ -4,9 +4,10 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from mjx.config import RunConfig, difference_from_defaults, load_config, to_tree
+from mjx.config import RunConfig, difference_from_defaults, load_config
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
+from mjx.parse import to_tree
 from mjx.trees import to_yaml
 
 

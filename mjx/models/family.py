@@ -15,6 +15,7 @@ from mjx.models import FAMILIES
 from mjx.models.common.stack import Remat
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.megatron_model import MegatronModel
+from mjx.parse import Tag
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
@@ -34,6 +35,7 @@ class BatchArray:
 class ModelConfig:
     """The base of every family's config."""
 
+    tag: ClassVar[Tag] = Tag("family", FAMILIES, lambda name: load_family(name).named, prefix="model.")
     family: ClassVar[str]
     """The name of its family in `mjx.models.FAMILIES`."""
     dataset: ClassVar[str] = "gpt"
@@ -103,6 +105,11 @@ class Family:
     """Hugging Face's models that it can be."""
     megatron: MegatronModel | None = None
     """None: it is not read from Megatron's checkpoints."""
+
+    @property
+    def named(self) -> tuple[type[ModelConfig], Mapping[str, ModelConfig]]:
+        """What a recipe's `family` and `preset` choose."""
+        return self.config, self.published
 
 
 def load_family(name: str) -> Family:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
-from mjx.config import RunConfig, to_tree
+from mjx.config import RunConfig
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.data.open import open_data
 from mjx.data.tokenizers import Tokenizer
@@ -22,6 +22,7 @@ from mjx.metrics.profiler import Profiler
 from mjx.metrics.progress import Progress
 from mjx.metrics.sinks import MetricSink, open_sinks, read_metrics
 from mjx.models.family import Batch
+from mjx.parse import to_tree
 from mjx.run.initial import keep_companions, load_initial
 from mjx.run.resume import changes_since
 from mjx.training.non_finite import check_finite
@@ -84,7 +85,7 @@ def train(config: RunConfig) -> Result:
                 "choose another run_dir or more steps"
             )
         if start:
-            for change in changes_since(checkpointer.saved_config(start), tree):
+            for change in changes_since(checkpointer.saved_config(start), config):
                 progress.say(f"resuming with a changed config: {change}")
             state, _ = checkpointer.restore(trainer.layout.abstract, start)
             progress.say(f"resuming {folder.path} at step {start}")

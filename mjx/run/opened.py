@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
-from mjx.config import InferenceConfig, RunConfig, apply_override, model_tree, parse_config
+from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
@@ -19,6 +19,7 @@ from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.parse import to_tree
 from mjx.sharding import Rules, build_mesh, use_mesh
 from mjx.trees import read_yaml
 
@@ -103,7 +104,7 @@ def read_inference_config(path: str, overrides: Sequence[str] = ()) -> Inference
             "folder (it has no config.json)"
         )
     else:
-        tree = {"model": model_tree(read_config(HuggingFaceFolder(path))[1])}
+        tree = {"model": to_tree(read_config(HuggingFaceFolder(path))[1])}
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree, InferenceConfig)

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mjx.config import RunConfig, difference_from_defaults
 from mjx.models.common.parameter import flatten
+from mjx.parse import to_tree
 
 IGNORED = (
     *("run_dir", "checkpoint.", "logging.", "profile.", "runtime.", "sampling.", "watchdog."),
@@ -13,15 +15,20 @@ IGNORED = (
 """Nothing of what is learnt depends on these."""
 
 
-def changes_since(saved: Mapping[str, Any] | str, now: Mapping[str, Any]) -> Iterator[str]:
+def changes_since(saved: Mapping[str, Any] | str, config: RunConfig) -> Iterator[str]:
     """`key: old → new` of every setting that training depends on.
+
+    A setting that did not exist when `saved` was written had what is now its default.
 
     Changing the mesh is always safe. Changing training.steps or the batch size also changes the
     schedule and the order of the data, as it does in Megatron.
     """
     if isinstance(saved, str):
         return
-    old, new = flatten(dict(saved)), flatten(dict(now))
+    old, new = flatten(dict(saved)), flatten(to_tree(config))
+    decided = difference_from_defaults(config)
     for key in sorted(old.keys() | new.keys()):
+        if key not in old and key not in decided:
+            continue
         if not key.startswith(IGNORED) and old.get(key) != new.get(key):
             yield f"{key}: {old.get(key)} → {new.get(key)}"

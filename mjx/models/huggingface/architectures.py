@@ -1,6 +1,5 @@
 """Which of the families' architectures a config.json is, and which can hold a model of ours."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from mjx.models import FAMILIES
 from mjx.models.common.parameter import flatten
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.architecture import Architecture
+from mjx.parse import to_tree
 
 
 def architectures() -> dict[str, tuple[Architecture, ...]]:
@@ -69,8 +69,8 @@ def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
     except InputError as error:
         reason = str(error).removeprefix("config.json describes a model that mjx cannot build: ")
         return [f"way to say its sizes ({reason})"]
-    ours = flatten(dataclasses.asdict(architecture.canonical(config)))
-    theirs = flatten(dataclasses.asdict(architecture.canonical(returned)))
+    ours = flatten(to_tree(architecture.canonical(config)))
+    theirs = flatten(to_tree(architecture.canonical(returned)))
     return [
         f"model.{name} = {ours.get(name)}"
         for name in sorted(ours.keys() | theirs.keys())
