@@ -1,20 +1,19 @@
-"""The options of the decoder, one by one and together: against NumPy, on a mesh, and with caches."""
+"""The options of the decoder, one by one and together: against the reference, on a mesh, and with caches."""
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from reference import decoder as reference
 
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
-from mjx.models.common.pattern import places
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
@@ -106,94 +105,19 @@ def tokens_of(rows: int = 4, sequence: int = 16) -> np.ndarray:
     return np.random.RandomState(0).randint(0, VOCAB, (rows, sequence)).astype(np.int32)
 
 
-def by_hand(config: GPTConfig, values: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-    """Logits in float64, layer by layer."""
-    sublayers = places(config.sublayers())
-    sequence = tokens.shape[1]
-
-    def norm(kind: NormConfig, p: dict[str, np.ndarray], name: str, x: np.ndarray, over=-1) -> np.ndarray:
-        x = x - x.mean(over, keepdims=True) if kind.kind == "layernorm" else x
-        x = x / np.sqrt((x**2).mean(over, keepdims=True) + kind.epsilon)
-        return x * (p[f"{name}.scale"] + kind.zero_centered) + p.get(f"{name}.bias", np.float32(0))
-
-    def linear(p: dict[str, np.ndarray], name: str, subscripts: str, x: np.ndarray) -> np.ndarray:
-        return np.einsum(subscripts, x, p[f"{name}.kernel"]) + p.get(f"{name}.bias", np.float32(0))
-
-    def rotated(rope: RoPEConfig, x: np.ndarray) -> np.ndarray:
-        features = int(HEAD_DIM * rope.percent)
-        frequencies = rope.base ** (-np.arange(0, features, 2) / features)
-        frequencies = frequencies / (rope.scaling.factor if rope.scaling else 1)
-        angles = (np.arange(sequence)[:, None] * frequencies)[:, None]
-        a, b = np.split(x[..., :features], 2, axis=-1)
-        a, b = a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)
-        return np.concatenate([a, b, x[..., features:]], axis=-1)
-
-    def attention(p: dict[str, np.ndarray], x: np.ndarray, layer: int) -> np.ndarray:
-        c = config.attention
-        q, k, v = (linear(p, f"attention.{name}", "bse,ehd->bshd", x) for name in ("query", "key", "value"))
-        if c.qk_norm is not None:
-            over = (-2, -1) if c.qk_norm_over == "all_heads" else -1
-            q = norm(c.qk_norm, p, "attention.query_norm", q, over)
-            k = norm(c.qk_norm, p, "attention.key_norm", k, over)
-        windowed = c.window is not None and config.window_pattern[layer % len(config.window_pattern)]
-        rope = config.window_rope if windowed and config.window_rope is not None else c.rope
-        q, k = rotated(rope, q), rotated(rope, k)
-        k, v = (np.repeat(a, HEADS // a.shape[2], axis=2) for a in (k, v))
-        scores = np.einsum("bqhd,bkhd->bhqk", q, k) * (c.scale or 1 / math.sqrt(HEAD_DIM))
-        if c.soft_cap is not None:
-            scores = c.soft_cap * np.tanh(scores / c.soft_cap)
-        distance = np.arange(sequence)[:, None] - np.arange(sequence)
-        seen = (distance >= 0) & (distance < (c.window if windowed else sequence))
-        weights = np.where(seen, np.exp(scores), 0)
-        weights /= weights.sum(-1, keepdims=True)
-        out = np.einsum("bhqk,bkhd->bqhd", weights, v)
-        return linear(p, "attention.output", "bshd,hde->bse", out)
-
-    def mlp(p: dict[str, np.ndarray], x: np.ndarray, layer: int) -> np.ndarray:
-        activation = {
-            "silu": lambda x: x / (1 + np.exp(-x)),
-            "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
-            "gelu-tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-        }[config.mlp.activation]
-        up = linear(p, "mlp.up", "bse,em->bsm", x)
-        gated = config.mlp.gated
-        h = activation(linear(p, "mlp.gate", "bse,em->bsm", x)) * up if gated else activation(up)
-        return linear(p, "mlp.down", "bsm,me->bse", h)
-
-    x = values["embedding.weight"].astype(np.float64)[tokens] * config.embedding_scale
-    for layer in range(config.num_layers):
-        before = x
-        for number, mixer in enumerate((attention, mlp)):
-            path, repeat = sublayers[2 * layer + number]
-            path = f"decoder.{path}."
-            p = {name.removeprefix(path): v[repeat] for name, v in values.items() if name.startswith(path)}
-            h = before if config.parallel_residual else x
-            h = norm(config.norm, p, "norm", h) if config.norm_placement != "output" else h
-            h = mixer(p, h, layer)
-            x = x + (norm(config.norm, p, "output_norm", h) if config.norm_placement != "input" else h)
-    x = norm(config.norm, values, "final_norm", x)
-    table = values["embedding.weight" if config.tie_embeddings else "head.weight"]
-    logits = np.einsum("bse,ve->bsv", x, table[:VOCAB])
-    cap = config.logit_soft_cap
-    return logits if cap is None else cap * np.tanh(logits / cap)
-
-
 @pytest.mark.parametrize("name", OPTIONS)
-def test_logits_and_loss_equal_numpy_to_1e_5(name):
+def test_logits_and_loss_equal_the_reference_to_1e_5(name):
     config = config_of(name)
     model, values = model_of(config)
     tokens = tokens_of()
-    logits = by_hand(config, values, tokens)
     labels = np.roll(tokens, -1, axis=1)
     mask = (np.random.RandomState(2).rand(*tokens.shape) < 0.7).astype(np.float32)
-    log_z = np.log(np.exp(logits).sum(-1))
-    picked = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    loss = ((log_z - picked + config.z_loss * log_z**2) * mask).sum()
 
     batch = {"tokens": tokens, "labels": labels, "loss_mask": mask}
     got, got_loss = jax.jit(lambda: (model(tokens), model.loss(batch)[0]))()
+    logits = reference.logits(config, values, tokens)
     np.testing.assert_allclose(got, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
-    assert float(got_loss) == pytest.approx(loss, rel=1e-5)
+    assert float(got_loss) == pytest.approx(reference.loss(config, values, batch).total, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["like GPT-NeoX", "like OLMo 2", "like Gemma 2"])
