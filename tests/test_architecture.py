@@ -1,11 +1,13 @@
 """The house rules of the package, held by reading its source."""
 
 import ast
+import collections
 import dataclasses
 import functools
 import importlib
 import inspect
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -20,12 +22,13 @@ from mjx.config import RunConfig
 from mjx.models.family import load_family
 
 PACKAGE = Path(mjx.__file__).parent
+TESTS = Path(__file__).parent
 FILES = {
     ".".join(("mjx", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 """Module name → its file."""
-FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "multimodal", "mimo")
+FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "mimo")
 
 FLOORS = [
     {"mjx", "mjx.errors", "mjx.parse", "mjx.trees"},
@@ -45,6 +48,11 @@ FLOORS = [
     {"mjx.__main__"},
 ]
 """From the ground up. A module stands on the floor of the longest name that it begins with."""
+
+
+def relative(path: Path) -> str:
+    """As a reader of the repository names it."""
+    return os.path.relpath(path, TESTS.parent)
 
 
 @functools.cache
@@ -286,11 +294,42 @@ def test_variables_are_read_and_named_the_new_way():
             assert not reads, f"{module}, line {reads[0].lineno}: variable[...] instead of .value"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_a_file_has_one_subject(module):
-    lines = len(FILES[module].read_text(encoding="utf-8").splitlines())
-    assert lines <= 450, f"{module} has {lines} lines, so it has two subjects"
-    assert not re.search(r"util|helper|misc|common_stuff", module), "a function lives with what it serves"
+@pytest.mark.parametrize("file", sorted((*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py"))), ids=relative)
+def test_a_file_has_one_subject(file):
+    lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert lines <= 450, f"{relative(file)} has {lines} lines, so it has two subjects"
+    assert not re.search(r"util|helper|misc|common_stuff", relative(file)), (
+        "a function lives with what it serves"
+    )
+
+
+@pytest.mark.parametrize("root", [PACKAGE, TESTS], ids=relative)
+def test_a_folder_has_one_subject(root):
+    """`__init__.py`, which says what the folder is for, is not counted."""
+    counts = collections.Counter(file.parent for file in root.rglob("*.py") if file.name != "__init__.py")
+    crowded = [f"{relative(folder)} has {count} files" for folder, count in counts.items() if count > 16]
+    assert not crowded, "a folder with more than 16 files has two subjects"
+
+
+OTHER_TESTS = {
+    "end_to_end": "whole commands, and the faults that happen to them",
+    "examples": "the programs of examples/",
+    "families": "what every family must do",
+    "goldens": "what other libraries and earlier commits say, and how that was made",
+    "reference": "every block in NumPy",
+    "launch/programs": "what the launcher's tests start",
+}
+"""Folder of tests/ (with those inside it) that is no folder of mjx/ → what is in it."""
+
+
+def test_the_tests_stand_where_the_package_has_what_they_test():
+    folders = {file.parent.relative_to(TESTS) for file in TESTS.rglob("*.py")}
+    strangers = [
+        str(folder)
+        for folder in folders
+        if not (PACKAGE / folder).is_dir() and not any(folder.is_relative_to(other) for other in OTHER_TESTS)
+    ]
+    assert not strangers, "tests mirror the package; what has no place in it is named in OTHER_TESTS"
 
 
 @pytest.mark.parametrize("module", ["mjx", "mjx.cli", "mjx.data", "mjx.launch"])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from reference import recurrences
 
 from mjx.errors import InputError
 from mjx.kernels.selective_scan import selective_scan, selective_scan_step, xla
@@ -82,6 +83,14 @@ def assert_close(ours, theirs, relative=1e-5):
         assert np.isfinite(expected).all(), name
         scale = np.abs(expected).max()
         np.testing.assert_allclose(ours[name], expected, rtol=0, atol=relative * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_reference_equals_numpy(feature):
+    arrays, options = inputs(**FEATURES[feature])
+    ours = selective_scan(**arrays, **options, return_final_state=True, implementation="reference")
+    expected = recurrences.selective_scan(**arrays, **options)
+    assert_close(*(dict(zip(("y", "state"), pair, strict=True)) for pair in (ours, expected)))
 
 
 @pytest.mark.parametrize(("feature", "length"), [*((feature, LENGTH) for feature in FEATURES), ("states", 1)])

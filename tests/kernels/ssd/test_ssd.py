@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from reference import recurrences
 
 from mjx.errors import InputError
 from mjx.kernels.ssd import ssd, ssd_step
@@ -77,6 +78,16 @@ def gradients_of(**options):
 
 def with_gradients(arrays, **options):
     return gradients_of(**options)(arrays)
+
+
+@pytest.mark.parametrize(
+    ("feature", "groups"), [*((feature, 2) for feature in FEATURES), ("everything", 1), ("everything", 4)]
+)
+def test_the_reference_equals_numpy(feature, groups):
+    arrays, options = inputs(groups=groups, **FEATURES[feature])
+    ours = ssd(**arrays, **options, return_final_state=True, implementation="reference")
+    expected = recurrences.ssd(**arrays, **options)
+    assert_close(*(dict(zip(("y", "state"), pair, strict=True)) for pair in (ours, expected)))
 
 
 @functools.cache
