@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from mjx.checkpoint import orbax_store
-from mjx.checkpoint.names import named_leaves, nested
+from mjx.checkpoint.names import named_leaves
 
 START_SECONDS = 600
 

@@ -5,12 +5,11 @@ from typing import Any
 
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
-from mjx.models.common.parameter import flatten
 from mjx.models.family import load_family
 from mjx.models.huggingface import read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.parse import to_tree
-from mjx.trees import Tree, merge, plain, read_yaml
+from mjx.trees import Tree, flatten, merge, plain, read_yaml
 
 
 def is_run_folder(path: str) -> bool:

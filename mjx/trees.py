@@ -1,7 +1,7 @@
-"""Plain trees of dicts, lists and scalars, and YAML."""
+"""Plain trees of dicts: configs with their YAML, and arrays by name."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,44 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from mjx.errors import InputError
 
 Tree = dict[str, Any]
+"""Nested dicts by name: a config, or a model's arrays, e.g. `tree["embedding"]["weight"]`."""
+Name = tuple[str, ...]
+"""Where a leaf stands in a tree."""
+
+
+def name_of(path: Sequence[Any]) -> Name:
+    """The name of the leaf that `jax.tree_util` found at `path`, whatever containers it went through."""
+    keys = tuple(
+        str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path
+    )
+    # A flax Variable is the array it holds: its one attribute is not a name of its own.
+    is_variable = len(keys) > 1 and getattr(path[-1], "name", None) == "value"
+    return keys[:-1] if is_variable else keys
+
+
+def nest(named: Mapping[Name, Any]) -> Tree:
+    """The tree whose leaves stand at these names."""
+    tree: Tree = {}
+    for name, leaf in named.items():
+        branch = tree
+        for key in name[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[name[-1]] = leaf
+    return tree
+
+
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """One dict, keyed by dotted path."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else key
+        flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Tree:
+    """The inverse of `flatten`."""
+    return nest({tuple(path.split(".")): leaf for path, leaf in flat.items()})
 
 
 def read_yaml(path: str | Path) -> Tree:

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 from mjx.errors import InputError
-
-Name = tuple[str, ...]
+from mjx.trees import Name, name_of
 
 SHOWN = 3
 """How many names of a kind an error message shows before it only counts."""
@@ -35,7 +34,9 @@ def named_leaves(tree: Any) -> dict[Name, Any]:
     """The arrays of `tree` by name. Raises ValueError where two would have the same name."""
     named: dict[Name, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = _name(path)
+        name = name_of(path)
+        if not name:
+            raise ValueError("The state is a single array; give a dict or another container of arrays.")
         if name in named:
             raise ValueError(f"Two arrays of the state have the name {'.'.join(name)!r}.")
         named[name] = leaf
@@ -46,17 +47,6 @@ def named_leaves(tree: Any) -> dict[Name, Any]:
                     f"{'.'.join(name[:length])!r} names both an array of the state and a group of them."
                 )
     return named
-
-
-def nested(named: Mapping[Name, Any]) -> dict[str, Any]:
-    """The dict of dicts that a checkpoint holds."""
-    tree: dict[str, Any] = {}
-    for name, leaf in named.items():
-        branch = tree
-        for key in name[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[name[-1]] = leaf
-    return tree
 
 
 def check_same_arrays(
@@ -102,23 +92,6 @@ def check_same_arrays(
         shown = (f"{_dotted(name)} is {saved[name]} there, {wanted[name]} here" for name in differing)
         findings.append(f"{_count(differing)} of another shape or type ({_listed(shown, len(differing))})")
     raise InputError(f"{opening}: {', '.join(findings)}. Nothing was read. {remedy}")
-
-
-def _name(path: tuple[Any, ...]) -> Name:
-    keys = []
-    for key in path:
-        if isinstance(key, jax.tree_util.GetAttrKey):
-            keys.append(key.name)
-        elif isinstance(key, jax.tree_util.SequenceKey):
-            keys.append(str(key.idx))
-        else:
-            keys.append(str(key.key))  # DictKey and FlattenedIndexKey
-    # A flax Variable is the array it holds: its one attribute is not a name of its own.
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        keys.pop()
-    if not keys:
-        raise ValueError("The state is a single array; give a dict or another container of arrays.")
-    return tuple(keys)
 
 
 def _fits(saved: ArrayType, wanted: ArrayType, cast: bool) -> bool:

@@ -22,9 +22,9 @@ from mjx.checkpoint.names import (
     array_type,
     check_same_arrays,
     named_leaves,
-    nested,
 )
 from mjx.errors import InputError
+from mjx.trees import nest
 
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
 """What Orbax appends to a folder's name until everything is in it; the last act is the rename."""
@@ -88,7 +88,7 @@ def start_saving(
     context.asynchronous.timeout_secs = max(1, int(timeout))
     # A training loop forbids implicit transfers; moving arrays to the host is what a save is for.
     with context, jax.transfer_guard("allow"):
-        return ocp.save_async(folder, nested(named), custom_metadata=metadata)
+        return ocp.save_async(folder, nest(named), custom_metadata=metadata)
 
 
 def read_metadata(folder: Path) -> tuple[dict[Name, ArrayType], dict[str, Any]]:
@@ -123,7 +123,7 @@ def read_arrays(folder: Path, abstract: Any, *, partial: bool = False, cast: boo
         f"The checkpoint {folder}",
         cast=cast,
     )
-    targets = nested({name: _placed(name, leaf) for name, leaf in wanted.items()})
+    targets = nest({name: _placed(name, leaf) for name, leaf in wanted.items()})
 
     def load(ocp: ModuleType) -> Any:
         context = ocp.Context()

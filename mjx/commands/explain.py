@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mjx.config import RunConfig, load_config
 from mjx.errors import InputError
-from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
+from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
 from mjx.plan.explain.page import page
@@ -24,6 +24,7 @@ from mjx.plan.explain.placement import (
     readable_bytes,
 )
 from mjx.plan.report.words import mesh_words
+from mjx.trees import flatten
 
 
 def explain(

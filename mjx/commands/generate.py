@@ -11,8 +11,8 @@ from mjx.data.tokenizers import ChatTemplate, Tokenizer, decode_continuation
 from mjx.inference.generate import Generator
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
-from mjx.models.common.parameter import Tree
 from mjx.run.opened import open_model, read_inference_config
+from mjx.trees import Tree
 
 
 def generate(

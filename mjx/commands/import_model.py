@@ -14,7 +14,6 @@ from mjx.errors import InputError
 from mjx.launch.failure import end_together
 from mjx.launch.primary import on_primary
 from mjx.launch.runtime import start
-from mjx.models.common.parameter import Tree
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
@@ -22,7 +21,7 @@ from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.parse import check_keys, to_tree
 from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
 from mjx.sharding import build_mesh, use_mesh
-from mjx.trees import read_yaml, to_yaml
+from mjx.trees import Tree, read_yaml, to_yaml
 
 
 def import_huggingface(path: str, run_dir: str, overrides: list[str]) -> None:

@@ -14,9 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
-from mjx.models.common.parameter import Tree, bind, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
 from mjx.models.family import LanguageModel
 from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
+from mjx.trees import Tree, flatten, unflatten
 
 OnTokens = Callable[[list[list[int]]], None]
 """Is told each row's new tokens, some at a time."""

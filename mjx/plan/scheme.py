@@ -11,10 +11,11 @@ import jax.numpy as jnp
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
-from mjx.models.common.parameter import flatten, logical_axes_of, parameters_of
+from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.sharding import axes_per_dimension
+from mjx.trees import flatten
 
 _SUBLAYER = re.compile(r"(.*\bsegments\.\d+)\.(\d+)\.")
 

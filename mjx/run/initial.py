@@ -9,10 +9,10 @@ from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
 from mjx.launch.primary import on_primary
-from mjx.models.common.parameter import Tree
 from mjx.models.family import ModelConfig
 from mjx.models.huggingface import load_pretrained
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.trees import Tree
 
 
 def load_initial(path: str, config: ModelConfig, abstract: Tree) -> Tree:

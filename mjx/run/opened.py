@@ -14,14 +14,13 @@ from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
-from mjx.models.common.parameter import Tree
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.parse import to_tree
 from mjx.sharding import Rules, build_mesh, use_mesh
-from mjx.trees import read_yaml
+from mjx.trees import Tree, read_yaml
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mjx.config import RunConfig, difference_from_defaults
-from mjx.models.common.parameter import flatten
 from mjx.parse import to_tree
+from mjx.trees import flatten
 
 IGNORED = (
     *("run_dir", "checkpoint.", "logging.", "profile.", "runtime.", "sampling.", "watchdog."),

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from mjx.models.common.parameter import Tree, bind
+from mjx.models.common.parameter import bind
 from mjx.models.family import Batch, Metrics
 from mjx.training.optimizer import OptimizerConfig, apply_gradients
 from mjx.training.schedule import Schedule
 from mjx.training.state import StateLayout, TrainState
+from mjx.trees import Tree
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import Tree, logical_axes_of
+from mjx.models.common.parameter import logical_axes_of
 from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
 from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
 from mjx.training.batch_layout import plan_batch
@@ -18,6 +18,7 @@ from mjx.training.optimizer import OptimizerConfig, build_optimizer
 from mjx.training.schedule import ScheduleConfig, build_schedule
 from mjx.training.state import TrainState, init_state, plan_state, state_of
 from mjx.training.step import build_evaluation_step, build_train_step
+from mjx.trees import Tree
 
 
 class Trainer:

@@ -9,8 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from mjx.checkpoint.names import ArrayType, check_same_arrays, named_leaves, nested
+from mjx.checkpoint.names import ArrayType, check_same_arrays, named_leaves
 from mjx.errors import InputError
+from mjx.trees import nest
 
 
 class Pair(NamedTuple):
@@ -31,7 +32,7 @@ def test_containers_do_not_matter_to_the_names():
     assert named_leaves(Holder((1.0, 2.0), 3.0)) == expected
     assert named_leaves({"left": {0: 1.0, 1: 2.0}, "right": 3.0}) == expected
     assert named_leaves({"left": {"0": 1.0, "1": 2.0}, "right": 3.0}) == expected
-    assert nested(expected) == {"left": {"0": 1.0, "1": 2.0}, "right": 3.0}
+    assert nest(expected) == {"left": {"0": 1.0, "1": 2.0}, "right": 3.0}
 
 
 def test_a_flax_variable_is_the_array_it_holds_and_empty_states_have_no_names():

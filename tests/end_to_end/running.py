@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mjx.checkpoint import orbax_store
-from mjx.checkpoint.names import nested
+from mjx.trees import nest
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,7 +110,7 @@ def saved_arrays(run: Path, step: int) -> dict[str, np.ndarray]:
 
     folder = run / "checkpoints" / str(step)
     types, _ = orbax_store.read_metadata(folder)
-    abstract = nested({name: jax.ShapeDtypeStruct(kind.shape, kind.dtype) for name, kind in types.items()})
+    abstract = nest({name: jax.ShapeDtypeStruct(kind.shape, kind.dtype) for name, kind in types.items()})
     read = orbax_store.named_leaves(orbax_store.read_arrays(folder, abstract))
     return {".".join(name): np.asarray(leaf) for name, leaf in read.items()}
 

@@ -11,11 +11,10 @@ from running import changed, environment, mjx, parameters, saved_arrays
 from mjx.commands.explain import explain
 from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
-from mjx.models.common.parameter import flatten
 from mjx.plan.explain.placement import readable_bytes
 from mjx.run.loop import build_trainer
 from mjx.run.opened import read_inference_config
-from mjx.trees import to_yaml
+from mjx.trees import flatten, to_yaml
 
 WITHOUT_MJX = """
 import json, sys

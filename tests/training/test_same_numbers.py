@@ -9,13 +9,13 @@ import pytest
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import flatten
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.schedule import ScheduleConfig
 from mjx.training.trainer import Trainer
+from mjx.trees import flatten
 
 STEPS, BATCH, SEQUENCE, VOCAB = 20, 32, 16, 250
 

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
+from mjx.trees import Tree, name_of, nest
+
 ModelT = TypeVar("ModelT")
-Tree = dict[str, Any]
-"""Nested dicts by attribute name, e.g. `tree["embedding"]["weight"]`."""
 
 
 def parameter(value: jax.Array, *axes: str) -> nnx.Param:
@@ -47,44 +47,16 @@ def bind(model: ModelT, parameters: Tree) -> ModelT:
     leaves = []
     for path, _ in paths:
         node: Any = parameters
-        for key in _names(path):
+        for key in name_of(path):
             node = node[key]
         leaves.append(node)
     return jax.tree.unflatten(treedef, leaves)
-
-
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keyed by dotted path."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}.{key}" if prefix else key
-        flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})
-    return flat
-
-
-def unflatten(flat: dict[str, Any]) -> Tree:
-    """The inverse of `flatten`."""
-    tree: Tree = {}
-    for path, value in flat.items():
-        *parents, name = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
 
 
 def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def _names(path: tuple[Any, ...]) -> list[str]:
-    keys = [
-        str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry)))) for entry in path
-    ]
-    return keys[:-1] if keys and keys[-1] == "value" else keys
-
-
 def _nest(model: Any, read: Any) -> Tree:
     paths, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_variable)
-    return unflatten({".".join(_names(path)): read(variable) for path, variable in paths})
+    return nest({name_of(path): read(variable) for path, variable in paths})

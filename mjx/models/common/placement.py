@@ -6,8 +6,9 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from mjx.models.common.parameter import Tree, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.sharding import Rules
+from mjx.trees import Tree, flatten, unflatten
 
 
 def parameter_specs(model: nnx.Module, rules: Rules, mesh_shape: dict[str, int]) -> Tree:

@@ -5,10 +5,10 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models import FAMILIES
-from mjx.models.common.parameter import flatten
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.architecture import Architecture
 from mjx.parse import to_tree
+from mjx.trees import flatten
 
 
 def architectures() -> dict[str, tuple[Architecture, ...]]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mjx.models.common.parameter import Tree
 from mjx.models.interop import load
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.name_map import NameMap
 from mjx.models.interop.tensor_layout import Tensor
+from mjx.trees import Tree
 
 
 def load_parameters(

@@ -15,13 +15,13 @@ from jaxtyping import DTypeLike
 
 from mjx.errors import InputError
 from mjx.launch.primary import on_primary
-from mjx.models.common.parameter import flatten
 from mjx.models.family import ModelConfig
 from mjx.models.huggingface.architectures import fitting_architecture
 from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder, new_folder
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_files import TensorWriter
 from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture
+from mjx.trees import flatten
 
 
 def save_pretrained(

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mjx.models.common.parameter import Tree, flatten, unflatten
 from mjx.models.interop.name_map import NameMap
 from mjx.models.interop.tensor_layout import Index, Tensor
+from mjx.trees import Tree, flatten, unflatten
 
 
 def load_parameters(

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import Tree, flatten, unflatten
 from mjx.models.interop.tensor_layout import Index, InMemory, Shape, Tensor, TensorLayout
+from mjx.trees import Tree, flatten, unflatten
 
 Place = tuple[str, int | None]
 """A parameter's dotted path, and its index on the `layers` axis (None: it has no such axis)."""

@@ -3,11 +3,11 @@
 from jaxtyping import DTypeLike
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import Tree
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.load import load_parameters
 from mjx.models.megatron.names import local_names
 from mjx.models.megatron.torch_dist import TorchDistFolder
+from mjx.trees import Tree
 
 
 def load_checkpoint(

@@ -11,10 +11,11 @@ from mjx.errors import InputError
 from mjx.models.common.attention import Attention, AttentionConfig
 from mjx.models.common.context import Context
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
 from mjx.models.common.pattern import SublayerConfig
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
+from mjx.trees import flatten, unflatten
 
 EMBED, HEADS, HEAD_DIM, BATCH, SEQUENCE = 16, 4, 6, 2, 8
 X = np.random.RandomState(0).randn(BATCH, SEQUENCE, EMBED).astype(np.float32)

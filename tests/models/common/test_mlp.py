@@ -9,8 +9,9 @@ from reference.mlp import ACTIVATIONS as DEFINED
 from mjx.errors import InputError
 from mjx.models.common.context import Context
 from mjx.models.common.mlp import ACTIVATIONS, MLP, MLPConfig
-from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.models.common.parameter import bind, parameters_of
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
+from mjx.trees import flatten, unflatten
 
 EMBED, FEATURES = 8, 12
 X = np.random.RandomState(0).randn(2, 8, EMBED).astype(np.float32)

@@ -5,7 +5,8 @@ from reference.norm import norm
 
 from mjx.errors import InputError
 from mjx.models.common.norm import Norm, NormConfig
-from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of
+from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
+from mjx.trees import flatten
 
 X = (10 + 3 * np.random.RandomState(0).randn(4, 5, 24)).astype(np.float32)
 GAIN, SHIFT = np.random.RandomState(1).randn(2, 24).astype(np.float32)

@@ -9,9 +9,10 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.context import Context
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten, logical_axes_of, parameters_of, unflatten
+from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
 from mjx.models.common.pattern import SublayerConfig
 from mjx.models.common.stack import Stack
+from mjx.trees import flatten, unflatten
 
 NORM = NormConfig()
 

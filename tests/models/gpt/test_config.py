@@ -13,9 +13,10 @@ from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import flatten, parameters_of
+from mjx.models.common.parameter import parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import PUBLISHED, GPTConfig
+from mjx.trees import flatten
 
 
 def megatron(hidden_size: int, *, num_layers: int = 2, **options) -> GPTConfig:

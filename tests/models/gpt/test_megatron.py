@@ -11,10 +11,11 @@ from flax import nnx
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten
+from mjx.models.common.parameter import bind
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
 from mjx.models.gpt.megatron import megatron_name_map
+from mjx.trees import flatten
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron"
 CASES = sorted(path.stem for path in GOLDENS.glob("*.npz"))

@@ -9,9 +9,10 @@ from flax import nnx
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten, parameters_of
+from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import GPTConfig
+from mjx.trees import flatten
 
 CONFIG = GPTConfig(
     num_layers=3,

@@ -13,10 +13,11 @@ from reference import decoder as reference
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten, parameters_of, unflatten
+from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
+from mjx.trees import flatten, unflatten
 
 VOCAB, EMBED, LAYERS, HEADS, HEAD_DIM = 50, 32, 4, 4, 8
 RMS = NormConfig(kind="rmsnorm")

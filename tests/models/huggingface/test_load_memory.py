@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx.models.interop.load import read_shards
-from mjx.models.common.parameter import flatten
+from mjx.trees import flatten
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder

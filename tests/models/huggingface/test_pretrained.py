@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import flatten
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.huggingface import PretrainedModel, from_pretrained, save_pretrained
 from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
 from mjx.sharding import MeshConfig, build_mesh
+from mjx.trees import flatten
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LLAMA = {

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import flatten, unflatten
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.tensor_layout import InMemory
+from mjx.trees import flatten, unflatten
 
 SHAPES = {
     "embedding.weight": (8, 4),

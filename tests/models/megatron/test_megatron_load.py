@@ -9,7 +9,7 @@ from checkpoints import NAMES, config_of, expected, unpack
 
 from mjx.errors import InputError
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind, flatten
+from mjx.models.common.parameter import bind
 from mjx.models.common.placement import abstract_parameters
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
@@ -18,6 +18,7 @@ from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.models.megatron.names import local_names
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
+from mjx.trees import flatten
 
 
 def load(folder, config, **mesh):

@@ -8,13 +8,13 @@ import pytest
 
 from mjx.cli import main
 from mjx.config import parse_config
-from mjx.models.common.parameter import flatten, parameters_of
+from mjx.models.common.parameter import parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
 from mjx.plan.explain.drawing import DRAWN_DEVICES, draw, draw_mesh
 from mjx.plan.explain.placement import place
 from mjx.sharding.rules import default_rules
-from mjx.trees import to_yaml
+from mjx.trees import flatten, to_yaml
 
 LLAMA = {
     "model": {
