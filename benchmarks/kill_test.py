@@ -26,6 +26,7 @@ import numpy as np
 
 from mjx.checkpoint import orbax_store
 from mjx.checkpoint.names import named_leaves
+from mjx.trees import nest
 
 START_SECONDS = 600
 
@@ -59,7 +60,7 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
     """The arrays of the newest checkpoint."""
     folder = run / "checkpoints" / str(newest(run))
     types, _ = orbax_store.read_metadata(folder)
-    abstract = nested({name: jax.ShapeDtypeStruct(kind.shape, kind.dtype) for name, kind in types.items()})
+    abstract = nest({name: jax.ShapeDtypeStruct(kind.shape, kind.dtype) for name, kind in types.items()})
     read = named_leaves(orbax_store.read_arrays(folder, abstract))
     return {".".join(name): np.asarray(leaf) for name, leaf in read.items()}
 

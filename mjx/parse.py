@@ -1,7 +1,6 @@
 """Plain trees (YAML, JSON) into frozen dataclasses: keys and types checked, errors as sentences."""
 
 import dataclasses
-import difflib
 import re
 import types
 import typing
@@ -12,6 +11,7 @@ import pydantic
 
 from mjx.errors import InputError
 from mjx.trees import Tree
+from mjx.words import nearest
 
 PRESET = "preset"
 """The key that names values to begin with, in the tree of a class that has a tag."""
@@ -167,12 +167,6 @@ def check_keys(tree: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -
     for key in tree:
         if key not in known:
             raise InputError(f"the key {prefix}{key} does not exist ({nearest(str(key), known)})")
-
-
-def nearest(name: str, known: Mapping[str, Any]) -> str:
-    """`did you mean X?`, or all that is known."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
 _EXPECTED = {

@@ -31,7 +31,7 @@ FILES = {
 FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "mimo")
 
 FLOORS = [
-    {"mjx", "mjx.errors", "mjx.parse", "mjx.trees"},
+    {"mjx", "mjx.errors", "mjx.parse", "mjx.trees", "mjx.words"},
     {"mjx.sharding", "mjx.kernels", "mjx.launch", "mjx.gpus"},  # the ground: no model and no training
     {"mjx.checkpoint", "mjx.metrics"},  # neither knows a model
     # The blocks, and the registry, whose table of names opens the families above it.

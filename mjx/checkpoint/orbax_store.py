@@ -25,6 +25,7 @@ from mjx.checkpoint.names import (
 )
 from mjx.errors import InputError
 from mjx.trees import nest
+from mjx.words import readable_gigabytes
 
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
 """What Orbax appends to a folder's name until everything is in it; the last act is the rename."""
@@ -144,7 +145,8 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{what} needs {_bytes(needed)} in {folder}, and the disk has {_bytes(free)} free. "
+            f"{what} needs {readable_gigabytes(needed)} in {folder}, and the disk has "
+            f"{readable_gigabytes(free)} free. "
             "Free some space, or keep fewer checkpoints; those that are there are untouched."
         )
 
@@ -159,9 +161,10 @@ def disk_full_error(error: BaseException, folder: Path, needed: int, what: str) 
         )
         if refused:
             reason = str(seen).rpartition(": ")[2].partition(" [")[0]
+            free = readable_gigabytes(shutil.disk_usage(folder).free)
             return InputError(
-                f"{what} could not be written: {reason}. It needs {_bytes(needed)} in {folder}, and the disk "
-                f"has {_bytes(shutil.disk_usage(folder).free)} free. The checkpoints before it are untouched."
+                f"{what} could not be written: {reason}. It needs {readable_gigabytes(needed)} in {folder}, "
+                f"and the disk has {free} free. The checkpoints before it are untouched."
             )
         seen = seen.__cause__ or seen.__context__
     return None
@@ -210,9 +213,3 @@ def _fsync(path: str | os.PathLike) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _bytes(count: int) -> str:
-    if count < 1e6:
-        return f"{count} bytes"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

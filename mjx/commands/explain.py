@@ -15,16 +15,9 @@ from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
 from mjx.plan.explain.page import page
-from mjx.plan.explain.placement import (
-    Placement,
-    Section,
-    activation_table,
-    parameter_table,
-    place,
-    readable_bytes,
-)
-from mjx.plan.report.words import mesh_words
+from mjx.plan.explain.placement import Placement, Section, activation_table, parameter_table, place
 from mjx.trees import flatten
+from mjx.words import mesh_words, readable_bytes
 
 
 def explain(

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 
 from mjx.errors import InputError
 from mjx.launch.hostlist import expand_counts, expand_hosts
+from mjx.words import all_of
 
 Environment = Mapping[str, str]
 
@@ -87,8 +88,8 @@ def detect(environment: Environment) -> Cluster:
         if explicit.keys() == {"MJX_NUM_PROCESSES"} and explicit["MJX_NUM_PROCESSES"] == "1":
             return Cluster()
         raise InputError(
-            f"{_and(explicit)} {'is' if len(explicit) == 1 else 'are'} set without {_and(missing)}, and no "
-            "launcher (srun, mpirun, torchrun) says the rest; set all three or none."
+            f"{all_of(explicit)} {'is' if len(explicit) == 1 else 'are'} set without {all_of(missing)}, and "
+            "no launcher (srun, mpirun, torchrun) says the rest; set all three or none."
         )
     return _override(found[0], environment)
 
@@ -152,7 +153,7 @@ def _override(cluster: Cluster, environment: Environment) -> Cluster:
         if environment.get(variable) and _number(environment, variable) != said:
             raise InputError(
                 f"{variable} = {environment[variable]} contradicts {cluster.launcher}, which says {said}; "
-                f"unset {variable}, or set all of {_and(_EXPLICIT)}."
+                f"unset {variable}, or set all of {all_of(_EXPLICIT)}."
             )
     coordinator = environment.get("MJX_COORDINATOR")
     if coordinator and cluster.num_processes > 1:
@@ -283,8 +284,8 @@ def _refuse_partial(environment: Environment) -> None:
             have = [name for name in needed if environment.get(name)]
             missing = [name for name in needed if not environment.get(name)]
             raise InputError(
-                f"{_and(have)} {'is' if len(have) == 1 else 'are'} set without {_and(missing)}: this is not "
-                f"a complete {launcher} environment. Set what is missing, or unset {_and(have)} to run one "
+                f"{all_of(have)} {'is' if len(have) == 1 else 'are'} set without {all_of(missing)}: this is "
+                f"not a complete {launcher} environment. Set what is missing, or unset {all_of(have)} to run one "
                 "process."
             )
 
@@ -312,8 +313,3 @@ def _number(environment: Environment, name: str) -> int:
 
 def _optional(environment: Environment, name: str) -> int | None:
     return _number(environment, name) if environment.get(name) else None
-
-
-def _and(names: object) -> str:
-    listed = [str(name) for name in names]  # pyright: ignore[reportGeneralTypeIssues]
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"

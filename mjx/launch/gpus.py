@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from mjx.errors import InputError
 from mjx.launch.cluster import Cluster
+from mjx.words import divisors, one_of
 
 
 def visible_gpus(environment: Mapping[str, str]) -> int:
@@ -80,14 +81,7 @@ def local_gpus(cluster: Cluster, visible: int) -> tuple[int, ...] | None:
     if visible % count:
         raise InputError(
             f"{count} processes on this host cannot share {visible} visible GPUs equally; start "
-            f"{_divisors(visible)} on a host, or bind GPUs to processes (srun --gpus-per-task)."
+            f"{one_of(divisors(visible))} on a host, or bind GPUs to processes (srun --gpus-per-task)."
         )
     share = visible // count
     return tuple(range(local * share, (local + 1) * share))
-
-
-def _divisors(number: int) -> str:
-    divisors = [str(d) for d in range(1, number + 1) if number % d == 0]
-    if number == 1:
-        return "1"
-    return f"{', '.join(divisors[:-1])} or {divisors[-1]}"

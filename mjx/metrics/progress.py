@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from mjx.metrics.meter import StepReport
+from mjx.words import duration, short_count
 
 REFRESH_SECONDS = 0.1
 
@@ -112,29 +113,9 @@ class Progress:
         return grid
 
 
-def count(value: float) -> str:
-    """A rate in three or four figures: 812, 41.2k, 1.35M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}" if value < 999.5 * size else f"{value / size:.0f}{unit}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """0:42, 12:31, 3:04:05, 2d 03:04."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, second = divmod(round(max(seconds, 0.0)), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}d {hour:02}:{minute:02}"
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
-
-
 FIELDS: Mapping[str, Callable[[float], str]] = {
     "loss": lambda v: f"loss {v:.4f}",
-    "tokens_per_second": lambda v: f"{count(v)} tokens/s",
+    "tokens_per_second": lambda v: f"{short_count(v)} tokens/s",
     "mfu": lambda v: f"MFU {v:.1%}",
     "tflops_per_second": lambda v: f"{v:.3g} TFLOP/s",
     "grad_norm": lambda v: f"grad norm {v:.3f}",

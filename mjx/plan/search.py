@@ -12,6 +12,7 @@ from mjx.plan.apart import CompilerDiedError, plan
 from mjx.plan.estimate import Estimate, estimate
 from mjx.plan.read_step import Plan
 from mjx.plan.request import Request
+from mjx.words import divisors
 
 Overrides = tuple[str, ...]
 
@@ -128,17 +129,13 @@ def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
         if getattr(config.mesh, axis) == -1:
             raise InputError(f"mesh.{axis} = -1: a search keeps it as it is, so it has to be a number")
     rest = request.devices // (config.mesh.context * config.mesh.expert)
-    for tensor in _divisors(request.per_node):
-        for fsdp in _divisors(rest // tensor) if rest % tensor == 0 else ():
+    for tensor in divisors(request.per_node):
+        for fsdp in divisors(rest // tensor) if rest % tensor == 0 else ():
             shards = request.devices // (tensor * config.mesh.context)
             mesh = (f"mesh.data=-1 mesh.fsdp={fsdp} mesh.tensor={tensor}").split()
-            for count in _divisors(max(config.training.batch_size // shards, 1)):
+            for count in divisors(max(config.training.batch_size // shards, 1)):
                 for remat in ("none", "selective", "full"):
                     yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _compile(request: Request, candidate: Candidate) -> Result:

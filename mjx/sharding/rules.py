@@ -1,7 +1,6 @@
 """The rule table: which mesh axes each logical axis is laid out over."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -10,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from mjx.errors import InputError
 from mjx.sharding.axes import LOGICAL_AXES, MESH_AXES
+from mjx.words import nearest
 
 Kind = Literal["parameter", "activation"]
 
@@ -157,9 +157,9 @@ class ShardingConfig:
 
 def _check_name(name: str, array: str) -> None:
     if name not in LOGICAL_AXES:
-        near = difflib.get_close_matches(name, LOGICAL_AXES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(LOGICAL_AXES)}"
-        raise InputError(f"{array} names the logical axis '{name}', which does not exist ({hint})")
+        raise InputError(
+            f"{array} names the logical axis '{name}', which does not exist ({nearest(name, LOGICAL_AXES)})"
+        )
 
 
 def _not_divisible(
@@ -174,5 +174,5 @@ def _not_divisible(
         "or sharding.sequence_parallel=false",
         "batch": f"use a batch of {padded} rows or a smaller product of mesh.data, mesh.fsdp and mesh.expert",
     }.get(name)
-    divisors = [str(n) for n in range(1, shards + 1) if size % n == 0]
-    return f"{sentence}; {advice or 'a shard count that does: ' + ', '.join(divisors)}"
+    fitting = ", ".join(str(n) for n in range(1, shards + 1) if size % n == 0)
+    return f"{sentence}; {advice or f'a shard count that does: {fitting}'}"

@@ -103,7 +103,7 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
         usage = orbax_store.shutil.disk_usage(tmp_path)
         monkeypatch.setattr(orbax_store.shutil, "disk_usage", lambda _: usage._replace(free=3_000_000))
         with pytest.raises(
-            InputError, match=rf"step 2 needs 4.0 MB in {tmp_path}, and the disk has 3.0 MB free"
+            InputError, match=rf"step 2 needs 4.00 MB in {tmp_path}, and the disk has 3.00 MB free"
         ):
             save(checkpointer, 2, state)
         assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "1"]
@@ -137,7 +137,7 @@ def test_a_disk_that_fills_up_during_the_write_leaves_the_earlier_checkpoints(tm
     )
     assert run.returncode == 0, run.stderr
     assert "refused: The checkpoint of step 2 could not be written: File too large" in run.stdout
-    assert f"needs 4.0 MB in {tmp_path}" in run.stdout
+    assert f"needs 4.00 MB in {tmp_path}" in run.stdout
     assert "steps: [1]" in run.stdout
     assert "_SignalingThread" not in run.stderr  # the sentence, not a page of threads' tracebacks
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "1"]

@@ -11,10 +11,10 @@ from running import changed, environment, mjx, parameters, saved_arrays
 from mjx.commands.explain import explain
 from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
-from mjx.plan.explain.placement import readable_bytes
 from mjx.run.loop import build_trainer
 from mjx.run.opened import read_inference_config
 from mjx.trees import flatten, to_yaml
+from mjx.words import readable_bytes
 
 WITHOUT_MJX = """
 import json, sys

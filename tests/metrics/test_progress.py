@@ -1,11 +1,10 @@
 import io
-import math
 
 import pytest
 import rich.console
 
 from mjx.metrics.meter import StepReport
-from mjx.metrics.progress import Progress, count, duration
+from mjx.metrics.progress import Progress
 
 RECORD = dict(
     loss=3.21541,
@@ -82,15 +81,3 @@ def test_a_progress_that_is_off_shows_nothing():
         progress.update(report(120, RECORD))
         progress.say("hello")
     assert out.file.getvalue() == ""
-
-
-def test_numbers_and_times_are_short():
-    assert [count(v) for v in (812.0, 41234.0, 999.7e3, 1.35e6, 2e9)] == [
-        "812",
-        "41.2k",
-        "1000k",
-        "1.35M",
-        "2G",
-    ]
-    seconds = (42, 751, 3 * 3600 + 245, 2 * 86400 + 3 * 3600 + 240, math.nan)
-    assert [duration(s) for s in seconds] == ["0:42", "12:31", "3:04:05", "2d 03:04", "?"]

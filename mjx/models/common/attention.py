@@ -23,6 +23,7 @@ from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.rope import RoPEConfig, rotary_tables, rotate
 from mjx.sharding import mesh_shape, relayout, shard
+from mjx.words import divisors, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,9 @@ class AttentionConfig:
         if self.num_heads < 1:
             raise InputError(f"attention.num_heads = {self.num_heads} must be positive")
         if groups is not None and (groups < 1 or self.num_heads % groups):
-            divisors = [str(n) for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             raise InputError(
                 f"attention.num_query_groups = {groups} does not divide num_heads = {self.num_heads} "
-                f"(choose {_alternatives(divisors)})"
+                f"(choose {one_of(divisors(self.num_heads))})"
             )
         for name in ("head_dim", "window", "soft_cap", "scale"):
             value = getattr(self, name)
@@ -255,7 +255,3 @@ class Attention(nnx.Module):
         if self.config.softmax == "off-by-one":
             return jnp.zeros((self.config.num_heads,), jnp.float32)
         return None if self.sinks is None else self.sinks[...]
-
-
-def _alternatives(options: list[str]) -> str:
-    return options[0] if len(options) == 1 else f"{', '.join(options[:-1])} or {options[-1]}"

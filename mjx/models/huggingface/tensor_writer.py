@@ -17,6 +17,7 @@ from jaxtyping import Shaped
 
 from mjx.errors import InputError
 from mjx.models.huggingface.safetensors_header import METADATA, Entry, write_header
+from mjx.words import readable_gigabytes
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -71,8 +72,8 @@ class TensorWriter:
                 needed = sum(len(start) for start, _ in plans.values()) + _total(self._sizes)
                 if needed > (free := shutil.disk_usage(self._folder).free):
                     raise InputError(
-                        f"The weights need {needed / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free "
-                        f"for {self._folder}."
+                        f"The weights need {readable_gigabytes(needed)}, but only {readable_gigabytes(free)} "
+                        f"are free for {self._folder}."
                     )
                 for shard, (start, entries) in plans.items():
                     file = self._files[shard] = open(self._partial(shard), "wb", buffering=0)
@@ -145,7 +146,7 @@ class TensorWriter:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise InputError(
                     f"The disk of {self._folder} is full, or a quota used up: the weights need "
-                    f"{_total(self._sizes) / 1e9:.3g} GB ({error.strerror})."
+                    f"{readable_gigabytes(_total(self._sizes))} ({error.strerror})."
                 ) from error
             raise InputError(f"Weights cannot be written to {self._folder}: {error.strerror}.") from error
 

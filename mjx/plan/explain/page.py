@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mjx.plan.explain.drawing import draw, draw_mesh
-from mjx.plan.explain.placement import Placement, Section, arrow, readable_bytes, shape_words
+from mjx.plan.explain.placement import Placement, Section, arrow
 from mjx.sharding.axes import MESH_AXES
+from mjx.words import readable_bytes, shape_words
 
 
 def page(

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from mjx.sharding.rules import Kind, Rules, axes_per_dimension
+from mjx.words import readable_bytes, shape_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +105,6 @@ def _cells(row: Placement) -> tuple[str, ...]:
     arrows = (arrow(name, split) for name, split in zip(row.axes, row.mesh_axes, strict=True))
     shape, local = shape_words(row.shape), shape_words(row.local_shape)
     return row.name, ", ".join(arrows), shape, row.dtype, local, readable_bytes(row.local_bytes)
-
-
-def shape_words(shape: Sequence[int]) -> str:
-    """(8, 128) → 8 × 128."""
-    return " × ".join(map(str, shape)) or "scalar"
-
-
-def readable_bytes(count: float) -> str:
-    """1536 → 1.5 KiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def arrow(name: str | None, split: tuple[str, ...]) -> str:

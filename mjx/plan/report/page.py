@@ -10,22 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mjx.plan.explain.placement import readable_bytes
 from mjx.plan.program.collectives import Reach
 from mjx.plan.read_step import NCCL_SHARE, Memory, Plan, StepTime, Traffic
-from mjx.plan.report.words import (
-    memory_parts,
-    mesh_words,
-    outside_closed_form,
-    percent,
-    readable_gigabytes,
-    readable_seconds,
-    traffic_groups,
-    verdict,
-)
+from mjx.plan.report.words import memory_parts, outside_closed_form, traffic_groups, verdict
 from mjx.plan.request import Request
 from mjx.plan.search import Candidate, Result, Search
 from mjx.sharding.axes import MESH_AXES
+from mjx.words import count_words, mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
 
 REACHES: dict[Reach, str] = {"node": "NVLink, inside of nodes", "network": "network, between nodes"}
 TERMS = {
@@ -95,7 +86,7 @@ def _render(template: str, **values: Any) -> str:
         "gigabytes": readable_gigabytes,
         "seconds": readable_seconds,
         "percent": percent,
-        "count": _readable_count,
+        "count": count_words,
         "mesh": mesh_words,
         "place": lambda share: f"{share:.3f}%",
     }
@@ -439,11 +430,3 @@ def _time_bar(time: StepTime, longest: float) -> tuple[Segment, ...]:
 
 def _command(request: Request, candidate: Candidate) -> str:
     return shlex.join(["mjx", "train", request.recipe, *request.overrides, *candidate.overrides])
-
-
-def _readable_count(number: float) -> str:
-    """ "8.03 billion"."""
-    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if number >= size:
-            return f"{number / size:.3g} {word}"
-    return f"{number:,.0f}"

@@ -7,20 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mjx.plan.explain.placement import readable_bytes
 from mjx.plan.read_step import Memory, Plan, StepTime
-from mjx.plan.report.words import (
-    memory_parts,
-    mesh_words,
-    outside_closed_form,
-    percent,
-    readable_gigabytes,
-    readable_seconds,
-    traffic_groups,
-    verdict,
-)
+from mjx.plan.report.words import memory_parts, outside_closed_form, traffic_groups, verdict
 from mjx.plan.request import Request
 from mjx.plan.search import Search
+from mjx.words import mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
 
 _BAR = 40
 _NEXT = 8

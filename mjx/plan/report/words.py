@@ -3,6 +3,7 @@
 import dataclasses
 
 from mjx.plan.read_step import Memory, Plan
+from mjx.words import readable_gigabytes
 
 _SHOWN = 1e-4
 """Share of all that is sent, under which collectives are summed up in one row."""
@@ -104,26 +105,6 @@ def outside_closed_form(plan: Plan) -> list[str]:
         for row in rows
         if row.wire_bytes
     ]
-
-
-def mesh_words(mesh: dict[str, int]) -> str:
-    """ "fsdp 64 × tensor 8"."""
-    return " × ".join(f"{axis} {size}" for axis, size in mesh.items() if size > 1) or "one device"
-
-
-def readable_gigabytes(size: float) -> str:
-    """Of what is sent, in GB as rates are."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
-
-
-def readable_seconds(seconds: float) -> str:
-    """In s or ms."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
-
-
-def percent(share: float) -> str:
-    """A share of one."""
-    return f"{100 * share:.0f} %"
 
 
 def _short(text: str) -> str:

@@ -9,12 +9,12 @@ import pytest
 from mjx.parse import parse
 from mjx.plan.closed_form import StepMemory
 from mjx.plan.estimate import Estimate
-from mjx.plan.explain.placement import readable_bytes
 from mjx.plan.read_step import NCCL_SHARE, Plan, StepTime
 from mjx.plan.report.page import write_page, write_search_page
 from mjx.plan.report.words import memory_parts, verdict
 from mjx.plan.request import Request
 from mjx.plan.search import Candidate, Result, Search
+from mjx.words import readable_bytes
 
 GIB = 2**30
 ALONE = {"meta", "link", "br", "img", "input", "hr"}
