@@ -1,6 +1,7 @@
 """What a GPU can do in a second, holds, and sends to others, and what one of its multiprocessors holds.
 
-From the data sheets, in NAME.yaml beside this file.
+From the data sheets: all of it in NAME.yaml beside this file for a GPU that can be compiled for, the rates of
+matrix products in peaks.yaml for others.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import re
 
 from mjx.gpus.target import SPECIFICATIONS, gpu_names, specification
 from mjx.parse import parse
-from mjx.trees import read_yaml
+from mjx.trees import Tree, read_yaml
 
 RESERVED_SHARED_MEMORY = 1024
 """Bytes of each block that CUDA keeps for itself (CUDA programming guide, compute capability 8.0 to 10.0)."""
@@ -17,7 +18,21 @@ WARP = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSheet:
+class Peaks:
+    """The rates of one kind of GPU in dense matrix products with float32 accumulation, in FLOP/s."""
+
+    compute_capability: float | None
+    """None: not NVIDIA's."""
+    tensor_flops: float
+    """In bfloat16 or float16."""
+    tf32_flops: float | None = None
+    """In float32 through TF32, which is what JAX multiplies float32 by; None: it has no such unit."""
+    float8_flops: float | None = None
+    """None: it has no such unit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSheet(Peaks):
     """One kind of GPU. Rates are in operations or bytes a second.
 
     From `multiprocessors` on, sizes are of a multiprocessor.
@@ -28,8 +43,6 @@ class DataSheet:
     compute_capability: float
     tensor_core_instruction: str
     """Of SASS, which multiplies matrices at the full rate."""
-    tensor_flops: float
-    """Of dense matrix products in bfloat16 or float16."""
     vector_flops: float
     """Of float32 outside the tensor cores, an addition and a multiplication counted as two."""
     exps: float
@@ -76,13 +89,54 @@ def data_sheet(name: str) -> DataSheet:
         InputError: a name that is not among `mjx.gpus.target.gpu_names()`.
     """
     specification(name)  # refuses unknown names
-    return parse(DataSheet, read_yaml(SPECIFICATIONS / f"{name}.yaml"), name)
+    return parse(DataSheet, _sheet(name), name)
+
+
+def _sheet(name: str) -> Tree:
+    sheet = read_yaml(SPECIFICATIONS / f"{name}.yaml")
+    other = sheet.pop("like", None)
+    return sheet if other is None else _sheet(other) | sheet
 
 
 def sheet_name(kind: str) -> str | None:
-    """Which data sheet is that of a GPU by what CUDA calls it, "NVIDIA H200"; None where there is none.
+    """Which data sheet is that of a GPU by what CUDA calls it, "NVIDIA H200"; None where there is none."""
+    name = _known_name(kind)
+    return name if name in gpu_names() else None
+
+
+def peaks(kind: str) -> Peaks | None:
+    """Of a GPU by what its driver calls it; None for one that is not known."""
+    name = _known_name(kind)
+    return None if name is None else _peaks(name)
+
+
+@functools.cache
+def _peaks(name: str) -> Peaks:
+    if name in gpu_names():
+        return data_sheet(name)
+    row = dict(_further()[name])
+    other = row.pop("like", None)
+    rates = (
+        {} if other is None else {f.name: getattr(_peaks(other), f.name) for f in dataclasses.fields(Peaks)}
+    )
+    return parse(Peaks, rates | row, name)
+
+
+@functools.cache
+def _further() -> Tree:
+    return read_yaml(SPECIFICATIONS / "peaks.yaml")
+
+
+@functools.cache
+def _known_name(kind: str) -> str | None:
+    """The longest name, of a sheet or in peaks.yaml, whose words stand in a row in what a driver says.
 
     Only whole words count: the B200 in a GB200 has other rates and other memory.
     """
-    words = re.split(r"[^a-z0-9]+", kind.lower())
-    return next((name for name in gpu_names() if name in words), None)
+    said = f" {' '.join(_words(kind))} "
+    names = [name for name in (*gpu_names(), *_further()) if f" {' '.join(_words(name))} " in said]
+    return max(names, key=len, default=None)
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", text.lower())

@@ -1,12 +1,12 @@
 """What each implementation of an op can do, as data, and the choice among them."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 
 import jax
 
 from mjx.errors import InputError
+from mjx.gpus.data_sheet import peaks
 
 Platform = str
 """cpu, gpu (NVIDIA) or tpu."""
@@ -125,11 +125,6 @@ def choose(op: str, table: Table, implementation: str, request: Request) -> str:
     return implementation
 
 
-_COMPUTE_CAPABILITIES = {"A100": 8.0, "A10": 8.6, "L40": 8.9, "L4": 8.9, "H100": 9.0, "H200": 9.0}
-_COMPUTE_CAPABILITIES |= {"GH200": 9.0, "B200": 10.0, "GB200": 10.0, "B300": 10.3, "GB300": 10.3}
-"""Of GPUs that a mesh names but that are not there to be asked."""
-
-
 def current_device() -> tuple[Platform, float | None]:
     """Platform and compute capability of the devices that a call would run on: the mesh's, or the default.
 
@@ -146,10 +141,9 @@ def current_device() -> tuple[Platform, float | None]:
     if platform != "gpu":
         return platform, None
     if abstract is not None:
-        words = re.split(r"[^A-Z0-9]+", str(abstract.device_kind))  # "NVIDIA A100-SXM4-80GB"
-        named = [number for name, number in _COMPUTE_CAPABILITIES.items() if name in words]
-        if named:
-            return platform, named[0]
+        known = peaks(str(abstract.device_kind))  # of a GPU that is not here to be asked
+        if known is not None and known.compute_capability is not None:
+            return platform, known.compute_capability
     if jax.default_backend() != "gpu":
         return platform, None
     return platform, float(jax.devices("gpu")[0].compute_capability)  # type: ignore[attr-defined]

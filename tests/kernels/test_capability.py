@@ -93,6 +93,9 @@ def test_what_cannot_be_done_is_refused_and_the_able_are_named(name, request_, s
         ("NVIDIA H100 80GB HBM3", 9.0),
         ("NVIDIA A100-SXM4-80GB", 8.0),
         ("NVIDIA B200", 10.0),
+        ("NVIDIA GB300", 10.3),
+        ("NVIDIA L40S", 8.9),
+        ("NVIDIA GH200 480GB", 9.0),
         ("Unheard of", None),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_gpu_is_known_by_the_name_that_cuda_gives_it(name):
         assert current_device() == ("gpu", data_sheet(name).compute_capability)
 
 
-@pytest.mark.parametrize("kind", ["NVIDIA GB200", "NVIDIA GH200 480GB", "NVIDIA A10", "NVIDIA L4"])
+@pytest.mark.parametrize("kind", ["NVIDIA GB200", "NVIDIA GH200 480GB", "NVIDIA A10", "NVIDIA H100 PCIe"])
 def test_a_gpu_with_another_s_name_inside_its_own_has_no_data_sheet(kind):
     assert sheet_name(kind) is None
 
