@@ -52,6 +52,20 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
     return nest({tuple(path.split(".")): leaf for path, leaf in flat.items()})
 
 
+def split(tree: Tree, chosen: Tree) -> tuple[Tree, Tree]:
+    """Nested dicts in two: the leaves at whose paths `chosen` is true, and the others."""
+    flat, marks = flatten(tree), flatten(chosen)
+    return (
+        unflatten({path: leaf for path, leaf in flat.items() if marks[path]}),
+        unflatten({path: leaf for path, leaf in flat.items() if not marks[path]}),
+    )
+
+
+def join(one: Tree, other: Tree) -> Tree:
+    """The inverse of `split`."""
+    return unflatten({**flatten(one), **flatten(other)})
+
+
 def read_yaml(path: str | Path) -> Tree:
     """A YAML 1.2 file whose top is a mapping.
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
 from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
-from mjx.models.family import LanguageModel
+from mjx.models.family import Generates
 from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
 from mjx.trees import Tree, flatten, unflatten
 
@@ -49,7 +49,7 @@ class Generator:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Generates,
         parameters: Tree,
         *,
         mesh: Mesh | None = None,
@@ -149,10 +149,7 @@ class Generator:
         """
         model = bind(self._model, parameters)
         batch = tokens.shape[0]
-        hidden, caches = model.hidden_states(
-            tokens, caches=model.init_caches(batch, slots), cache_offset=jnp.zeros((batch,), jnp.int32)
-        )
-        final = jnp.maximum(lengths - 1, 0)[:, None, None]
+        logits, caches = model.begin({"tokens": tokens}, lengths, slots)
         state = DecodeState(
             step=jnp.zeros((), jnp.int32),
             last=jnp.zeros((batch,), jnp.int32),
@@ -162,7 +159,6 @@ class Generator:
             drawn=jnp.zeros((batch, slots), jnp.int32),
             caches=caches,
         )
-        logits = model.logits(jnp.take_along_axis(hidden, final, axis=1))
         return _draw(state, logits, seed, row_seeds, config)
 
     def _decode_program(
@@ -182,13 +178,11 @@ class Generator:
             return (state.step < limit) & ~jnp.all(state.ended)
 
         def step(state: DecodeState) -> DecodeState:
-            hidden, caches = model.hidden_states(
-                state.last[:, None], caches=state.caches, cache_offset=state.lengths
-            )
+            logits, caches = model.next(state.last[:, None], state.caches, state.lengths)
             # An ended row stays where it is, and its slots within the caches.
             lengths = state.lengths + ~state.ended
             state = dataclasses.replace(state, lengths=lengths, caches=caches)
-            return _draw(state, model.logits(hidden), seed, row_seeds, config)
+            return _draw(state, logits[:, 0], seed, row_seeds, config)
 
         return jax.lax.while_loop(unfinished, step, state)
 
@@ -233,7 +227,7 @@ class Generator:
             arrays, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
         )
 
-    def _lay_out(self, model: LanguageModel, parameters: Tree) -> Tree:
+    def _lay_out(self, model: Generates, parameters: Tree) -> Tree:
         """Parameters where the rule table wants them; those that are there already are not copied."""
         mesh = self._mesh
         if mesh is None:
@@ -251,7 +245,7 @@ class Generator:
 
 
 def generate(
-    model: LanguageModel,
+    model: Generates,
     parameters: Tree,
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
@@ -272,14 +266,14 @@ def rounded(length: int, least: int) -> int:
 
 def _draw(
     state: DecodeState,
-    logits: Float[Array, "batch 1 vocab"],
+    logits: Float[Array, "batch vocab"],
     seed: Int[Array, ""],
     row_seeds: Int[Array, " batch"],
     config: SamplingConfig,
 ) -> DecodeState:
     """The state with one more token in every row that has not ended."""
     keys = row_keys(seed, row_seeds, state.lengths)
-    tokens = sample(shard(logits[:, 0], "batch", None), keys, config)
+    tokens = sample(shard(logits, "batch", None), keys, config)
     stops = jnp.isin(tokens, jnp.array(config.stop_tokens, jnp.int32))
     ended = state.ended | stops
     drawn = jax.lax.dynamic_update_slice_in_dim(state.drawn, tokens[:, None], state.step, 1)

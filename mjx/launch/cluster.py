@@ -285,8 +285,8 @@ def _refuse_partial(environment: Environment) -> None:
             missing = [name for name in needed if not environment.get(name)]
             raise InputError(
                 f"{all_of(have)} {'is' if len(have) == 1 else 'are'} set without {all_of(missing)}: this is "
-                f"not a complete {launcher} environment. Set what is missing, or unset {all_of(have)} to run one "
-                "process."
+                f"not a complete {launcher} environment. Set what is missing, or unset {all_of(have)} to run "
+                "one process."
             )
 
 

@@ -12,14 +12,16 @@ from jaxtyping import Array, Float, Int, Key
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
-from mjx.models.common.stack import Remat
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.report import Report
 from mjx.parse import Tag
+from mjx.trees import Tree
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
-"""Sums over the batch's unmasked tokens; what is reported is divided by their number."""
+Counts = Mapping[str, Float[Array, ""]]
+Remat = Literal["none", "selective", "full"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,20 +46,11 @@ class ModelConfig:
     """Fields (dotted paths) that a run may choose freely for given weights: the same model has the same
     parameters with any of their values."""
 
-    vocab_size: int
-    """Token ids are below it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, whose tensor cores it
     feeds, float32 on CPUs."""
     remat: Remat = "none"
     """What the backward pass computes again: nothing, attention scores and element-wise work, or all."""
-    loss_chunks: int = 1
-    """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
-
-    def __post_init__(self):
-        for name in ("vocab_size", "loss_chunks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
 
     @property
     def compute_dtype(self) -> Literal["float32", "bfloat16"]:
@@ -67,13 +60,18 @@ class ModelConfig:
         platform, _ = current_device()
         return "float32" if platform == "cpu" else "bfloat16"
 
+    @property
+    def vocabulary(self) -> int | None:
+        """Token ids are below it; None: the model takes none."""
+        return None
+
     def build(self, rngs: nnx.Rngs) -> Any:
         """The module, with freshly drawn parameters."""
         raise NotImplementedError(type(self))
 
     def num_parameters(self) -> int:
-        """Trained numbers."""
-        raise NotImplementedError(type(self))
+        """Of the model, without what only pads an array."""
+        return sum(leaf.size for leaf in jax.tree.leaves(abstract_model(self)))
 
     def flops_per_token(self, sequence: int) -> float:
         """Of forward and backward."""
@@ -129,19 +127,40 @@ def abstract_model(config: ModelConfig) -> Any:
 
 
 @runtime_checkable
-class Model(Protocol):
+class Trainable(Protocol):
     """A family's module."""
 
+    def counts(self, batch: Batch) -> dict[str, Float[Array, ""]]:
+        """What each loss is divided by, summed over this part of a batch: unmasked tokens, samples, …"""
+        ...
+
     def loss(
-        self, batch: Batch, dropout_key: Key[Array, ""] | None = None
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """The quantity to minimise, summed over the batch's unmasked tokens, and sums to report."""
+        self, batch: Batch, counts: Counts, *, key: Key[Array, ""] | None = None, so_far: Any = None
+    ) -> tuple[Float[Array, ""], Report]:
+        """The number to minimise, of this part of a batch, and what is reported of it.
+
+        Args:
+            batch: a part of a batch.
+            counts: of the whole batch. Losses are divided by them, so that those of the parts only add up.
+            key: of dropout and all other chance; None: there is none.
+            so_far: the `Report.statistics` of the parts before this one, for a loss that looks at the whole
+                batch.
+        """
+        ...
+
+    def after_step(self, parameters: Tree, statistics: Any) -> Tree:
+        """The parameters after what no gradient does to them (expert biases, clipped kernels), by the whole
+        batch's statistics; a part that stays is the same object. Asked of the definition."""
+        ...
+
+    def summary(self, statistics: Any) -> Metrics:
+        """What is worth logging of a whole batch's statistics. Asked of the definition."""
         ...
 
 
 @runtime_checkable
-class LanguageModel(Model, Protocol):
-    """A family's module that can continue text token by token."""
+class Generates(Trainable, Protocol):
+    """A family's module that can continue text token by token. A prompt is a batch."""
 
     @property
     def vocab_size(self) -> int:
@@ -160,19 +179,18 @@ class LanguageModel(Model, Protocol):
         """
         ...
 
-    def init_caches(self, batch: int, slots: int) -> Any:
-        """Empty caches for `slots` tokens a row."""
-        ...
+    def begin(
+        self, prompt: Batch, lengths: Int[Array, " batch"], slots: int
+    ) -> tuple[Float[Array, "batch vocab"], Any]:
+        """Logits of the token after each row's prompt, in float32, and caches with room for `slots` tokens.
 
-    def hidden_states(
-        self, tokens: Int[Array, "batch sequence"], *, caches: Any, cache_offset: Int[Array, " batch"]
-    ) -> tuple[Float[Array, "batch sequence embed"], Any]:
-        """What `logits` takes, and the caches with these tokens from each row's `cache_offset` on.
-
-        Either one token, which sees all that its row's cache holds, or a prompt at offset 0.
+        Rows are padded on the right to one length; `lengths` are those without padding.
         """
         ...
 
-    def logits(self, hidden: Float[Array, "batch sequence embed"]) -> Float[Array, "batch sequence vocab"]:
-        """Of the next token, in float32."""
+    def next(
+        self, tokens: Int[Array, "batch new"], caches: Any, offset: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch new vocab"], Any]:
+        """Logits behind each of these tokens, which continue what the caches hold of each row (`offset`
+        tokens), and the caches with them."""
         ...

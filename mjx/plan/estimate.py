@@ -85,7 +85,7 @@ def _flops_per_token(config: RunConfig, scheme: Scheme) -> float:
     """The model's, and those of recomputation."""
     total = config.model.flops_per_token(config.data.sequence_length)
     stack = 2 * sum(weight.elements for s in scheme.sublayers for weight in s.weights)
-    head = 2 * config.model.vocab_size * scheme.embed
+    head = 2 * (config.model.vocabulary or 0) * scheme.embed
     attention = max(total / 3 - stack - head, 0.0)
     again = stack - 2 * sum(_last_product(unit) for unit in scheme.units.values())
     return total + {"none": 0.0, "selective": attention, "full": attention + again}[scheme.remat]

@@ -188,7 +188,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         microbatches=training.microbatches,
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,
-        loss_chunks=config.model.loss_chunks,
+        loss_chunks=getattr(config.model, "loss_chunks", 1),
         dtype_bytes=jnp.dtype(config.model.compute_dtype).itemsize,
     )
 

@@ -58,9 +58,10 @@ def train(config: RunConfig) -> Result:
     """
     # Input
     data = open_data(config.data)
-    if data.vocab_size > config.model.vocab_size:
+    vocabulary = config.model.vocabulary
+    if vocabulary is not None and data.vocab_size > vocabulary:
         raise InputError(
-            f"model.vocab_size = {config.model.vocab_size} is smaller than the {data.vocab_size} token ids "
+            f"model.vocab_size = {vocabulary} is smaller than the {data.vocab_size} token ids "
             f"of the data; set model.vocab_size={data.vocab_size} or more"
         )
     plan = config.training

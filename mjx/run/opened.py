@@ -67,18 +67,19 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Pat
 
     Fewer ids are usual: vocabularies are padded, by two percent at most in all models that are known here.
     """
-    if tokenizer.vocab_size > config.vocab_size:
+    vocabulary = config.vocabulary or 0
+    if tokenizer.vocab_size > vocabulary:
         raise InputError(
             f"the tokenizer of {where} has {tokenizer.vocab_size} ids, but the model's vocabulary only "
-            f"{config.vocab_size}: they do not belong together"
+            f"{vocabulary}: they do not belong together"
         )
 
-    if tokenizer.vocab_size < 0.9 * config.vocab_size:
+    if tokenizer.vocab_size < 0.9 * vocabulary:
         logging.getLogger("mjx").warning(
             "the tokenizer of %s has only %d ids, and the model's vocabulary %d: do they belong together?",
             where,
             tokenizer.vocab_size,
-            config.vocab_size,
+            vocabulary,
         )
 
 

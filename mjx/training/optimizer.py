@@ -11,10 +11,12 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from mjx.errors import InputError
+from mjx.training.groups import GroupConfig, group_of_each
 from mjx.training.muon import MuonConfig, scale_by_muon
 from mjx.training.non_finite import NonFinitePolicy, update_if
 from mjx.training.parameter_kinds import match_axes, parameter_kind
 from mjx.training.schedule import Schedule
+from mjx.trees import flatten, unflatten
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class OptimizerConfig:
     """Storage of the momentum. The second moment is always float32."""
     muon: MuonConfig = dataclasses.field(default_factory=MuonConfig)
     """Muon's own options."""
+    groups: dict[str, GroupConfig] = dataclasses.field(default_factory=dict)
+    """Pattern of parameter paths → what is special of them, e.g. `{"embedding.*": {frozen: true}}`; `mjx
+    explain` lists the paths. The first pattern that matches counts."""
     non_finite: NonFinitePolicy = "stop"
     """When the loss or the gradient norm is not finite: `stop` training, or `skip` the update."""
 
@@ -69,15 +74,15 @@ def build_optimizer(
     tuple (direction, decay, learning rate's count), to be read through `updates_applied` and laid
     out by `like_params`.
 
-    `axes` is the parameters' tree with a tuple of logical axis names at each leaf; the kinds that follow
-    from them (`parameter_kinds`) say what is decayed and what Muon updates.
+    `axes` is the trained parameters' tree with a tuple of logical axis names at each leaf; the kinds that
+    follow from them (`parameter_kinds`) say what is decayed and what Muon updates.
+
+    Raises:
+        InputError: a pattern of `config.groups` matches no parameter.
     """
     moment_dtype = jnp.dtype(config.moment_dtype)
-
-    def decayed(params):
-        return _where_kind(params, axes, ("hidden", "table"))
-
-    decay = optax.masked(optax.add_decayed_weights(config.weight_decay), decayed)
+    groups = group_of_each(config.groups, flatten(axes)) if config.groups else {}
+    decay = _decay(config.weight_decay, axes, groups)
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps, mu_dtype=moment_dtype)
     if config.name == "sgd":
         trace = optax.trace(config.momentum, config.nesterov, moment_dtype)
@@ -90,7 +95,8 @@ def build_optimizer(
         direction = (optax.chain(hidden, others), decay)
     else:
         direction = (adam, decay)
-    return _in_float32(optax.chain(*direction, optax.scale_by_learning_rate(cast(Any, schedule))))
+    update = _in_float32(optax.chain(*direction, optax.scale_by_learning_rate(cast(Any, schedule))))
+    return _at_rates(update, groups)
 
 
 def apply_gradients(
@@ -167,6 +173,40 @@ def like_params(state: PyTree, params: PyTree, values: PyTree, other: Any) -> Py
         return other
 
     return jax.tree_util.tree_map_with_path(find, state)
+
+
+def _decay(
+    weight_decay: float, axes: PyTree, groups: Mapping[str, GroupConfig]
+) -> optax.GradientTransformation:
+    """Adds the decay of each parameter: by its kind, or by its group's own factor."""
+    factors = {}
+    for path, names in flatten(axes).items():
+        factor = groups[path].decay if path in groups else None
+        factors[path] = (parameter_kind(names) != "vector") * 1.0 if factor is None else factor
+
+    def update(updates, state, params=None):
+        def decayed(update: Array, parameter: Array, factor: float) -> Array:
+            return update + (factor * weight_decay) * parameter if factor else update
+
+        return jax.tree.map(decayed, updates, params, unflatten(dict(factors))), state
+
+    # The state is that of optax.masked(optax.add_decayed_weights(…)), as checkpoints have it.
+    return optax.GradientTransformation(lambda params: optax.MaskedState(optax.EmptyState()), update)
+
+
+def _at_rates(
+    inner: optax.GradientTransformation, groups: Mapping[str, GroupConfig]
+) -> optax.GradientTransformation:
+    """Updates by the groups' factors on the learning rate."""
+    if all(group.rate == 1 for group in groups.values()):
+        return inner
+
+    def update(updates, state, params=None):
+        updates, state = inner.update(updates, state, params)
+        rates = unflatten({path: group.rate for path, group in groups.items()})
+        return jax.tree.map(lambda update, rate: rate * update, updates, rates), state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def _where_kind(params: PyTree, axes: PyTree, kinds: tuple[str, ...]) -> PyTree:

@@ -16,7 +16,7 @@ from mjx.models.common.placement import parameter_specs
 from mjx.models.family import ModelConfig
 from mjx.sharding import Rules, axes_per_dimension
 from mjx.training.optimizer import like_params
-from mjx.trees import Tree
+from mjx.trees import Tree, split
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +36,8 @@ class StateLayout:
 
     shapes: TrainState
     shardings: TrainState
+    trained: Tree
+    """Whether the optimizer changes a parameter; the optimizer's state is of those alone."""
     moments: Tree
     """Where gradients meet the optimizer's moments: as the parameters, or further split (ZeRO-1)."""
 
@@ -50,7 +52,13 @@ class StateLayout:
 
 
 def plan_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules, *, zero1: bool
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    rules: Rules,
+    *,
+    trained: Tree,
+    zero1: bool,
 ) -> StateLayout:
     """Lay the state out over a mesh: the optimizer's moments as their parameters, or further over `data`."""
     mesh_shape = dict(mesh.shape)
@@ -62,18 +70,19 @@ def plan_state(
         moments = jax.tree.map(
             lambda leaf, spec: NamedSharding(mesh, _further(spec, leaf.shape, mesh_shape)), shapes, specs
         )
-    replicated = NamedSharding(mesh, PartitionSpec())
+    moments, _ = split(moments, trained)
+    replicated, (of_optimizer, _) = NamedSharding(mesh, PartitionSpec()), split(shapes, trained)
     state = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32),  # type: ignore[arg-type]
         parameters=shapes,
-        optimizer=jax.eval_shape(optimizer.init, shapes),
+        optimizer=jax.eval_shape(optimizer.init, of_optimizer),
     )
     shardings = TrainState(
         step=replicated,  # type: ignore[arg-type]
         parameters=parameters,
-        optimizer=like_params(state.optimizer, shapes, moments, replicated),
+        optimizer=like_params(state.optimizer, of_optimizer, moments, replicated),
     )
-    return StateLayout(state, shardings, moments)
+    return StateLayout(state, shardings, trained, moments)
 
 
 def init_state(
@@ -83,14 +92,16 @@ def init_state(
 
     def init(key: jax.Array) -> TrainState:
         parameters = parameters_of(config.build(nnx.Rngs(params=key)))
-        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+        trained, _ = split(parameters, layout.trained)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(trained))
 
     return jax.jit(init, out_shardings=layout.shardings)(jax.random.key(seed))
 
 
 def state_of(parameters: Tree, optimizer: optax.GradientTransformation, layout: StateLayout) -> TrainState:
     """A state that begins with given parameters, which lie as `layout` says."""
-    moments = jax.jit(optimizer.init, out_shardings=layout.shardings.optimizer)(parameters)
+    trained, _ = split(parameters, layout.trained)
+    moments = jax.jit(optimizer.init, out_shardings=layout.shardings.optimizer)(trained)
     step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=layout.shardings.step)()
     return TrainState(step, parameters, moments)
 

@@ -6,16 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from mjx.models.common.parameter import bind
-from mjx.models.family import Batch, Metrics
+from mjx.models.common.parameter import bind, differentiated
+from mjx.models.family import Batch, Counts, Metrics
+from mjx.models.report import Loss, Report
 from mjx.training.optimizer import OptimizerConfig, apply_gradients
 from mjx.training.schedule import Schedule
 from mjx.training.state import StateLayout, TrainState
-from mjx.trees import Tree
+from mjx.trees import Tree, join, split
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Gradients = Callable[[Tree, Batch, Counts, jax.Array | None], tuple[Float[Array, ""], Report, Tree]]
+"""(parameters, batch, its counts, key of all chance) → (loss, report, gradients of what is trained)."""
 
 
 def build_train_step(
@@ -30,58 +33,77 @@ def build_train_step(
 ) -> TrainStep:
     """One update: `(state, batch) → (state, metrics)`, jitted; the state given is donated.
 
-    The loss is the sum over the unmasked tokens of the whole batch divided by their number, so
-    microbatches and data parallelism do not change it.
+    Each loss is a sum over the whole batch divided by what the model counts in it, so microbatches and data
+    parallelism do not change it.
 
     Args:
         model: the definition (`abstract_model`); its arrays are not used.
         optimizer: built from `config`; what it makes of the gradient is added to the parameters.
         config: what else the optimizer's config asks for: clipping, non-finite steps.
         schedule: of the learning rate that is reported.
-        layout: where the state lives; None on one device.
+        layout: where the state lives; None on one device, where all that a gradient can change is trained.
         microbatches: the batch is cut into this many parts, whose gradients are added up in a scan.
         dropout_seed: None switches dropout off.
     """
-
-    def loss_sum(parameters: Tree, batch: Batch, key: jax.Array | None):
-        return bind(model, parameters).loss(batch, key)
-
-    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    trained = differentiated(model) if layout is None else layout.trained
+    gradients_of = build_gradients(model, trained, microbatches)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        tokens = jnp.maximum(jnp.sum(batch["loss_mask"], dtype=jnp.float32), 1)
+        counts = {name: jnp.maximum(count, 1) for name, count in model.counts(batch).items()}
         key = None
         if dropout_seed is not None:
             key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-        if microbatches == 1:
-            (_, sums), gradients = gradient(state.parameters, batch, key)
-        else:
-            sums, gradients = _accumulate(gradient, state.parameters, batch, key, microbatches)
-        # Divided here and not in the loss: the number of tokens is the whole batch's.
-        gradients = jax.tree.map(lambda g: g / tokens, gradients)
+        loss, report, gradients = gradients_of(state.parameters, batch, counts, key)
         if layout is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, layout.moments)
-        metrics = {name: value / tokens for name, value in sums.items()}
-        parameters, optimizer_state, update_metrics = apply_gradients(
-            optimizer,
-            config,
-            schedule,
-            loss=metrics["loss"],
-            grads=gradients,
-            state=state.optimizer,
-            params=state.parameters,
+        old, others = split(state.parameters, trained)
+        new, optimizer_state, update_metrics = apply_gradients(
+            optimizer, config, schedule, loss=loss, grads=gradients, state=state.optimizer, params=old
         )
-        metrics |= update_metrics | {"tokens": tokens}
+        parameters = _after_step(model, join(new, others), report, update_metrics["update_skipped"] == 0)
+        losses = {name: each.value for name, each in report.losses.items()}
+        metrics = losses | model.summary(report.statistics) | update_metrics | counts
         return TrainState(state.step + 1, parameters, optimizer_state), metrics
 
     out_shardings = None if layout is None else (layout.shardings, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
 
-def _accumulate(
-    gradient: Callable, parameters: Tree, batch: Batch, key: jax.Array | None, microbatches: int
-) -> tuple[Metrics, Tree]:
-    """Sums and gradients over the microbatches, one after the other."""
+def build_gradients(model: Any, trained: Tree, microbatches: int) -> Gradients:
+    """The loss of a whole batch and its gradients, over microbatches one after the other."""
+
+    def loss(parameters: Tree, others: Tree, batch: Batch, counts: Counts, key: Any, so_far: Any):
+        return bind(model, join(parameters, others)).loss(batch, counts, key=key, so_far=so_far)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def whole(parameters: Tree, batch: Batch, counts: Counts, key: jax.Array | None):
+        (value, report), gradients = gradient(*split(parameters, trained), batch, counts, key, None)
+        return value, report, gradients
+
+    def summed(parameters: Tree, batch: Batch, counts: Counts, key: jax.Array | None):
+        parts = _cut(batch, microbatches)
+        some, others = split(parameters, trained)
+
+        def add(carry, part):
+            (value, report, gradients), (index, microbatch) = carry, part
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            so_far = report.statistics or None
+            (more, said), new = gradient(some, others, microbatch, counts, part_key, so_far)
+            return (value + more, report.join(said), jax.tree.map(jnp.add, gradients, new)), None
+
+        first = jax.tree.map(lambda array: array[0], parts)
+        (value, report), shapes = jax.eval_shape(gradient, some, others, first, counts, key, None)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, shapes))
+        start = (nothing[0], report.empty(), nothing[1])
+        total, _ = jax.lax.scan(add, start, (jnp.arange(microbatches), parts))
+        return total
+
+    return whole if microbatches == 1 else summed
+
+
+def _cut(batch: Batch, microbatches: int) -> Batch:
+    """The microbatches, along a new first axis."""
     rows = next(iter(batch.values())).shape[0]
     if rows % microbatches:
         raise ValueError(f"{microbatches} microbatches do not divide a batch of {rows} rows")
@@ -90,26 +112,23 @@ def _accumulate(
         # Row r goes to microbatch r mod n: each device keeps its own rows, and nothing moves.
         return jnp.moveaxis(array.reshape(rows // microbatches, microbatches, *array.shape[1:]), 1, 0)
 
-    parts = jax.tree.map(cut, batch)
-
-    def add(carry, part):
-        index, microbatch = part
-        part_key = None if key is None else jax.random.fold_in(key, index)
-        (_, sums), gradients = gradient(parameters, microbatch, part_key)
-        return jax.tree.map(jnp.add, carry, (sums, gradients)), None
-
-    first = jax.tree.map(lambda array: array[0], parts)
-    shapes = jax.eval_shape(gradient, parameters, first, key)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0][1], shapes[1]))
-    total, _ = jax.lax.scan(add, zeros, (jnp.arange(microbatches), parts))
-    return total
+    return jax.tree.map(cut, batch)
 
 
-def build_evaluation_step(model: Any) -> Callable[[Tree, Batch], dict[str, Float[Array, ""]]]:
-    """`(parameters, batch) → sums over its unmasked tokens`, `tokens` among them; jitted, no dropout."""
+def _after_step(model: Any, parameters: Tree, report: Report, applied: Bool[Array, ""]) -> Tree:
+    """The parameters after what the model itself does to them; nothing where the update was left out."""
+    changed = model.after_step(parameters, report.statistics)
+    return jax.tree.map(
+        lambda new, old: old if new is old else jnp.where(applied, new, old), changed, parameters
+    )
 
-    def step(parameters: Tree, batch: Batch) -> Metrics:
-        _, sums = bind(model, parameters).loss(batch)
-        return sums | {"tokens": jnp.sum(batch["loss_mask"], dtype=jnp.float32)}
+
+def build_evaluation_step(model: Any) -> Callable[[Tree, Batch], tuple[dict[str, Loss], Counts]]:
+    """`(parameters, batch) → (losses, counts)`, sums over this batch; jitted, no dropout."""
+
+    def step(parameters: Tree, batch: Batch) -> tuple[dict[str, Loss], Counts]:
+        counts = model.counts(batch)
+        _, report = bind(model, parameters).loss(batch, {name: jnp.ones(()) for name in counts})
+        return dict(report.losses), counts
 
     return jax.jit(step)

@@ -5,20 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
 from mjx.errors import InputError
 from mjx.models.common.parameter import logical_axes_of
 from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
 from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
 from mjx.training.batch_layout import plan_batch
+from mjx.training.groups import trained_of
 from mjx.training.optimizer import OptimizerConfig, build_optimizer
 from mjx.training.schedule import ScheduleConfig, build_schedule
 from mjx.training.state import TrainState, init_state, plan_state, state_of
 from mjx.training.step import build_evaluation_step, build_train_step
-from mjx.trees import Tree
+from mjx.trees import Tree, split
 
 
 class Trainer:
@@ -74,8 +75,12 @@ class Trainer:
         optimizer = optimizer or OptimizerConfig()
         with self.on_mesh():
             self.model: Any = abstract_model(model)
-            self.transformation = build_optimizer(optimizer, self.schedule, logical_axes_of(self.model))
-            self.layout = plan_state(self.model, self.transformation, self.mesh, self.rules, zero1=zero1)
+            trained = trained_of(self.model, optimizer.groups)
+            axes, _ = split(logical_axes_of(self.model), trained)
+            self.transformation = build_optimizer(optimizer, self.schedule, axes)
+            self.layout = plan_state(
+                self.model, self.transformation, self.mesh, self.rules, trained=trained, zero1=zero1
+            )
             self.train_step = build_train_step(
                 self.model,
                 self.transformation,
@@ -117,19 +122,18 @@ class Trainer:
             return self.train_step(state, self._on_devices(batch))
 
     def evaluate(self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]) -> dict[str, float]:
-        """Means over all unmasked tokens of the batches (`loss`, …), and how many there were (`tokens`)."""
-        totals: dict[str, Float[Array, ""]] = {}
+        """Each loss over all of the batches (`loss`, …), and what it was divided by (`tokens`, …)."""
+        totals: tuple[Any, Any] | None = None
         with self.on_mesh():
             for batch in batches:
                 sums = self.evaluation_step(parameters, self._on_devices(batch))
-                totals = (
-                    {name: totals[name] + value for name, value in sums.items()} if totals else dict(sums)
-                )
-        values = {name: float(value) for name, value in jax.device_get(totals).items()}
-        tokens = values.pop("tokens", 0.0)
-        if not tokens:
-            raise InputError("the evaluation batches have no unmasked token")
-        return {name: value / tokens for name, value in values.items()} | {"tokens": tokens}
+                totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+        losses, counts = jax.device_get(totals) if totals is not None else ({}, {})
+        empty = [name for name, count in counts.items() if not count]
+        if empty or not counts:
+            raise InputError(f"the evaluation batches have no unmasked {' and '.join(empty) or 'rows'}")
+        counts = {name: float(count) for name, count in counts.items()}
+        return {name: float(loss.value) / counts[loss.count] for name, loss in losses.items()} | counts
 
     def _on_devices(self, batch: Mapping[str, Any]) -> Batch:
         placed = isinstance(next(iter(batch.values())), jax.Array)

@@ -1,9 +1,7 @@
 """The self-attention sub-layer: multi-head, grouped-query and multi-query."""
 
 import dataclasses
-import functools
-import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +9,25 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
-from mjx.kernels.flash_attention import flash_attention
-from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.models import backends
-from mjx.models.common.attend import attend_per_device
+from mjx.models.common.attend import Scores, attend
 from mjx.models.common.cache import KVCache
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.parameter import parameter
-from mjx.models.common.rope import RoPEConfig, rotary_tables, rotate
+from mjx.models.common.pattern import CacheSizes, Lengths, Mixed, MixerConfig
+from mjx.models.common.rope import RoPEConfig, Rotary, rotary_tables, rotate
 from mjx.sharding import mesh_shape, relayout, shard
 from mjx.words import divisors, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
+class AttentionConfig(MixerConfig):
     """Heads, positions and softmax of one attention sub-layer."""
+
+    name: ClassVar[str] = "attention"
 
     num_heads: int
     """Query heads."""
@@ -105,6 +104,18 @@ class AttentionConfig:
         return self.num_heads, self.num_query_groups, self.head_dim
 
     @property
+    def scores(self) -> Scores:
+        """How `attend` computes."""
+        return Scores(
+            scale=self.scale,
+            causal=self.causal,
+            window=self.window,
+            soft_cap=self.soft_cap,
+            dropout=self.dropout,
+            implementation=self.implementation,
+        )
+
+    @property
     def normed_features(self) -> tuple[dict[str, int], dict[str, int]]:
         """What `qk_norm` normalises over, of queries and of keys: axis name → size."""
         heads, kv_heads, head_dim = self.dims
@@ -114,31 +125,20 @@ class AttentionConfig:
         return {"heads": heads} | each, {"kv_heads": kv_heads} | each
 
     @property
-    def name(self) -> str:
-        return "attention"
+    def shared(self) -> tuple[Rotary, ...]:
+        return () if self.rope is None else (Rotary(self.rope, self.dims[2]),)
 
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "Attention":
         return Attention(self, embed, std=std, output_std=output_std, rngs=rngs)
 
-    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> KVCache:
+    def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> KVCache:
         _, kv_heads, head_dim = self.dims
-        zeros = jnp.zeros((batch, slots, kv_heads, head_dim), dtype)
+        zeros = jnp.zeros((sizes.batch, sizes.slots, kv_heads, head_dim), dtype)
         return KVCache(zeros, zeros)
 
-    def num_parameters(self, embed: int) -> int:
-        heads, kv_heads, head_dim = self.dims
-        projected = (heads * (2 if self.output_gate else 1) + 2 * kv_heads) * head_dim
-        count = embed * projected + heads * head_dim * embed
-        count += projected if self.qkv_bias else 0
-        count += embed if self.output_bias else 0
-        if self.qk_norm is not None:
-            normed = (math.prod(features.values()) for features in self.normed_features)
-            count += sum(map(self.qk_norm.num_parameters, normed))
-        return count + (heads if self.softmax == "learnable" else 0)
-
-    def flops_per_token(self, embed: int, sequence: int) -> float:
-        """Of the forward pass; a causal query sees half of the sequence, or its window."""
-        heads, kv_heads, head_dim = self.dims
+    def flops_per_token(self, embed: int, lengths: Lengths) -> float:
+        """A causal query sees half of the sequence, or its window."""
+        (heads, kv_heads, head_dim), sequence = self.dims, lengths.sequence
         projections = 2 * embed * head_dim * (heads * (3 if self.output_gate else 2) + 2 * kv_heads)
         seen = sequence / 2 if self.causal else sequence
         if self.window is not None and self.window < sequence:
@@ -174,63 +174,58 @@ class Attention(nnx.Module):
         x: Float[Array, "batch residual_sequence embed"],
         context: Context,
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "batch residual_sequence embed"], KVCache | None]:
-        config = self.config
+    ) -> Mixed:
+        config, decoding = self.config, context.decoding
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        q, k, v, gate = self._project(x)
+        q, k, v, gate = self._project(x, joined=decoding is None or decoding.prompt)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         rope, unrotated = config.rope, k
         if rope is not None:
-            cos, sin = context.rotary_table(rope, q.shape[-1])
+            cos, sin = context.table(Rotary(rope, q.shape[-1]))
             q, k = rotate(q, cos, sin, rope.layout), rotate(k, cos, sin, rope.layout)
         q = shard(q, "batch", "sequence", "heads", "head_dim")
         k = shard(k, "batch", "sequence", "kv_heads", "head_dim")
         v = shard(v, "batch", "sequence", "kv_heads", "head_dim")
         offset = 0
-        if cache is not None and context.cache_offset is not None:
+        if cache is not None and decoding is not None:
             # Where a row's length decides how it is rotated, so it does again when the row has grown.
             late = rope is not None and rope.varies
-            cache = cache.append(unrotated if late else k, v, context.cache_offset)
-            if x.shape[1] == 1:  # decoding; a longer input is a prompt, which sees only itself
-                k, v, offset = cache.key.astype(k.dtype), cache.value.astype(v.dtype), context.cache_offset
+            cache = cache.append(unrotated if late else k, v, decoding.offset)
+            if not decoding.prompt:
+                k, v, offset = cache.key.astype(k.dtype), cache.value.astype(v.dtype), decoding.offset
                 if rope is not None and late:
                     places = jnp.arange(k.shape[1])[None]
-                    cos, sin = rotary_tables(rope, k.shape[-1], places, last=context.cache_offset)
+                    last = decoding.offset + decoding.lengths - 1
+                    cos, sin = rotary_tables(rope, k.shape[-1], places, last=last)
                     k = rotate(k, cos, sin, rope.layout)
-        implementation = config.implementation
-        if implementation == "auto" and mesh_shape().get("context", 1) > 1:
-            implementation = "xla"  # the partitioner can split it by tokens; others take whole rows
-        attend = functools.partial(
-            flash_attention,
-            scale=config.scale,
-            causal=config.causal,
-            window=config.window,
-            soft_cap=config.soft_cap,
-            dropout_rate=config.dropout,
+        out = attend(
+            q,
+            k,
+            v,
+            config.scores,
+            query_segment_ids=context.segment_ids,
+            key_segment_ids=context.segment_ids,
+            query_offset=offset,
+            sinks=self._sinks(),
             dropout_key=context.dropout_key,
-            implementation=implementation,
         )
-        if implementation in IMPLEMENTATIONS and IMPLEMENTATIONS[implementation].per_device:
-            attend = functools.partial(attend_per_device, attend, implementation)
-        segments, sinks = context.segment_ids, self._sinks()
-        out = attend(q, k, v, segment_ids=segments, sinks=sinks, query_offset=offset)
         if gate is not None:
             out = out * jax.nn.sigmoid(gate)
         out = shard(out, "batch", "sequence", "heads", "head_dim")
-        return shard(self.output(out), "batch", "residual_sequence", "embed"), cache
+        return Mixed(shard(self.output(out), "batch", "residual_sequence", "embed"), cache)
 
-    def _project(self, x: Array) -> tuple[Array, Array, Array, Array | None]:
+    def _project(self, x: Array, *, joined: bool) -> tuple[Array, Array, Array, Array | None]:
         """Queries, keys, values and gates as one product: one GEMM, one collective for the gradient of `x`.
 
         The kernels are joined per key/value head, `[q … q, (gate … gate), k, v]`, as Megatron stores
         them, along an axis that no mesh axis splits. Where key/value heads are replicated (fewer than
         the tensor degree), queries are split differently from keys, and each has its own product; so it
-        has for a single token, for which joining the kernels would cost as much as the product.
+        has for a few tokens (decoding), for which joining the kernels would cost as much as the product.
         """
         heads, kv_heads, head_dim = self.config.dims
         wide = [self.query] if self.gate is None else [self.query, self.gate]
-        if kv_heads % mesh_shape().get("tensor", 1) or x.shape[1] == 1:
+        if kv_heads % mesh_shape().get("tensor", 1) or not joined:
             q, *gates = [linear(x) for linear in wide]
             return q, self.key(x), self.value(x), gates[0] if gates else None
         group = heads // kv_heads

@@ -1,4 +1,4 @@
-"""The key/value cache of one attention sub-layer."""
+"""What attention sub-layers keep of the tokens before: keys and values."""
 
 import dataclasses
 
@@ -33,3 +33,14 @@ class KVCache:
             return shard(place(cache, new.astype(cache.dtype), offset), "batch", None, "kv_heads", "head_dim")
 
         return KVCache(write(self.key, key), write(self.value, value))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MemoryCache:
+    """Keys and values of a `Memory`, made once, with the prompt."""
+
+    key: Float[Array, "batch memory kv_heads head_dim"]
+    value: Float[Array, "batch memory kv_heads head_dim"]
+    segment_ids: Int[Array, "batch memory"]
+    """0 is padding."""

@@ -1,47 +1,92 @@
 """What every sub-layer of a stack may read besides the residual stream."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
-from jaxtyping import Array, Int, Key
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
 
-from mjx.models.common.rope import rotary_tables
+
+class Shared(Protocol):
+    """What a stack makes once for all of its layers that ask for it: rotary tables, a learned bias.
+
+    A frozen dataclass: equal ones are one.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in parameter paths, if it has parameters: `decoder.shared.NAME`."""
+        ...
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module | None:
+        """Its parameters, which are the stack's; None where it has none."""
+        ...
+
+    def make(self, module: Any, context: "Context") -> Any:
+        """What the layers read, from `build`'s module and the places of the tokens."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A second stream that sub-layers may look at: an encoder's states, retrieved chunks, images."""
+
+    states: Float[Array, "batch memory embed"]
+    segment_ids: Int[Array, "batch memory"] | None = None
+    """0 is padding. Where the row is packed, a token sees what has its own segment id; where it is not,
+    everything from 1 on."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """What the tokens given are to the caches."""
+
+    offset: Int[Array, " batch"]
+    """How many tokens of each row the caches already hold."""
+    lengths: Int[Array, " batch"]
+    """How many of the tokens given are real; those behind them are padding, which a recurrence must skip."""
+    prompt: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Whether they are all that there is: a prompt at offset 0, which sees only itself."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The tokens' places, and the dropout key of the sub-layer that reads it."""
+    """The tokens' places, what the layers share, and the dropout key of the sub-layer that reads it."""
 
+    positions: Int[Array, "#batch sequence"] | None = None
+    """Of the tokens in their documents; None: nothing asks."""
     segment_ids: Int[Array, "batch sequence"] | None = None
     """Documents of a packed row, from 1; 0 is padding. None: each row is one document."""
-    rotary: tuple[tuple[Array, Array], ...] = ()
-    """Cosine and sine tables, one pair per distinct `RoPEConfig` (`rotary_keys`)."""
-    cache_offset: Int[Array, " batch"] | None = None
-    """While decoding: how many tokens of each row the caches already hold."""
+    tables: tuple[Any, ...] = ()
+    """What each of `table_keys` has made."""
+    memory: Memory | None = None
+    decoding: Decoding | None = None
+    """None: no caches."""
+    so_far: Mapping[str, Any] | None = None
+    """This sub-layer's statistics of the batch's earlier microbatches; None: it has none, or this is no
+    training step."""
     dropout_key: Key[Array, ""] | None = None
     """None: no dropout."""
-    rotary_keys: tuple[Any, ...] = dataclasses.field(default=(), metadata={"static": True})
-    """The (`RoPEConfig`, head_dim) of each table."""
+    table_keys: tuple[Shared, ...] = dataclasses.field(default=(), metadata={"static": True})
 
-    def with_rotary(self, sublayers: Iterable[Any], positions: Int[Array, "#batch sequence"]) -> "Context":
-        """With the tables that these sub-layers' mixers ask for, each made once."""
-        mixers = (sublayer.mixer for sublayer in sublayers)
-        keys = tuple(dict.fromkeys((m.rope, m.head_dim) for m in mixers if getattr(m, "rope", None)))
-        tables = tuple(rotary_tables(config, head_dim, positions) for config, head_dim in keys)
-        return dataclasses.replace(self, rotary=tables, rotary_keys=keys)
+    def with_tables(self, modules: Mapping[Shared, Any]) -> "Context":
+        """With what these make, each once."""
+        tables = tuple(shared.make(module, self) for shared, module in modules.items())
+        return dataclasses.replace(self, tables=tables, table_keys=tuple(modules))
 
-    def rotary_table(self, config: Any, head_dim: int) -> tuple[Array, Array]:
-        """Cosine and sine for a layer's own configuration."""
-        return self.rotary[self.rotary_keys.index((config, head_dim))]
+    def table(self, shared: Shared) -> Any:
+        """What a layer's own `shared` has made."""
+        return self.tables[self.table_keys.index(shared)]
 
-    def fold(self, index: int | Int[Array, ""]) -> "Context":
-        """The context of one sub-layer: its own dropout key."""
-        if self.dropout_key is None:
-            return self
-        return dataclasses.replace(self, dropout_key=jax.random.fold_in(self.dropout_key, index))
+    def of_sublayer(self, index: int | Int[Array, ""], so_far: Mapping[str, Any] | None = None) -> "Context":
+        """The context of one sub-layer: its own dropout key and statistics."""
+        key = None if self.dropout_key is None else jax.random.fold_in(self.dropout_key, index)
+        return dataclasses.replace(self, dropout_key=key, so_far=so_far)
 
     def split_dropout(self) -> tuple["Context", Key[Array, ""] | None]:
         """The context of a sub-layer's mixer, and the key for the dropout on its output."""

@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from mjx.errors import InputError
 from mjx.models.common.context import Context
 from mjx.models.common.linear import Linear, project
+from mjx.models.common.pattern import Lengths, Mixed, MixerConfig
 from mjx.sharding import relayout, shard
 
 Activation = Literal["gelu", "gelu-tanh", "silu", "relu", "relu2", "quick-gelu"]
@@ -36,8 +37,10 @@ ACTIVATIONS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MLPConfig:
+class MLPConfig(MixerConfig):
     """Sizes and non-linearity of an MLP."""
+
+    name: ClassVar[str] = "mlp"
 
     features: int
     """Hidden features (Megatron's ffn_hidden_size)."""
@@ -60,23 +63,10 @@ class MLPConfig:
         if self.linear_offset and not self.gated:
             raise InputError(f"mlp.linear_offset = {self.linear_offset} needs mlp.gated = true")
 
-    @property
-    def name(self) -> str:
-        return "mlp"
-
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "MLP":
         return MLP(self, embed, std=std, output_std=output_std, rngs=rngs)
 
-    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> None:
-        return None
-
-    def num_parameters(self, embed: int) -> int:
-        projections = 2 if self.gated else 1
-        biases = projections * self.features + embed if self.bias else 0
-        return (projections + 1) * embed * self.features + biases
-
-    def flops_per_token(self, embed: int, sequence: int) -> int:
-        """Of the forward pass, a multiply-add counted as two."""
+    def flops_per_token(self, embed: int, lengths: Lengths) -> int:
         return 2 * (3 if self.gated else 2) * embed * self.features
 
 
@@ -93,20 +83,22 @@ class MLP(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: None = None
-    ) -> tuple[Float[Array, "batch residual_sequence embed"], None]:
+    ) -> Mixed:
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x)
+        joined = context.decoding is None or context.decoding.prompt
+        gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x, joined)
         h = _activate(self.config, gate, up)
         h = shard(h, "batch", "sequence", "mlp")
-        return shard(self.down(h), "batch", "residual_sequence", "embed"), None
+        return Mixed(shard(self.down(h), "batch", "residual_sequence", "embed"))
 
-    def _gate_and_up(self, x: Array) -> tuple[Array, Array]:
+    def _gate_and_up(self, x: Array, joined: bool) -> tuple[Array, Array]:
         """Both projections as one product: one GEMM, and one collective for the gradient of `x`.
 
-        They are joined along a new axis between `embed` and `mlp`, which no mesh axis splits.
+        They are joined along a new axis between `embed` and `mlp`, which no mesh axis splits. For a few
+        tokens (decoding) joining the kernels would cost as much as the product.
         """
         assert self.gate is not None
-        if x.shape[1] == 1:  # decoding: joining the kernels would cost as much as the product
+        if not joined:
             return self.gate(x), self.up(x)
         kernel = jnp.stack([self.gate.kernel[...], self.up.kernel[...]], axis=1).astype(x.dtype)
         h = project(x, kernel)

@@ -29,9 +29,6 @@ class NormConfig:
         if not self.epsilon > 0:
             raise InputError(f"norm.epsilon = {self.epsilon} must be positive")
 
-    def num_parameters(self, features: int) -> int:
-        return 2 * features if self.kind == "layernorm" else features
-
 
 class Norm(nnx.Module):
     """Normalises over all of its features; statistics in float32 (Ba et al. 2016; Zhang & Sennrich 2019)."""

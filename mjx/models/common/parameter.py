@@ -1,4 +1,7 @@
-"""Parameters: arrays that training updates, with a name for the meaning of every dimension."""
+"""Parameters: the arrays of a model, with a name for the meaning of every dimension.
+
+Who changes an array is a label: the gradient (`parameter`), or a rule after the update (`buffer`).
+"""
 
 from typing import Any, TypeVar
 
@@ -18,6 +21,15 @@ def parameter(value: jax.Array, *axes: str) -> nnx.Param:
     return nnx.Param(value, out_sharding=axes, eager_sharding=False)
 
 
+class Buffer(nnx.Variable):
+    """An array of the model that no gradient changes, but a rule of the model may (`after_step`)."""
+
+
+def buffer(value: jax.Array, *axes: str) -> Buffer:
+    """As `parameter`, for an array that no gradient changes: an expert's bias, a running mean."""
+    return Buffer(value, out_sharding=axes, eager_sharding=False)
+
+
 def axes_of(param: nnx.Variable) -> tuple[str, ...]:
     """The logical axes that `parameter` noted."""
     return param.get_metadata("out_sharding")
@@ -32,13 +44,18 @@ def stack_modules(build: Any, key: jax.Array, repeats: int) -> Any:
 
 
 def parameters_of(model: Any) -> Tree:
-    """The model's arrays (or their shapes) as nested dicts: what is trained, sharded and saved."""
+    """The model's arrays (or their shapes) as nested dicts: what is sharded and saved."""
     return _nest(model, lambda variable: variable.get_value())
 
 
 def logical_axes_of(model: Any) -> Tree:
     """The logical axes of every parameter, in the shape of `parameters_of`; leaves are tuples."""
     return _nest(model, axes_of)
+
+
+def differentiated(model: Any) -> Tree:
+    """Whether the gradient changes an array, in the shape of `parameters_of`."""
+    return _nest(model, lambda variable: not isinstance(variable, Buffer))
 
 
 def bind(model: ModelT, parameters: Tree) -> ModelT:

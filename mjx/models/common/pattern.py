@@ -2,56 +2,112 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from flax import nnx
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike, Float
 
 from mjx.errors import InputError
+from mjx.models.common.context import Shared
 from mjx.models.common.norm import NormConfig
+from mjx.models.report import Statistic
+from mjx.trees import Tree
 
 
-class MixerConfig(Protocol):
-    """What a sub-layer is made of: attention, an MLP, … A frozen dataclass with these members."""
+class Mixed(NamedTuple):
+    """What a mixer makes of the residual stream."""
+
+    y: Float[Array, "batch residual_sequence embed"]
+    """Joins the residual stream."""
+    cache: Any = None
+    """With the new tokens; None where none was given."""
+    losses: Mapping[str, Float[Array, ""]] = {}
+    """Added to the loss: each a mean over this part of the batch, its coefficient in it."""
+    statistics: Mapping[str, Statistic] = {}
+
+
+class CacheSizes(NamedTuple):
+    """What caches are made for."""
+
+    batch: int
+    slots: int
+    """Tokens of a row."""
+    memory: int = 0
+    """Tokens of a row's `Memory`."""
+
+
+class Lengths(NamedTuple):
+    """Tokens of a row, as FLOPs depend on them."""
+
+    sequence: int
+    memory: int = 0
+
+
+class MixerConfig:
+    """What a sub-layer is made of: attention, an MLP, …; the base of a frozen dataclass.
+
+    `name`, `build` and `flops_per_token` are all that a mixer needs to have.
+    """
+
+    name: ClassVar[str]
+    """The mixer's name in parameter paths."""
 
     @property
-    def name(self) -> str:
-        """The mixer's name in parameter paths."""
-        ...
+    def shared(self) -> tuple[Shared, ...]:
+        """What the stack makes once for all of its layers, read as `context.table(shared)`."""
+        return ()
 
-    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> Callable:
-        """The module: `(x, context, cache) → (y, cache)`."""
-        ...
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> Callable[..., Mixed]:
+        """The module: `(x, context, cache) → Mixed`."""
+        raise NotImplementedError(type(self))
 
-    def init_cache(self, batch: int, slots: int, dtype: DTypeLike) -> Any:
-        """An empty cache for decoding, or None."""
-        ...
+    def flops_per_token(self, embed: int, lengths: Lengths) -> float:
+        """Of the forward pass's matrix products, a multiply-add as two."""
+        raise NotImplementedError(type(self))
 
-    def num_parameters(self, embed: int) -> int: ...
+    def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> Any:
+        """An empty cache for decoding; None for none."""
+        return None
 
-    def flops_per_token(self, embed: int, sequence: int) -> float:
-        """Of the forward pass."""
-        ...
+    def after_step(self, parameters: Tree, statistics: Mapping[str, Array]) -> Tree:
+        """One layer's parameters after what no gradient does to them, by the batch's statistics."""
+        return parameters
+
+    def summary(self, statistics: Mapping[str, Array]) -> Mapping[str, Statistic]:
+        """What is logged of one layer's statistics, and how layers are put together; by itself nothing."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResidualConfig:
+    """How a sub-layer's output joins the residual stream."""
+
+    scale: float = 1.0
+    """Factor on the output (Granite's residual_multiplier)."""
+    norm: NormConfig | None = None
+    """On the stream behind the sum: x → norm(x + y), as in the first Transformers (Vaswani et al. 2017)."""
+
+    def __post_init__(self):
+        if not self.scale > 0:
+            raise InputError(f"residual.scale = {self.scale} must be positive")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SublayerConfig:
-    """One residual sub-layer: `x + dropout(output_norm(mixer(norm(x))))`."""
+    """One residual sub-layer: `residual.norm(x + residual.scale · dropout(output_norm(mixer(norm(x)))))`."""
 
     mixer: MixerConfig
     norm: NormConfig | None
     """On what the mixer reads; null: it reads the residual stream as it is."""
     output_norm: NormConfig | None = None
     """On the mixer's output, before it joins the residual stream (OLMo 2; with `norm` too: Gemma 2)."""
+    residual: ResidualConfig = ResidualConfig()
+    """How the output joins the residual stream."""
     parallel: bool = False
     """Read the residual stream that the sub-layer in front read, not what that one made of it (GPT-J)."""
     dropout: float = 0.0
     """On the output, before it joins the residual stream."""
-
-    def num_parameters(self, embed: int) -> int:
-        norms = [norm.num_parameters(embed) for norm in (self.norm, self.output_norm) if norm is not None]
-        return sum(norms) + self.mixer.num_parameters(embed)
 
 
 @dataclasses.dataclass(frozen=True)

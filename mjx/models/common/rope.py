@@ -6,9 +6,11 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
+from mjx.models.common.context import Context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,28 @@ class RoPEConfig:
     def varies(self) -> bool:
         """Whether the frequencies depend on how long the row is."""
         return self.scaling is not None and self.scaling.kind == "longrope"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """The `rotary_tables` of all layers that rotate alike."""
+
+    rope: RoPEConfig
+    head_dim: int
+
+    @property
+    def name(self) -> str:
+        return "rotary"
+
+    def build(self, rngs: nnx.Rngs) -> None:
+        return None
+
+    def make(self, module: None, context: Context) -> tuple[Array, Array]:
+        if context.positions is None:
+            raise ValueError("rotation needs the positions of the tokens (Context.positions)")
+        decoding = context.decoding
+        last = None if decoding is None else decoding.offset + jnp.maximum(decoding.lengths, 1) - 1
+        return rotary_tables(self.rope, self.head_dim, context.positions, last)
 
 
 def inverse_frequencies(config: RoPEConfig, head_dim: int, *, long: bool = False) -> np.ndarray:

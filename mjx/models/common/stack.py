@@ -2,22 +2,43 @@
 
 import copy
 import functools
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from mjx.models.common.context import Context
+from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.norm import Norm
 from mjx.models.common.parameter import stack_modules
-from mjx.models.common.pattern import Segment, SublayerConfig, find_segments
+from mjx.models.common.pattern import (
+    CacheSizes,
+    Mixed,
+    MixerConfig,
+    Segment,
+    SublayerConfig,
+    find_segments,
+)
+from mjx.models.family import Metrics, Remat
+from mjx.models.report import Statistic
+from mjx.trees import Tree
 
-Remat = Literal["none", "selective", "full"]
 Caches = tuple[tuple[Any, ...], ...]
 """Segment → sub-layer of its unit → that mixer's cache (or None), with a leading `layers` axis."""
+
+
+class Run(NamedTuple):
+    """What a stack makes of the residual stream."""
+
+    x: Float[Array, "batch residual_sequence embed"]
+    caches: Caches | None
+    losses: Mapping[str, Float[Array, ""]]
+    """Of all layers together."""
+    statistics: Tree
+    """At the paths of the parameters of the mixers that say them; arrays have a leading `layers` axis."""
 
 
 class Sublayer(nnx.Module):
@@ -30,16 +51,28 @@ class Sublayer(nnx.Module):
         # The attribute's name is part of every parameter's path: "attention" says more than "mixer".
         mixer = config.mixer.build(embed, std=std, output_std=output_std, rngs=rngs)
         setattr(self, config.mixer.name, mixer)
+        after = config.residual.norm
+        self.residual_norm = None if after is None else Norm(after, features)
         self.config = config
 
     def __call__(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: Any
-    ) -> tuple[Float[Array, "batch residual_sequence embed"], Any]:
+    ) -> Mixed:
         mixer = getattr(self, self.config.mixer.name)
         mixer_context, key = context.split_dropout()
-        y, cache = mixer(x if self.norm is None else self.norm(x), mixer_context, cache)
-        y = y if self.output_norm is None else self.output_norm(y)
-        return dropout(y, self.config.dropout, key), cache
+        mixed = mixer(x if self.norm is None else self.norm(x), mixer_context, cache)
+        y = mixed.y if self.output_norm is None else self.output_norm(mixed.y)
+        return mixed._replace(y=dropout(y, self.config.dropout, key))
+
+    def join(
+        self,
+        x: Float[Array, "batch residual_sequence embed"],
+        y: Float[Array, "batch residual_sequence embed"],
+    ) -> Float[Array, "batch residual_sequence embed"]:
+        """The residual stream with the sub-layer's output in it."""
+        scale = self.config.residual.scale
+        x = x + (y if scale == 1 else y * jnp.asarray(scale, y.dtype))
+        return x if self.residual_norm is None else self.residual_norm(x)
 
 
 class Stack(nnx.Module):
@@ -74,43 +107,65 @@ class Stack(nnx.Module):
         self.segments = nnx.List(
             [stack_modules(unit_builder(segment), rngs.params(), segment.repeats) for segment in self.layout]
         )
+        shared = dict.fromkeys(shared for sublayer in sublayers for shared in sublayer.mixer.shared)
+        self.tables: tuple[Shared, ...] = tuple(shared)
+        modules = {shared.name: shared.build(rngs) for shared in self.tables}
+        self.shared = nnx.Dict({name: module for name, module in modules.items() if module is not None})
 
     def __call__(
         self,
         x: Float[Array, "batch residual_sequence embed"],
         context: Context,
         caches: Caches | None = None,
-    ) -> tuple[Float[Array, "batch residual_sequence embed"], Caches | None]:
-        """Returns the residual stream after all sub-layers, and the caches with the new tokens."""
-        done, updated = 0, []
+        so_far: Tree | None = None,
+    ) -> Run:
+        """All sub-layers; `caches` come back with the new tokens.
+
+        `so_far` are the statistics of the batch's earlier parts, as this returns them.
+        """
+        context = context.with_tables({table: self.shared.get(table.name) for table in self.tables})
+        done, updated, losses, statistics = 0, [], {}, {}
         for number, (segment, unit) in enumerate(zip(self.layout, self.segments, strict=True)):
             cache = caches[number] if caches is not None else (None,) * len(segment.unit)
-            x, cache = self._run(segment, unit, x, context, cache, done)
+            before = _at(so_far, "segments", str(number))
+            x, (cache, more, said) = self._run(segment, unit, x, context, cache, before, done)
             updated.append(cache)
+            for name, values in more.items():
+                losses[name] = losses.get(name, 0.0) + jnp.sum(values)
+            if said:
+                statistics[str(number)] = said
             done += segment.repeats * len(segment.unit)
-        return x, tuple(updated) if caches is not None else None
+        tree = {"segments": statistics} if statistics else {}
+        return Run(x, tuple(updated) if caches is not None else None, losses, tree)
 
-    def _run(self, segment: Segment, unit, x, context: Context, caches, first: int):
+    def _run(self, segment: Segment, unit, x, context: Context, caches, so_far: Tree, first: int):
         """Scan one segment; `first` is the number of sub-layers before it."""
 
-        def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...]]):
-            sublayers, index, caches = step
-            updated, read = [], x
+        def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...], Tree]):
+            sublayers, index, caches, so_far = step
+            updated, losses, statistics, read = [], {}, {}, x
             for place, (sublayer, cache) in enumerate(zip(sublayers, caches, strict=True)):
                 if not sublayer.config.parallel:
                     read = x
-                y, cache = sublayer(read, context.fold(index + place), cache)
-                x = x + y
-                updated.append(cache)
-            return x, tuple(updated)
+                name = sublayer.config.mixer.name
+                before = _at(so_far, str(place), name) or None
+                mixed = sublayer(read, context.of_sublayer(index + place, before), cache)
+                x = sublayer.join(x, mixed.y)
+                updated.append(mixed.cache)
+                for loss, value in mixed.losses.items():
+                    losses[loss] = losses.get(loss, 0.0) + value
+                if mixed.statistics:
+                    statistics[str(place)] = {name: dict(mixed.statistics)}
+            return x, (tuple(updated), losses, statistics)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.remat], prevent_cse=False)
         if segment.repeats == 1 and self.remat == "none":  # no loop, nor slices of stacked arrays
-            x, caches = body(x, jax.tree.map(lambda leaf: leaf[0], (unit, jnp.array([first]), caches)))
-            return x, jax.tree.map(lambda leaf: leaf[None], caches)
+            step = (unit, jnp.array([first]), caches, so_far)
+            x, said = body(x, jax.tree.map(lambda leaf: leaf[0], step))
+            return x, jax.tree.map(lambda leaf: leaf[None], said)
         indices = first + len(segment.unit) * jnp.arange(segment.repeats)
-        return jax.lax.scan(body, x, (unit, indices, caches))
+        return jax.lax.scan(body, x, (unit, indices, caches, so_far))
 
     def unrolled(self) -> "Stack":
         """The same stack with every repeat a segment, and its parameters in arrays of their own.
@@ -127,22 +182,62 @@ class Stack(nnx.Module):
         stack.layout, stack.segments, stack.remat = tuple(layout), nnx.List(segments), "none"
         return stack
 
-    def init_caches(self, batch: int, slots: int, dtype: DTypeLike) -> Caches:
-        """Empty caches for `slots` tokens a row."""
+    def init_caches(self, sizes: CacheSizes, dtype: DTypeLike) -> Caches:
+        """Empty caches."""
 
         def empty(config: SublayerConfig, repeats: int) -> Any:
-            cache = config.mixer.init_cache(batch, slots, dtype)
+            cache = config.mixer.init_cache(sizes, dtype)
             return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (repeats, *leaf.shape)), cache)
 
         return tuple(
             tuple(empty(config, segment.repeats) for config in segment.unit) for segment in self.layout
         )
 
+    def after_step(self, parameters: Tree, statistics: Tree) -> Tree:
+        """The stack's parameters after what its mixers do to them by the batch's statistics."""
+        changed = parameters
+        for path, mixer, values in self._mixers(statistics):
+            if type(mixer).after_step is not MixerConfig.after_step:
+                new = jax.vmap(mixer.after_step)(_at(parameters, *path), values)
+                changed = _replaced(changed, path, new)
+        return changed
+
+    def summary(self, statistics: Tree) -> Metrics:
+        """What the mixers make of the batch's statistics, over all layers."""
+        found: dict[str, Statistic] = {}
+        for _, mixer, values in self._mixers(statistics):
+            for name, each in jax.vmap(mixer.summary)(values).items():
+                layers = Statistic(each.reduce(), each.over)
+                found[name] = found[name].join(layers) if name in found else layers
+        return {name: statistic.value for name, statistic in found.items()}
+
+    def _mixers(self, statistics: Tree) -> Iterator[tuple[tuple[str, ...], MixerConfig, dict[str, Array]]]:
+        """(path, config, statistics) of each mixer of a unit that has said some."""
+        for number, places in statistics.get("segments", {}).items():
+            for place, named in places.items():
+                mixer = self.layout[int(number)].unit[int(place)].mixer
+                values = {name: statistic.value for name, statistic in named[mixer.name].items()}
+                yield ("segments", number, place, mixer.name), mixer, values
+
 
 @jax.jit
 def _slice(repeat: int | Int[Array, ""], leaf: Array) -> Array:
     """One layer of a stacked array; compiled once per shape, whichever layer it is."""
     return jax.lax.dynamic_slice_in_dim(leaf, repeat, 1)
+
+
+def _at(tree: Tree | None, *path: str) -> Tree:
+    """What nested dicts have at a path; nothing where it ends before."""
+    for key in path:
+        tree = (tree or {}).get(key)
+    return tree or {}
+
+
+def _replaced(tree: Tree, path: tuple[str, ...], value: Any) -> Tree:
+    """The tree with another value at a path."""
+    if not path:
+        return value
+    return {**tree, path[0]: _replaced(tree[path[0]], path[1:], value)}
 
 
 _POLICIES = {

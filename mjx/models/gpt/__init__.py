@@ -4,9 +4,8 @@ from mjx.models.family import Family
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.gpt.megatron import MEGATRON
-from mjx.models.gpt.model import GPT
 from mjx.models.gpt.published import PUBLISHED
 
 FAMILY = Family(config=GPTConfig, published=PUBLISHED, architectures=ARCHITECTURES, megatron=MEGATRON)
 
-__all__ = ["FAMILY", "GPT", "PUBLISHED", "GPTConfig"]
+__all__ = ["FAMILY", "PUBLISHED", "GPTConfig"]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from mjx.models.common.parameter import parameters_of
-from mjx.models.common.pattern import places
 from mjx.models.family import abstract_model
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.interop.name_map import NameMap, Row
@@ -17,11 +16,9 @@ def name_map(
     ignored: Sequence[str] = (),
 ) -> NameMap:
     """A table's rows, for the model of this config."""
-    sublayers = places(config.sublayers())
 
     def place(kind: str, layer: int) -> tuple[str, int]:
-        path, repeat = sublayers[2 * layer + ("attention", "mlp").index(kind)]
-        return f"decoder.{path}", repeat
+        return config.places[2 * layer + ("attention", "mlp").index(kind)]
 
     shapes = parameters_of(abstract_model(config))
     return NameMap(rows, config.num_layers, place, shapes, copies=copies, ignored=ignored)
