@@ -58,7 +58,9 @@ def activations_of(model: Any, batch: Mapping[str, jax.ShapeDtypeStruct]) -> lis
         seen[found] = None
 
     with observe(note):
-        jax.eval_shape(lambda p, b: bind(model, p).loss(b), parameters_of(model), dict(batch))
+        jax.eval_shape(
+            lambda p, b: bind(model, p).loss(b, model.counts(b))[0], parameters_of(model), dict(batch)
+        )
     return list(seen)
 
 

@@ -26,7 +26,8 @@ def arrays():
 
 def results(call, arrays, segments, offset):
     def loss(arrays):
-        out = call(**arrays, segment_ids=segments, query_offset=offset)
+        ids = {f"{name}_segment_ids": segments for name in ("query", "key")}
+        out = call(**arrays, **ids, query_offset=offset)
         return jnp.sum(out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)), out
 
     return jax.jit(jax.grad(loss, has_aux=True))(arrays)
@@ -64,7 +65,7 @@ def test_a_device_is_given_its_own_rows_and_heads_and_nothing_is_communicated():
             )
             for name, heads in names.items()
         }
-        call = functools.partial(attend_per_device, attend, "kernel", segment_ids=None, sinks=None)
+        call = functools.partial(attend_per_device, attend, "kernel", sinks=None)
         text = jax.jit(functools.partial(call, query_offset=0)).lower(**placed).compile().as_text()
     assert seen == [((4, 12, 2, 4), (4, 12, 1, 4))]
     assert not any(kind in text for kind in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))

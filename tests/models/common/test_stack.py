@@ -43,11 +43,10 @@ def test_norms_and_residuals_are_where_the_config_says(name, remat):
         for path, leaf in flatten(parameters_of(stack)).items()
     }
     x = random.randn(2, 4, 8).astype(np.float32)
-    y, _ = bind(stack, unflatten(values))(jnp.asarray(x), Context())
+    y = bind(stack, unflatten(values))(jnp.asarray(x), Context()).x
 
     expected = reference(pattern, values, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    assert sum(value.size for value in values.values()) == sum(s.num_parameters(8) for s in pattern)
 
 
 def test_parameters_are_stacked_with_the_layers_first():

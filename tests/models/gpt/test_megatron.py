@@ -98,7 +98,7 @@ def test_logits_equal_megatron_to_1e_5_and_every_gradient_to_1e_4_relative(name)
     np.testing.assert_allclose(logits, case["out/logits"], rtol=0, atol=1e-5)
 
     def mean_loss(p):
-        total, _ = bind(model, p).loss(batch)
+        total, _ = bind(model, p).loss(batch, {"tokens": 1.0})
         return total / batch["loss_mask"].sum()
 
     loss, ours = jax.jit(jax.value_and_grad(mean_loss))(parameters)
@@ -131,7 +131,7 @@ def test_recomputation_and_chunked_loss_and_padded_vocabulary_change_no_gradient
     parameters = names.to_ours(weights)
     assert flatten(parameters)["embedding.weight"].shape[0] == 96
     batch = batch_of(case)
-    ours = jax.jit(jax.grad(lambda p: bind(model, p).loss(batch)[0] / 32))(parameters)
+    ours = jax.jit(jax.grad(lambda p: bind(model, p).loss(batch, {"tokens": 32.0})[0]))(parameters)
     for key, gradient in names.to_theirs(jax.tree.map(np.asarray, ours)).items():
         np.testing.assert_allclose(
             gradient, gradients[key], rtol=1e-4, atol=1e-4 * np.abs(gradients[key]).max() + 1e-8

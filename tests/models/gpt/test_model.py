@@ -26,6 +26,9 @@ CONFIG = GPTConfig(
     dtype="float32",
 )
 
+ONE = {"tokens": jnp.ones(())}
+"""Counts by which a loss is a sum."""
+
 
 def model_of(config: GPTConfig):
     return config.build(nnx.Rngs(params=jax.random.key(0)))
@@ -67,11 +70,11 @@ def test_dropout_depends_on_the_key_alone(remat):
         CONFIG, dropout=0.2, remat=remat, attention=dataclasses.replace(CONFIG.attention, dropout=0.2)
     )
     model, batch = model_of(config), batch_of()
-    loss = jax.jit(lambda key: model.loss(batch, key)[0])
+    loss = jax.jit(lambda key: model.loss(batch, ONE, key=key)[0])
     same, again, other = (float(loss(jax.random.key(seed))) for seed in (1, 1, 2))
     assert same == again != other
-    without = float(model_of(dataclasses.replace(CONFIG)).loss(batch)[0])
-    assert float(model.loss(batch)[0]) == pytest.approx(without, rel=1e-6), "no key, no dropout"
+    without = float(model_of(dataclasses.replace(CONFIG)).loss(batch, ONE)[0])
+    assert float(model.loss(batch, ONE)[0]) == pytest.approx(without, rel=1e-6), "no key, no dropout"
 
 
 def test_bfloat16_stays_near_float32_and_its_gradients_are_float32():
@@ -80,7 +83,7 @@ def test_bfloat16_stays_near_float32_and_its_gradients_are_float32():
     for dtype in ("float32", "bfloat16"):
         model = model_of(dataclasses.replace(CONFIG, dtype=dtype))
         parameters = parameters_of(model)
-        loss, gradients = jax.value_and_grad(lambda p, m=model: bind(m, p).loss(batch)[0])(parameters)
+        loss, gradients = jax.value_and_grad(lambda p, m=model: bind(m, p).loss(batch, ONE)[0])(parameters)
         losses[dtype] = float(loss)
         assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
@@ -90,10 +93,10 @@ def test_bfloat16_stays_near_float32_and_its_gradients_are_float32():
 def test_masked_tokens_do_not_count():
     model, batch = model_of(CONFIG), batch_of()
     batch["loss_mask"][:, ::2] = 0
-    expected, _ = model.loss(batch)
+    expected, _ = model.loss(batch, ONE)
     batch["labels"] = np.where(batch["loss_mask"] > 0, batch["labels"], 3).astype(np.int32)
-    changed, metrics = model.loss(batch)
-    assert float(changed) == float(expected) == float(metrics["loss"])
+    changed, report = model.loss(batch, ONE)
+    assert float(changed) == float(expected) == float(report.losses["loss"].value)
 
 
 def test_the_initial_numbers_are_gpt_2s():

@@ -11,6 +11,7 @@ from flax import nnx
 from reference import decoder as reference
 
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.language_model import Inputs
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, parameters_of
@@ -115,7 +116,7 @@ def test_logits_and_loss_equal_the_reference_to_1e_5(name):
     mask = (np.random.RandomState(2).rand(*tokens.shape) < 0.7).astype(np.float32)
 
     batch = {"tokens": tokens, "labels": labels, "loss_mask": mask}
-    got, got_loss = jax.jit(lambda: (model(tokens), model.loss(batch)[0]))()
+    got, got_loss = jax.jit(lambda: (model(tokens), model.loss(batch, {"tokens": 1.0})[0]))()
     logits = reference.logits(config, values, tokens)
     np.testing.assert_allclose(got, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
     assert float(got_loss) == pytest.approx(reference.loss(config, values, batch).total, rel=1e-5)
@@ -135,7 +136,7 @@ def test_tensor_4_and_fsdp_2_give_the_loss_and_gradients_of_one_device(name):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss_and_logits(parameters):
         bound = bind(model, parameters)
-        return bound.loss(batch)[0] / tokens.size, bound(tokens)
+        return bound.loss(batch, {"tokens": tokens.size})[0], bound(tokens)
 
     (expected, logits), expected_gradients = jax.jit(loss_and_logits)(unflatten(values))
     with use_mesh(build_mesh(MeshConfig(data=1, fsdp=2, tensor=4))):
@@ -162,15 +163,13 @@ def test_token_by_token_with_caches_gives_the_logits_of_the_whole_row(name, unro
     starts = np.array([3, 7])
     prompts = np.where(np.arange(8) < starts[:, None], tokens[:, :8], 0)
 
-    @jax.jit
-    def step(caches, tokens, offset):
-        hidden, caches = model.hidden_states(tokens, caches=caches, cache_offset=offset)
-        return caches, model.logits(hidden)
-
-    caches, _ = step(model.init_caches(2, 24), prompts, jnp.zeros(2, jnp.int32))
+    step = jax.jit(model.next)
+    first, caches = jax.jit(lambda: model.begin({"tokens": prompts}, jnp.asarray(starts), 24))()
+    scale = float(jnp.abs(expected).max())
+    np.testing.assert_allclose(first, expected[np.arange(2), starts - 1], rtol=1e-4, atol=2e-5 * scale)
     for ahead in range(12):
         at = starts + ahead
-        caches, logits = step(caches, tokens[np.arange(2), at][:, None], jnp.asarray(at))
+        logits, caches = step(tokens[np.arange(2), at][:, None], caches, jnp.asarray(at))
         np.testing.assert_allclose(
             logits[:, 0], expected[np.arange(2), at], rtol=1e-4, atol=2e-5 * float(jnp.abs(expected).max())
         )
@@ -182,7 +181,7 @@ def test_the_embedding_scale_is_rounded_to_the_compute_dtype(dtype):
     config = dataclasses.replace(config_of("embedding scale"), dtype=dtype, num_layers=1)
     model, values = model_of(config)
     silent = {path: 0 * v if "output.kernel" in path or "down" in path else v for path, v in values.items()}
-    hidden, _ = bind(model, unflatten(silent)).hidden_states(tokens_of())
+    hidden = bind(model, unflatten(silent)).hidden_states(Inputs(tokens_of()))
     rows = jnp.asarray(values["embedding.weight"])[tokens_of()].astype(dtype)
     scaled = rows * jnp.asarray(EMBED**0.5).astype(dtype)
     np.testing.assert_array_equal(hidden, model.final_norm(scaled))
