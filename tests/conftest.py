@@ -10,6 +10,18 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+TESTS = Path(__file__).parent
+OPTIMIZED = ("plan", "end_to_end")
+"""What looks at programs as they are compiled for users, or runs whole commands."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiled in a hurry: without the optimizations of LLVM, which take more than half of a test's time."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    optimized = folder in OPTIMIZED or item.get_closest_marker("gpu_compile") is not None
+    jax.config.update("jax_disable_most_optimizations", not optimized)
+
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:

@@ -1,9 +1,9 @@
 """The compiled step's collectives are those of Megatron's scheme (Korthikanti et al. 2022, section 4.2.2)."""
 
 import collections
+import math
 import re
 
-import jax
 import pytest
 
 from mjx.models.common.attention import AttentionConfig
@@ -55,10 +55,10 @@ def collectives_per_layer(
             name = computation.group(1)
         if (op := _OP.search(line)) and name in bodies:
             sizes = [
-                jax.numpy.prod(jax.numpy.array([int(n) for n in dims.split(",") if n] or [1]))
+                math.prod(int(n) for n in dims.split(",") if n)
                 for dims in re.findall(r"\[([\d,]*)\]", op.group(1))
             ]
-            moved = max(int(size) for size in sizes) * (8 if op.group(2) == "reduce-scatter" else 1)
+            moved = max(sizes) * (8 if op.group(2) == "reduce-scatter" else 1)
             kind = op.group(2) if moved == BATCH * SEQUENCE * EMBED else "small"
             found.setdefault(name, collections.Counter())[kind] += 1
     return list(found.values())

@@ -28,7 +28,8 @@ MESHES = {
 }
 
 
-def with_all_logits(hidden, weight, **options):
+def with_all_logits(hidden, weight, chunks=1, **options):
+    """However many chunks, the reference has one."""
     return reference(hidden, weight, LABELS, MASK, vocab_size=VOCAB, **options)
 
 
@@ -47,16 +48,27 @@ def gradients(arrays, **options):
     return jax.jit(jax.value_and_grad(halved, argnums=(0, 1), has_aux=True))(*arrays)
 
 
+OPTIONS = {
+    "plain": {},
+    "z-loss, chunks": {"z_loss": 0.01, "chunks": 4},
+    "soft cap": {"soft_cap": 30.0},
+    "all": {"z_loss": 0.01, "chunks": 4, "soft_cap": 2.0},
+}
+
+
 @pytest.mark.parametrize(
-    ("z_loss", "chunks", "soft_cap"), [(0.0, 1, None), (0.01, 4, None), (0.0, 1, 30.0), (0.01, 4, 2.0)]
+    ("name", "options"),
+    [
+        *(("one device", options) for options in OPTIONS.values()),
+        *((name, OPTIONS[options]) for name in list(MESHES)[1:] for options in ("plain", "all")),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize(
     "arrays", [(HIDDEN, WEIGHT), (WIDE_HIDDEN, WIDE_WEIGHT)], ids=["accumulated", "one product"]
 )
-def test_value_and_gradients_equal_all_logits_to_1e_5(arrays, name, z_loss, chunks, soft_cap):
-    expected, *expected_gradients = with_all_logits(*arrays, z_loss=z_loss, soft_cap=soft_cap)
-    options = {"z_loss": z_loss, "chunks": chunks, "soft_cap": soft_cap}
+def test_value_and_gradients_equal_all_logits_to_1e_5(arrays, name, options):
+    expected, *expected_gradients = with_all_logits(*arrays, **options)
     if MESHES[name] is None:
         (loss, parts), ours = gradients(arrays, **options)
     else:
