@@ -15,10 +15,11 @@ from mjx.inference.generate import rounded
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import flatten, parameters_of, unflatten
+from mjx.models.common.parameter import parameters_of
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh, use_mesh
+from mjx.trees import flatten, unflatten
 
 VOCAB = 61
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=12)

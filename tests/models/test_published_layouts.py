@@ -6,12 +6,13 @@ import pytest
 from goldens.layouts.make_goldens import GOLDENS, layout_of
 
 from mjx import models
+from mjx.models.family import load_family
 
 LAYOUTS = json.loads(GOLDENS.read_text())
 PUBLISHED = {
     f"{family}/{size}": config
     for family in models.FAMILIES
-    for size, config in models.load_family(family).PUBLISHED.items()
+    for size, config in load_family(family).published.items()
 }
 
 

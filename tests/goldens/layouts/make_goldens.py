@@ -14,8 +14,10 @@ import jax
 from flax import nnx
 
 from mjx import models
-from mjx.models.common.parameter import flatten, parameters_of
+from mjx.models.common.parameter import parameters_of
 from mjx.models.common.stack import Stack
+from mjx.models.family import load_family
+from mjx.trees import flatten
 
 GOLDENS = Path(__file__).with_name("published.json")
 
@@ -42,7 +44,7 @@ if __name__ == "__main__":
     kept = json.loads(GOLDENS.read_text()) if GOLDENS.exists() else {}
     lines = []
     for family in models.FAMILIES:
-        for size, config in models.load_family(family).PUBLISHED.items():
+        for size, config in load_family(family).published.items():
             name = f"{family}/{size}"
             lines.append(f'  "{name}": {json.dumps(kept.get(name) or layout_of(config))}')
     GOLDENS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
