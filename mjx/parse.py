@@ -25,6 +25,7 @@ class Tag:
     """
 
     key: str
+    """Of the tree, what holds the name."""
     names: Collection[str]
     """All that can be named."""
     load: Callable[[str], tuple[type, Mapping[str, Any]]]

@@ -14,7 +14,7 @@ from mjx.errors import InputError
 from mjx.launch.failure import end_together
 from mjx.launch.primary import on_primary
 from mjx.launch.runtime import start
-from mjx.models.common.placement import abstract_parameters
+from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint

@@ -19,7 +19,7 @@ Over = Literal["sum", "max", "min"]
 class Loss:
     """A sum over samples or tokens, divided by a count of the whole batch."""
 
-    value: Float[Array, ""]
+    total: Float[Array, ""]
     count: str = dataclasses.field(metadata={"static": True})
     """The name of its divisor among the model's `counts`."""
 
@@ -29,16 +29,16 @@ class Loss:
 class Statistic:
     """A number (or several) of a part of a batch, and how those of all parts become one."""
 
-    value: Array
+    array: Array
     over: Over = dataclasses.field(default="sum", metadata={"static": True})
 
     def join(self, other: "Statistic") -> "Statistic":
         """That of both parts together."""
-        return Statistic(_JOIN[self.over](self.value, other.value), self.over)
+        return Statistic(_JOIN[self.over](self.array, other.array), self.over)
 
     def empty(self) -> "Statistic":
         """That of no part at all, in the shape of this one."""
-        shape, dtype = self.value.shape, self.value.dtype
+        shape, dtype = self.array.shape, self.array.dtype
         if self.over == "sum":
             return Statistic(jnp.zeros(shape, dtype), self.over)
         limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
@@ -47,7 +47,7 @@ class Statistic:
 
     def reduce(self) -> Array:
         """Over its leading axis."""
-        return _REDUCE[self.over](self.value, axis=0)
+        return _REDUCE[self.over](self.array, axis=0)
 
 
 _JOIN = {"sum": jnp.add, "max": jnp.maximum, "min": jnp.minimum}

@@ -14,7 +14,7 @@ from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
-from mjx.models.common.placement import abstract_parameters
+from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder

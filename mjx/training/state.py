@@ -11,8 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from mjx.models.common.parameter import parameters_of
-from mjx.models.common.placement import parameter_specs
+from mjx.models.common.parameter import parameter_specs, parameters_of
 from mjx.models.family import ModelConfig
 from mjx.sharding import Rules, axes_per_dimension
 from mjx.training.optimizer import like_params

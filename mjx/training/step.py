@@ -61,7 +61,7 @@ def build_train_step(
             optimizer, config, schedule, loss=loss, grads=gradients, state=state.optimizer, params=old
         )
         parameters = _after_step(model, join(new, others), report, update_metrics["update_skipped"] == 0)
-        losses = {name: each.value for name, each in report.losses.items()}
+        losses = {name: each.total for name, each in report.losses.items()}
         metrics = losses | model.summary(report.statistics) | update_metrics | counts
         return TrainState(state.step + 1, parameters, optimizer_state), metrics
 

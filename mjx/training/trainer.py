@@ -133,7 +133,7 @@ class Trainer:
         if empty or not counts:
             raise InputError(f"the evaluation batches have no unmasked {' and '.join(empty) or 'rows'}")
         counts = {name: float(count) for name, count in counts.items()}
-        return {name: float(loss.value) / counts[loss.count] for name, loss in losses.items()} | counts
+        return {name: float(loss.total) / counts[loss.count] for name, loss in losses.items()} | counts
 
     def _on_devices(self, batch: Mapping[str, Any]) -> Batch:
         placed = isinstance(next(iter(batch.values())), jax.Array)

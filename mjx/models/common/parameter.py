@@ -1,4 +1,4 @@
-"""Parameters: the arrays of a model, with a name for the meaning of every dimension.
+"""Parameters: the arrays of a model, with a name for the meaning of every dimension, and where they live.
 
 Who changes an array is a label: the gradient (`parameter`), or a rule after the update (`buffer`).
 """
@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
 
-from mjx.trees import Tree, name_of, nest
+from mjx.sharding import Rules
+from mjx.trees import Tree, flatten, name_of, nest, unflatten
 
 ModelT = TypeVar("ModelT")
 
@@ -77,3 +79,37 @@ def _is_variable(node: Any) -> bool:
 def _nest(model: Any, read: Any) -> Tree:
     paths, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_variable)
     return nest({name_of(path): read(variable) for path, variable in paths})
+
+
+def parameter_specs(model: nnx.Module, rules: Rules, mesh_shape: dict[str, int]) -> Tree:
+    """The partition of every parameter.
+
+    Raises:
+        InputError: a parameter cannot be laid out so; the sentence names it.
+    """
+    axes = flatten(logical_axes_of(model))
+    shapes = flatten(parameters_of(model))
+    return unflatten(
+        {
+            path: rules.spec(
+                names, shapes[path].shape, mesh_shape, kind="parameter", array=f"parameter {path}"
+            )
+            for path, names in axes.items()
+        }
+    )
+
+
+def abstract_parameters(model: nnx.Module, mesh: Mesh, rules: Rules, dtype: Any = None) -> Tree:
+    """Shapes with shardings: what weights are loaded to; `dtype` None: the model's own.
+
+    Raises:
+        InputError: as `parameter_specs`.
+    """
+    specs = parameter_specs(model, rules, dict(mesh.shape))
+    return jax.tree.map(
+        lambda leaf, spec: jax.ShapeDtypeStruct(
+            leaf.shape, dtype or leaf.dtype, sharding=NamedSharding(mesh, spec)
+        ),
+        parameters_of(model),
+        specs,
+    )

@@ -209,14 +209,14 @@ class Stack(nnx.Module):
             for name, each in jax.vmap(mixer.summary)(values).items():
                 layers = Statistic(each.reduce(), each.over)
                 found[name] = found[name].join(layers) if name in found else layers
-        return {name: statistic.value for name, statistic in found.items()}
+        return {name: statistic.array for name, statistic in found.items()}
 
     def _mixers(self, statistics: Tree) -> Iterator[tuple[tuple[str, ...], MixerConfig, dict[str, Array]]]:
         """(path, config, statistics) of each mixer of a unit that has said some."""
         for number, places in statistics.get("segments", {}).items():
             for place, named in places.items():
                 mixer = self.layout[int(number)].unit[int(place)].mixer
-                values = {name: statistic.value for name, statistic in named[mixer.name].items()}
+                values = {name: statistic.array for name, statistic in named[mixer.name].items()}
                 yield ("segments", number, place, mixer.name), mixer, values
 
 

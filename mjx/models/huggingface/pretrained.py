@@ -12,8 +12,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import bind, parameters_of
-from mjx.models.common.placement import abstract_parameters
+from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder

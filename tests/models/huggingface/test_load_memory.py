@@ -39,7 +39,7 @@ import numpy as np
 
 from mjx.models.interop.load import read_shards
 from mjx.trees import flatten
-from mjx.models.common.placement import abstract_parameters
+from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.pretrained import read_config

@@ -9,8 +9,7 @@ from checkpoints import NAMES, config_of, expected, unpack
 
 from mjx.errors import InputError
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import bind
-from mjx.models.common.placement import abstract_parameters
+from mjx.models.common.parameter import abstract_parameters, bind
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
 from mjx.models.gpt.megatron import check_arguments
