@@ -16,6 +16,7 @@ DEPTHS = (4, 48)
 
 def measure(num_layers: int) -> None:
     """Print the seconds of tracing and of compiling."""
+    from mjx.data.gpt import token_batch
     from mjx.models.common.attention import AttentionConfig
     from mjx.models.common.mlp import MLPConfig
     from mjx.models.common.norm import NormConfig
@@ -31,7 +32,7 @@ def measure(num_layers: int) -> None:
         mlp=MLPConfig(features=1024, activation="silu", gated=True),
         norm=NormConfig(kind="rmsnorm"),
     )
-    trainer = Trainer(config, steps=10, batch_size=8, sequence_length=256)
+    trainer = Trainer(config, steps=10, batch=token_batch(8, 256))
     start = time.perf_counter()
     with trainer.on_mesh():
         lowered = trainer.train_step.lower(trainer.layout.abstract, trainer.batch_layout.abstract)

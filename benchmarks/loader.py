@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mjx.data import DataConfig, Loader, SourceConfig, open_data
+from mjx.data import Loader
+from mjx.data.gpt import GPTDatasetConfig
 from mjx.data.indexed import IndexedDatasetWriter
+from mjx.data.text import SourceConfig
 
 SEQUENCE = 4096
 TOKENS = 400_000_000
@@ -29,7 +31,7 @@ def main() -> None:
                 tokens = random.integers(0, 256, int(lengths.sum()))
                 tokens[np.cumsum(lengths) - 1] = 256
                 writer.add_documents(tokens, lengths)
-        plain = DataConfig(
+        plain = GPTDatasetConfig(
             sources=(SourceConfig(path=str(prefix)),),
             tokenizer="byte",
             sequence_length=SEQUENCE,
@@ -37,8 +39,8 @@ def main() -> None:
         )
         masked = {"document_mask": True, "reset_positions": True, "mask_eod_loss": True}
         for name, options in (("windows", {}), ("windows, masked", masked), ("packed", {"packing": True})):
-            config = DataConfig(**{**vars(plain), **options})
-            dataset = open_data(config).dataset("train")
+            config = GPTDatasetConfig(**{**vars(plain), **options})
+            dataset = config.open().dataset("train")
             for prefetch, threads in ((0, 1), (2, 1), (4, 2)):
                 loader = Loader(dataset, rows, prefetch=prefetch, threads=threads)
                 next(loader)

@@ -71,6 +71,7 @@ def initial_parameters() -> dict[str, Any]:
 
 def mjx_step() -> Step:
     """mjx through its public API."""
+    from mjx.data.gpt import token_batch
     from mjx.launch import RuntimeConfig, start
     from mjx.models.common.attention import AttentionConfig
     from mjx.models.common.mlp import MLPConfig
@@ -93,8 +94,7 @@ def mjx_step() -> Step:
     trainer = Trainer(
         config,
         steps=1000,
-        batch_size=BATCH,
-        sequence_length=SEQUENCE,
+        batch=token_batch(BATCH, SEQUENCE),
         optimizer=OptimizerConfig(
             beta2=OPTIMIZER["b2"], weight_decay=OPTIMIZER["weight_decay"], clip_norm=CLIP
         ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mjx.checkpoint.checkpointer import CheckpointConfig
-from mjx.data.config import DataConfig
+from mjx.data.config import DatasetConfig
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig
 from mjx.init_from import fill_in
@@ -31,8 +31,8 @@ class RunConfig:
 
     model: ModelConfig
     """A family and its sizes: `family`, then `preset` or the fields of the family's own config."""
-    data: DataConfig
-    """What it reads: corpora, tokenizer, sequence length."""
+    data: DatasetConfig
+    """What it reads: `kind` (left out: rows of tokens), and the fields of the kind's own config."""
     training: TrainingConfig
     """How long, how much at a time."""
     mesh: MeshConfig = MeshConfig()

@@ -1,9 +1,11 @@
 """What a recipe with `init_from` takes over from there: the model, and the tokenizer."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from mjx.checkpoint.run_folder import RunFolder
+from mjx.data.config import KINDS, DatasetConfig, load_kind
 from mjx.errors import InputError
 from mjx.models.family import load_family
 from mjx.models.huggingface import read_config
@@ -38,12 +40,18 @@ def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
     recipe = dict(recipe)
     recipe["model"] = {"family": family, **_with_choices(source, recipe.get("model"), family, path)}
     data = recipe.get("data")
-    if isinstance(data, dict) and data.get("tokenizer") is None:
+    if isinstance(data, dict) and data.get("tokenizer") is None and _takes_tokenizer(data):
         if has_tokenizer:
             recipe["data"] = {**data, "tokenizer": str(tokenizer)}
         elif data.get("corpus") is not None:
             raise InputError(f"init_from = {path} has no tokenizer: name the model's own as data.tokenizer")
     return recipe
+
+
+def _takes_tokenizer(data: Tree) -> bool:
+    """Whether the kind of data has text; of a kind that does not exist, parsing says so."""
+    kind = data.get(DatasetConfig.tag.key, DatasetConfig.tag.default)
+    return kind in KINDS and any(field.name == "tokenizer" for field in dataclasses.fields(load_kind(kind)))
 
 
 def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:

@@ -25,7 +25,7 @@ class Tag:
     """
 
     key: str
-    """Of the tree, what holds the name."""
+    """Of the tree, and of the class attribute."""
     names: Collection[str]
     """All that can be named."""
     load: Callable[[str], tuple[type, Mapping[str, Any]]]

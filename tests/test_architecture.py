@@ -19,6 +19,7 @@ import pytest
 import mjx
 from mjx import models
 from mjx.config import RunConfig
+from mjx.data.config import KINDS, load_kind
 from mjx.models.family import load_family
 
 PACKAGE = Path(mjx.__file__).parent
@@ -31,7 +32,7 @@ FILES = {
 FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "mimo")
 
 FLOORS = [
-    {"mjx", "mjx.errors", "mjx.parse", "mjx.trees", "mjx.words"},
+    {"mjx", "mjx.errors", "mjx.parse", "mjx.trees", "mjx.words", "mjx.batch"},
     {"mjx.gpus"},  # facts of hardware
     {"mjx.sharding", "mjx.kernels", "mjx.launch"},  # no model and no training
     {"mjx.checkpoint", "mjx.metrics"},  # neither knows a model
@@ -161,7 +162,6 @@ def family_names() -> set[str]:
 NAMES_OF_OTHER_THINGS = {
     # Megatron's kind of dataset, which several families are fed by: folder data/gpt, dataset kind "gpt".
     "mjx.data": r"^gpt$|mjx\.data\.gpt|gpt_index",
-    "mjx.models.family": "^gpt$",  # that kind of dataset
     "mjx.data.tokenizers.tiktoken": "GPT-?_?2",  # a way to split text into words
     "mjx.data.tokenizers.byte_level": "^GPT2Tokenizer$",  # the tokenizer class of vocab.json and merges.txt
     "mjx.models.common.rope": "^llama3$",  # a way to stretch rotary positions
@@ -355,6 +355,8 @@ def reachable_configs() -> list[type]:
     visit(RunConfig)
     for family in models.FAMILIES:
         visit(load_family(family).config)
+    for kind in KINDS:
+        visit(load_kind(kind))
     return list(found)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
+from mjx.batch import BatchArrays, size_of
 from mjx.config import RunConfig, load_config
 from mjx.errors import InputError
 from mjx.models.common.parameter import logical_axes_of, parameters_of
@@ -46,10 +47,11 @@ def explain(
     mesh = f"{mesh_words(mesh_shape)} ({devices} devices)"
     count = f"{config.model.num_parameters():,} parameters"
     held = _held_in_training(config, parameters, mesh_shape)
-    rows, tokens = config.training.batch_size // config.training.microbatches, config.data.sequence_length
+    arrays = config.data.arrays(config.training.batch_size // config.training.microbatches)
+    rows, tokens = size_of(arrays)
     title = f"Activations of one microbatch ({rows} rows of {tokens} tokens), as the model makes them"
     made = _activations(
-        config, model, rows, mesh_shape
+        config, model, arrays, mesh_shape
     )  # not only to show them: what does not fit is refused
     if html is not None:
         recipe = " ".join((path, *overrides))
@@ -84,10 +86,11 @@ def _held_in_training(config: RunConfig, parameters: list[Placement], mesh_shape
     return f"with gradients and {moments} optimizer moment{plural}: about {shown} on a device{less}"
 
 
-def _activations(config: RunConfig, model: Any, rows: int, mesh_shape: dict[str, int]) -> list[Section]:
+def _activations(
+    config: RunConfig, model: Any, arrays: BatchArrays, mesh_shape: dict[str, int]
+) -> list[Section]:
     """The batch, then what the model makes of it."""
-    rules, data = config.sharding.build(), config.data
-    arrays = config.model.batch(rows, data.sequence_length, extras=data.batch_extras)
+    rules = config.sharding.build()
     batch = {name: jax.ShapeDtypeStruct(a.shape, jnp.dtype(a.dtype)) for name, a in arrays.items()}
     inputs = [
         place(f"batch {name}", array.axes, batch[name], rules, mesh_shape, "activation")

@@ -4,15 +4,18 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from mjx.batch import size_of
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.checkpoint.weights import save_weights
+from mjx.data.config import DatasetConfig
 from mjx.errors import InputError
 from mjx.init_from import is_run_folder
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.huggingface import PretrainedModel, save_pretrained
+from mjx.parse import parse
 from mjx.run.opened import OpenedModel, open_model, read_inference_config
-from mjx.trees import read_yaml, to_yaml
+from mjx.trees import Tree, read_yaml, to_yaml
 
 Format = Literal["orbax", "huggingface"]
 
@@ -57,13 +60,13 @@ def _save_huggingface(
     )
     folder = opened.tokenizer_folder if opened.tokenizer_folder.exists() else None
     tokenizer = opened.tokenizer() if folder is not None else None
-    trained_on = read_yaml(RunFolder(path).config).get("data") or {}
+    trained_on = read_yaml(RunFolder(path).config).get("data")
     written = save_pretrained(
         model,
         directory,
         architecture=architecture,
         dtype=None if dtype is None else jnp.dtype(dtype),
-        max_positions=trained_on.get("sequence_length"),
+        max_positions=None if trained_on is None else _longest_row(trained_on),
         tokenizer=folder,
         token_ids={}
         if tokenizer is None
@@ -74,3 +77,9 @@ def _save_huggingface(
         },
     )
     return written.class_name
+
+
+def _longest_row(data: Tree) -> int:
+    """Of what the run was trained on."""
+    _, sequence = size_of(parse(DatasetConfig, data, "data").arrays(1))
+    return sequence

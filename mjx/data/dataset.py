@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from mjx.data.blend_index import blend_index, load_blend_index, normalize
+from mjx.data.splits import Split
+from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 
-Batch = dict[str, Shaped[np.ndarray, "batch sequence"]]
-"""tokens, labels, positions, segment_ids int32 and loss_mask float32, all of one shape."""
+Batch = dict[str, Shaped[np.ndarray, "batch ..."]]
+"""The arrays that the kind's config says (`DatasetConfig.arrays`)."""
 
 
 class Dataset(Protocol):
@@ -24,6 +26,29 @@ class Dataset(Protocol):
 
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         """The samples with these ids, each a row."""
+        ...
+
+    def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
+        """Take the weight in every loss from these rows of a batch, in place: they only fill it up."""
+        ...
+
+
+class Splits(Protocol):
+    """The opened files of a `DatasetConfig`."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of the text, where there is any."""
+        ...
+
+    @property
+    def vocab_size(self) -> int | None:
+        """All token ids are below it; None where there are none."""
+        ...
+
+    def dataset(self, split: Split, num_samples: int | None = None) -> Dataset:
+        """The samples of one split: so many or a few more, over as many epochs as it takes; None: every
+        sample once."""
         ...
 
 
@@ -73,6 +98,9 @@ class BlendedDataset:
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
 
+    def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
+        self.datasets[0].blank(batch, rows)
+
 
 class InterleavedDataset:
     """Every sample of several datasets once, spread evenly: for validation. (Not Megatron's order.)"""
@@ -90,6 +118,9 @@ class InterleavedDataset:
 
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
+
+    def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
+        self.datasets[0].blank(batch, rows)
 
 
 def _scatter(

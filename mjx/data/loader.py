@@ -108,7 +108,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Every sample of the dataset once (or the first `num_batches` batches), in batches of one shape.
 
-    The last batch is filled up with rows whose loss_mask is 0, so that a sum over unmasked tokens is exact.
+    The last batch is filled up with rows that the dataset gives no weight, so that weighted sums are exact.
     """
     rows = checked_rows(rows, global_batch_size)
     whole = -(-len(dataset) // global_batch_size)
@@ -116,7 +116,7 @@ def evaluation_batches(
         samples = number * global_batch_size + rows
         beyond = samples >= len(dataset)
         batch = dataset.read(np.where(beyond, 0, samples))
-        batch["loss_mask"][beyond] = 0.0
+        dataset.blank(batch, beyond)
         yield batch
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from mjx.batch import BatchArrays
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
@@ -25,23 +26,12 @@ Remat = Literal["none", "selective", "full"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchArray:
-    """One array of a batch."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    axes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The base of every family's config."""
 
     tag: ClassVar[Tag] = Tag("family", FAMILIES, lambda name: load_family(name).named, prefix="model.")
     family: ClassVar[str]
     """The name of its family in `mjx.models.FAMILIES`."""
-    dataset: ClassVar[str] = "gpt"
-    """The kind of dataset that feeds the family."""
     training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
     """Fields (dotted paths) that a run may choose freely for given weights: the same model has the same
     parameters with any of their values."""
@@ -73,23 +63,13 @@ class ModelConfig:
         """Of the model, without what only pads an array."""
         return sum(leaf.size for leaf in jax.tree.leaves(abstract_model(self)))
 
-    def flops_per_token(self, sequence: int) -> float:
-        """Of forward and backward."""
+    def flops(self, arrays: BatchArrays) -> float:
+        """Of forward and backward over a batch."""
         raise NotImplementedError(type(self))
 
-    def check_sequence(self, sequence: int) -> None:
-        """Raise `InputError` if rows of this length do not fit."""
-
-    def batch(self, rows: int, sequence: int, *, extras: Sequence[str] = ()) -> dict[str, BatchArray]:
-        """Names, shapes and logical axes of what `loss` takes; `extras` are those that not every batch has
-        (`positions`, `segment_ids`)."""
-
-        def array(dtype: str) -> BatchArray:
-            return BatchArray(shape=(rows, sequence), dtype=dtype, axes=("batch", "sequence"))
-
-        names = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
-        names |= dict.fromkeys(extras, "int32")
-        return {name: array(dtype) for name, dtype in names.items()}
+    def check_batch(self, arrays: BatchArrays) -> None:
+        """Raise `InputError` if these are not the arrays that `loss` takes, or do not fit the model."""
+        raise NotImplementedError(type(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
 from mjx.plan.read_step import StepTime, pool_of
@@ -57,9 +58,8 @@ def estimate(config: RunConfig, request: Request) -> Estimate:
 
 
 def _time(config: RunConfig, request: Request, scheme: Scheme) -> StepTime:
-    sheet, sequence = request.sheet, config.data.sequence_length
-    tokens = config.training.batch_size * sequence / request.devices
-    at_peak = tokens * _flops_per_token(config, scheme) / sheet.tensor_flops
+    sheet = request.sheet
+    at_peak = _flops(config, scheme) / request.devices / sheet.tensor_flops
     node = network = exposed = 0.0
     for term in traffic(scheme):
         if span_of(scheme, term.axes) <= request.per_node:
@@ -81,13 +81,14 @@ def span_of(scheme: Scheme, axes: tuple[str, ...]) -> int:
     return math.prod(scheme.mesh[name] for name in names[first:])
 
 
-def _flops_per_token(config: RunConfig, scheme: Scheme) -> float:
-    """The model's, and those of recomputation."""
-    total = config.model.flops_per_token(config.data.sequence_length)
-    stack = 2 * sum(weight.elements for s in scheme.sublayers for weight in s.weights)
-    head = 2 * (config.model.vocabulary or 0) * scheme.embed
+def _flops(config: RunConfig, scheme: Scheme) -> float:
+    """Of a batch: the model's, and those of recomputation."""
+    arrays = config.data.arrays(config.training.batch_size)
+    total, tokens = config.model.flops(arrays), math.prod(size_of(arrays))
+    stack = 2 * tokens * sum(weight.elements for s in scheme.sublayers for weight in s.weights)
+    head = 2 * tokens * (config.model.vocabulary or 0) * scheme.embed
     attention = max(total / 3 - stack - head, 0.0)
-    again = stack - 2 * sum(_last_product(unit) for unit in scheme.units.values())
+    again = stack - 2 * tokens * sum(_last_product(unit) for unit in scheme.units.values())
     return total + {"none": 0.0, "selective": attention, "full": attention + again}[scheme.remat]
 
 

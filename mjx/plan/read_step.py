@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.gpus.target import device_kind
 from mjx.plan.closed_form import TermName, step_memory, term_of, traffic
@@ -230,11 +231,12 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
     terms = traffic(scheme)
     rows = tuple(_traffic(collective, term_of(collective, terms)) for collective in found)
     products = count_products(step.program)
-    tokens = config.training.batch_size * config.data.sequence_length
+    arrays = step.trainer.batch_layout.arrays
+    batch_size, sequence = size_of(arrays)
     flops = Flops(
         compiled=products.known,
         attention=products.attention,
-        model=config.model.flops_per_token(config.data.sequence_length) * tokens / request.devices,
+        model=config.model.flops(arrays) / request.devices,
         kernels=products.kernels,
     )
     return Plan(
@@ -247,9 +249,9 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
         compiler=request.compiler,
         versions=_versions(),
         parameters=config.model.num_parameters(),
-        batch_size=config.training.batch_size,
+        batch_size=batch_size,
         microbatches=config.training.microbatches,
-        sequence_length=config.data.sequence_length,
+        sequence_length=sequence,
         remat=config.model.remat,
         memory=_memory(config, request, step, step_memory(scheme).temporary),
         flops=flops,

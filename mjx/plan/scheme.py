@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.parameter import logical_axes_of, parameters_of
@@ -167,6 +168,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             f"training.batch_size = {training.batch_size} does not divide over {batch_shards} shares of rows "
             f"in {training.microbatches} microbatches"
         )
+    rows, sequence = size_of(config.data.arrays(training.batch_size))
     return Scheme(
         mesh=mesh,
         sublayers=tuple(
@@ -183,8 +185,8 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         tables=tuple(w for name, w in weights.items() if name not in inside and "vocab" in w.axes),
         others=tuple(w for name, w in weights.items() if name not in inside and "vocab" not in w.axes),
         embed=embed,
-        rows=training.batch_size // training.microbatches // batch_shards,
-        sequence=config.data.sequence_length // math.prod(mesh[axis] for axis in rules.mesh_axes("sequence")),
+        rows=rows // training.microbatches // batch_shards,
+        sequence=sequence // math.prod(mesh[axis] for axis in rules.mesh_axes("sequence")),
         microbatches=training.microbatches,
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,

@@ -2,16 +2,17 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import jax
 from jax.sharding import Mesh
 
+from mjx.batch import size_of
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import RunConfig
 from mjx.data.loader import Loader, evaluation_batches
-from mjx.data.open import open_data
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
@@ -57,9 +58,8 @@ def train(config: RunConfig) -> Result:
         NonFiniteError: the loss or the gradient is not finite, and optimizer.non_finite is `stop`.
     """
     # Input
-    data = open_data(config.data)
-    vocabulary = config.model.vocabulary
-    if vocabulary is not None and data.vocab_size > vocabulary:
+    data, vocabulary = config.data.open(), config.model.vocabulary
+    if vocabulary is not None and data.vocab_size is not None and data.vocab_size > vocabulary:
         raise InputError(
             f"model.vocab_size = {vocabulary} is smaller than the {data.vocab_size} token ids "
             f"of the data; set model.vocab_size={data.vocab_size} or more"
@@ -138,15 +138,13 @@ def build_trainer(config: RunConfig, mesh: Mesh | None = None) -> Trainer:
     return Trainer(
         config.model,
         steps=plan.steps,
-        batch_size=plan.batch_size,
-        sequence_length=config.data.sequence_length,
+        batch=config.data.arrays(plan.batch_size),
         mesh=mesh or config.mesh,
         sharding=config.sharding,
         optimizer=config.optimizer,
         schedule=config.schedule,
         microbatches=plan.microbatches,
         zero1=plan.zero1,
-        extras=config.data.batch_extras,
         dropout_seed=plan.seed,
     )
 
@@ -166,8 +164,7 @@ class _Run:
         validation,
         stack: contextlib.ExitStack,
     ):
-        plan, sequence = config.training, config.data.sequence_length
-        tokens = plan.batch_size * sequence
+        arrays = trainer.batch_layout.arrays
         self.config, self.trainer, self.checkpointer, self.tree = config, trainer, checkpointer, tree
         self.start, self.validation = start, validation
         self.progress = stack.enter_context(progress)
@@ -181,8 +178,8 @@ class _Run:
         )
         self.meter = Meter(
             interval=config.logging.interval,
-            tokens_per_step=tokens,
-            flops_per_step=config.model.flops_per_token(sequence) * tokens,
+            tokens_per_step=math.prod(size_of(arrays)),
+            flops_per_step=config.model.flops(arrays),
             peak_flops=peak_flops(precision=config.model.compute_dtype),
         )
 

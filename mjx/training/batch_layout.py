@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Int
 
-from mjx.models.family import Batch, BatchArray
+from mjx.batch import BatchArrays
+from mjx.models.family import Batch
 from mjx.sharding import Rules
 
 
@@ -17,7 +18,7 @@ from mjx.sharding import Rules
 class BatchLayout:
     """Where the arrays of a batch live on a mesh."""
 
-    arrays: Mapping[str, BatchArray]
+    arrays: BatchArrays
     shardings: Mapping[str, NamedSharding]
 
     @property
@@ -63,7 +64,7 @@ class BatchLayout:
         return jax.make_array_from_callback(wanted.shape, self.shardings[name], shard_of)
 
 
-def plan_batch(arrays: Mapping[str, BatchArray], mesh: Mesh, rules: Rules) -> BatchLayout:
+def plan_batch(arrays: BatchArrays, mesh: Mesh, rules: Rules) -> BatchLayout:
     """Lay a batch out over a mesh.
 
     Raises:

@@ -1,7 +1,7 @@
 """One model made ready to train on one mesh: what the command line drives, and your own script can."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mjx.batch import BatchArrays, cut_batch
 from mjx.errors import InputError
 from mjx.models.common.parameter import logical_axes_of
 from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
@@ -26,7 +27,7 @@ class Trainer:
     """Mesh, shardings, optimizer and compiled steps of one model.
 
     ```
-    trainer = Trainer(config, steps=100, batch_size=8, sequence_length=256)
+    trainer = Trainer(config, steps=100, batch=token_batch(rows=8, sequence=256))
     state = trainer.init(seed=0)
     for batch in batches:                   # dicts of numpy arrays, this process's rows
         state, metrics = trainer.step(state, batch)
@@ -34,8 +35,7 @@ class Trainer:
 
     Args:
         steps: the length of training, which the schedule is laid out for.
-        batch_size: rows of a batch, over all devices of all processes.
-        extras: what batches have besides tokens, labels and loss_mask: `positions`, `segment_ids`.
+        batch: the arrays of a batch, over all devices of all processes, as a kind of dataset says them.
         dropout_seed: None switches dropout off.
 
     Raises:
@@ -47,30 +47,26 @@ class Trainer:
         model: ModelConfig,
         *,
         steps: int,
-        batch_size: int,
-        sequence_length: int,
+        batch: BatchArrays,
         mesh: Mesh | MeshConfig | None = None,
         sharding: ShardingConfig | None = None,
         optimizer: OptimizerConfig | None = None,
         schedule: ScheduleConfig | None = None,
         microbatches: int = 1,
         zero1: bool = False,
-        extras: Sequence[str] = (),
         dropout_seed: int | None = 0,
     ):
         self.config = model
-        model.check_sequence(sequence_length)
+        model.check_batch(batch)
         self.mesh = mesh if isinstance(mesh, Mesh) else build_mesh(mesh)
         if self.mesh.shape["pipeline"] > 1:
             raise InputError(
                 f"mesh.pipeline = {self.mesh.shape['pipeline']}: pipeline stages are not built yet (set 1)"
             )
         self.rules: Rules = (sharding or ShardingConfig()).build()
-        self.batch_layout = plan_batch(
-            model.batch(batch_size, sequence_length, extras=extras), self.mesh, self.rules
-        )
+        self.batch_layout = plan_batch(batch, self.mesh, self.rules)
         if microbatches > 1:  # each of them has to divide over the mesh as well
-            plan_batch(model.batch(batch_size // microbatches, sequence_length), self.mesh, self.rules)
+            plan_batch(cut_batch(batch, microbatches), self.mesh, self.rules)
         self.schedule = build_schedule(schedule or ScheduleConfig(), steps)
         optimizer = optimizer or OptimizerConfig()
         with self.on_mesh():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mjx.data.dataset import InterleavedDataset
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.errors import InputError
 
@@ -21,6 +22,24 @@ class Samples:
             raise InputError("this sample is broken")
         tokens = np.repeat(samples[:, None], 3, axis=1).astype(np.int32)
         return {"tokens": tokens, "loss_mask": np.ones(tokens.shape, np.float32)}
+
+    def blank(self, batch, rows):
+        batch["loss_mask"][rows] = 0.0
+
+
+class Pairs(Samples):
+    """What is learnt of a row is a class, and whether two rows belong together."""
+
+    def read(self, samples):
+        return {
+            "labels": np.asarray(samples, np.int32),
+            "class_weight": np.ones(len(samples), np.float32),
+            "pair_weight": np.full((len(samples), 2), 0.5, np.float32),
+        }
+
+    def blank(self, batch, rows):
+        batch["class_weight"][rows] = 0.0
+        batch["pair_weight"][rows] = 0.0
 
 
 def ids(batch):
@@ -97,6 +116,15 @@ def test_evaluation_reads_every_sample_once_and_masks_the_rest():
             ]
             assert set(batch["loss_mask"].sum(axis=1)) <= {0.0, 3.0}
     assert sorted(seen) == list(range(16))
+
+
+@pytest.mark.parametrize("whole", [lambda d: d, lambda d: InterleavedDataset([d, Pairs(3)])])
+def test_rows_that_fill_a_batch_lose_their_weight_as_their_kind_says(whole):
+    dataset = whole(Pairs(2))
+    batches = list(evaluation_batches(dataset, 4))
+    weights = np.concatenate([batch["class_weight"] for batch in batches])
+    assert weights.tolist() == [1.0] * len(dataset) + [0.0] * (len(weights) - len(dataset))
+    assert sum(batch["pair_weight"].sum() for batch in batches) == len(dataset)
 
 
 def test_evaluation_can_stop_early():

@@ -1,4 +1,4 @@
-"""From a DataConfig to batches: the corpus that comes with Python, blends, and configs that cannot work."""
+"""From a config to batches: the corpus that comes with Python, blends, and configs that cannot work."""
 
 import multiprocessing
 import threading
@@ -6,13 +6,15 @@ import threading
 import numpy as np
 import pytest
 
-from mjx.data import DataConfig, Loader, SourceConfig, evaluation_batches, open_data
+from mjx.data import Loader, evaluation_batches
 from mjx.data.build import write_documents
 from mjx.data.cache import build_once
 from mjx.data.corpora import CORPORA, corpus
+from mjx.data.gpt import GPTDatasetConfig
 from mjx.data.gpt.dataset import GPTDataset
 from mjx.data.gpt.packing import PackedDataset
 from mjx.data.named_corpus import prepare_corpus
+from mjx.data.text import SourceConfig
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 
@@ -61,8 +63,10 @@ def test_an_unknown_corpus_is_refused():
 
 
 def test_python_docs_train_from_nothing(tmp_path):
-    config = DataConfig(corpus="python-docs", vocab_size=512, sequence_length=64, cache_dir=str(tmp_path))
-    data = open_data(config)
+    config = GPTDatasetConfig(
+        corpus="python-docs", vocab_size=512, sequence_length=64, cache_dir=str(tmp_path)
+    )
+    data = config.open()
     assert data.vocab_size == data.tokenizer.vocab_size == 512
     batch = next(Loader(data.dataset("train", 800), 8))
     assert batch["tokens"].shape == (8, 64)
@@ -80,9 +84,10 @@ def test_a_prepared_corpus_is_not_made_again(tmp_path, small_corpus, monkeypatch
 
 
 def test_a_corpus_with_a_given_tokenizer_uses_it(tmp_path, small_corpus):
-    data = open_data(
-        DataConfig(corpus=small_corpus, tokenizer="byte", sequence_length=8, cache_dir=str(tmp_path))
+    config = GPTDatasetConfig(
+        corpus=small_corpus, tokenizer="byte", sequence_length=8, cache_dir=str(tmp_path)
     )
+    data = config.open()
     assert data.vocab_size == 257
     assert bytes(data.sources[0][0][:9].tolist()) == b"document "
 
@@ -152,7 +157,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_sources_are_blended_by_weight(config):
-    dataset = open_data(DataConfig(**config)).dataset("train", 200)
+    dataset = GPTDatasetConfig(**config).open().dataset("train", 200)
     assert len(dataset) == 200
     batch = dataset.read(np.arange(200))
     from_b = (batch["tokens"] == ord("b")).any(axis=1)
@@ -160,7 +165,7 @@ def test_sources_are_blended_by_weight(config):
 
 
 def test_validation_reads_every_window_of_every_source_once(config):
-    data = open_data(DataConfig(**config))
+    data = GPTDatasetConfig(**config).open()
     dataset = data.dataset("valid")
     expected = sum(
         (int(source.sequence_lengths[-n:].sum()) - 1) // 16
@@ -173,25 +178,25 @@ def test_validation_reads_every_window_of_every_source_once(config):
 
 def test_options_reach_the_batch(config):
     config["sources"] = config["sources"][:1]
-    plain = open_data(DataConfig(**config)).dataset("train")
+    plain = GPTDatasetConfig(**config).open().dataset("train")
     assert isinstance(plain, GPTDataset)
     assert "segment_ids" not in plain.read(np.arange(4))
-    masked = open_data(DataConfig(**config, document_mask=True, reset_positions=True, mask_eod_loss=True))
+    masked = GPTDatasetConfig(**config, document_mask=True, reset_positions=True, mask_eod_loss=True).open()
     batch = masked.dataset("train").read(np.arange(4))
     ends = batch["tokens"] == BYTE.eod_id
     assert ends.any()
     assert not batch["loss_mask"][ends].any()
     assert not batch["positions"][:, 1:][ends[:, :-1]].any()
-    packed = open_data(DataConfig(**config, packing=True)).dataset("train", 100)
+    packed = GPTDatasetConfig(**config, packing=True).open().dataset("train", 100)
     assert isinstance(packed, PackedDataset)
     assert (packed.read(np.arange(4))["labels"] == BYTE.eod_id).any()
 
 
 def test_an_empty_or_short_split_names_the_source(config):
-    data = open_data(DataConfig(**config))
+    data = GPTDatasetConfig(**config).open()
     with pytest.raises(InputError, match=r"/a, test: split = .* no document of 60"):
         data.dataset("test")
-    data = open_data(DataConfig(**config | {"sequence_length": 4096}))
+    data = GPTDatasetConfig(**config | {"sequence_length": 4096}).open()
     with pytest.raises(InputError, match=r"/a, valid: .*too few for one sample of sequence_length = 4096"):
         data.dataset("valid")
 
@@ -217,7 +222,7 @@ def test_an_empty_or_short_split_names_the_source(config):
 )
 def test_a_config_that_cannot_work_is_refused(config, change, sentence):
     with pytest.raises(InputError, match=sentence):
-        DataConfig(**config | change)
+        GPTDatasetConfig(**config | change)
 
 
 def test_a_weight_must_be_positive():
@@ -227,13 +232,13 @@ def test_a_weight_must_be_positive():
 
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(config):
     with pytest.raises(InputError, match="vocab_size = 200 is smaller than the tokenizer's 257"):
-        open_data(DataConfig(**config | {"vocab_size": 200}))
-    assert open_data(DataConfig(**config | {"vocab_size": 300})).vocab_size == 300
+        GPTDatasetConfig(**config | {"vocab_size": 200}).open()
+    assert GPTDatasetConfig(**config | {"vocab_size": 300}).open().vocab_size == 300
 
 
 def test_sources_without_a_tokenizer_need_only_a_vocabulary(config):
-    data = open_data(DataConfig(**config | {"tokenizer": None, "vocab_size": 257}))
+    data = GPTDatasetConfig(**config | {"tokenizer": None, "vocab_size": 257}).open()
     assert data.dataset("train", 10).read(np.arange(10))["tokens"].shape == (10, 16)
-    data = open_data(DataConfig(**config | {"tokenizer": None, "vocab_size": 256}))
+    data = GPTDatasetConfig(**config | {"tokenizer": None, "vocab_size": 256}).open()
     with pytest.raises(InputError, match="has the token id 256, but vocab_size = 256"):
         data.dataset("train", 10).read(np.arange(10))

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from mjx.data.gpt import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
@@ -36,8 +37,7 @@ def collectives_per_layer(
     trainer = Trainer(
         config,
         steps=10,
-        batch_size=BATCH,
-        sequence_length=SEQUENCE,
+        batch=token_batch(BATCH, SEQUENCE),
         mesh=MeshConfig(data=1, tensor=8),
         sharding=ShardingConfig(sequence_parallel=sequence_parallel),
     )

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from mjx.data.gpt import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.gpt import GPTConfig
@@ -18,7 +19,7 @@ def lowered(num_layers: int) -> str:
         attention=AttentionConfig(num_heads=2),
         mlp=MLPConfig(features=64),
     )
-    trainer = Trainer(config, steps=10, batch_size=8, sequence_length=16)
+    trainer = Trainer(config, steps=10, batch=token_batch(8, 16))
     with trainer.on_mesh():
         return trainer.train_step.lower(trainer.layout.abstract, trainer.batch_layout.abstract).as_text()
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from mjx.data.gpt import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
@@ -61,8 +62,7 @@ def run(mesh: MeshConfig, *, model=MODEL, devices: int = 8, sequence_parallel: b
     trainer = Trainer(
         model,
         steps=STEPS,
-        batch_size=BATCH,
-        sequence_length=SEQUENCE,
+        batch=token_batch(BATCH, SEQUENCE),
         mesh=build_mesh(mesh, jax.devices()[:devices]),
         sharding=ShardingConfig(sequence_parallel=sequence_parallel),
         optimizer=OptimizerConfig(),
@@ -114,8 +114,7 @@ def test_zero1_splits_the_moments_further_than_their_parameters():
     trainer = Trainer(
         MODEL,
         steps=2,
-        batch_size=BATCH,
-        sequence_length=SEQUENCE,
+        batch=token_batch(BATCH, SEQUENCE),
         mesh=MeshConfig(data=4, tensor=2),
         zero1=True,
     )

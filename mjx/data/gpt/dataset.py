@@ -13,7 +13,10 @@ PADDING = -1
 
 
 class GPTDataset:
-    """Megatron's GPTDataset: the same tokens, labels, loss mask and positions for the same sample id."""
+    """Megatron's GPTDataset: the same tokens, labels, loss mask and positions for the same sample id.
+
+    Positions are there where they are not simply 0, 1, 2, …: with `reset_positions`.
+    """
 
     def __init__(
         self,
@@ -63,8 +66,7 @@ class GPTDataset:
         text = self.text(samples)
         tokens, labels = text[:, :-1], text[:, 1:]
         loss_mask = np.ones(tokens.shape, np.float32)
-        positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-        batch: Batch = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask, "positions": positions}
+        batch: Batch = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask}
         if self.eod_id is not None and (self.document_mask or self.reset_positions or self.mask_eod_loss):
             ends = tokens == self.eod_id
             if self.mask_eod_loss:
@@ -80,6 +82,9 @@ class GPTDataset:
         loss_mask[padding[:, 1:]] = 0.0
         text[padding] = 0
         return {name: np.ascontiguousarray(values) for name, values in batch.items()}
+
+    def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
+        batch["loss_mask"][rows] = 0.0
 
     def text(self, samples: Int[np.ndarray, "batch"]) -> Int32[np.ndarray, "batch sequence+1"]:
         """The tokens of the samples and of one position more, by one gather from the `.bin`."""

@@ -193,3 +193,6 @@ class PackedDataset:
         )
         batch["segment_ids"][some] = np.repeat(within + 1, lengths)
         return batch
+
+    def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
+        batch["loss_mask"][rows] = 0.0

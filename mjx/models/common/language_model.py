@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from mjx.batch import BatchArrays, check_arrays
 from mjx.errors import InputError
 from mjx.models.common.context import Context, Decoding, Memory
 from mjx.models.common.cross_entropy import language_model_loss
@@ -125,14 +126,29 @@ class LanguageModelConfig(ModelConfig):
         padding = (self.padded_vocab_size - self.vocab_size) * self.hidden_size
         return super().num_parameters() - tables * padding
 
+    def flops(self, arrays: BatchArrays) -> float:
+        rows, sequence = arrays["tokens"].shape
+        return rows * sequence * self.flops_per_token(sequence)
+
     def flops_per_token(self, sequence: int) -> float:
         """Of forward and backward (3 × forward), multiply-adds as two, recomputation not counted."""
         lengths = Lengths(sequence)
         forward = sum(s.mixer.flops_per_token(self.hidden_size, lengths) for s in self.pattern)
         return 3 * (forward + 2 * self.hidden_size * self.vocab_size)
 
-    def check_sequence(self, sequence: int) -> None:
-        """Raise if rows of this length do not fit the model."""
+    def check_batch(self, arrays: BatchArrays) -> None:
+        check_arrays(
+            arrays,
+            {"tokens": "int32", "labels": "int32", "loss_mask": "float32"},
+            {"positions": "int32", "segment_ids": "int32"},
+        )
+        shape = arrays["tokens"].shape
+        for name, array in arrays.items():
+            if array.shape != shape:
+                raise InputError(
+                    f"batch array '{name}' has the shape {array.shape}; that of 'tokens' is {shape}"
+                )
+        _, sequence = shape
         if self.max_positions is not None and sequence > self.max_positions:
             raise InputError(
                 f"data.sequence_length = {sequence} is beyond model.max_positions = {self.max_positions}"

@@ -9,6 +9,8 @@ import pytest
 from flax import nnx
 from matmul_flops import matmul_flops
 
+from mjx.batch import BatchArray
+from mjx.data.gpt import token_batch
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
@@ -182,7 +184,7 @@ def test_flops_equal_those_of_the_traced_loss(name, implementation):
     config, rows, sequence = SMALL[name], 2, 12
     attention = dataclasses.replace(config.attention, window=None, implementation=implementation)
     config = dataclasses.replace(config, attention=attention, window_rope=None)
-    batch = {name: jnp.zeros(a.shape, a.dtype) for name, a in config.batch(rows, sequence).items()}
+    batch = {name: jnp.zeros(a.shape, a.dtype) for name, a in token_batch(rows, sequence).items()}
     model, tokens = abstract(config), rows * sequence
     traced = matmul_flops(lambda model: model.loss(batch, {"tokens": 1.0})[0], model)
     heads, _, head_dim = config.attention.resolve(config.hidden_size).dims
@@ -249,7 +251,42 @@ def test_heads_of_an_odd_width_cannot_rotate():
 )
 def test_rows_that_do_not_fit_are_refused(options, sequence, sentence):
     with pytest.raises(InputError, match=sentence):
-        dataclasses.replace(SMALL["plain"], **options).check_sequence(sequence)
+        dataclasses.replace(SMALL["plain"], **options).check_batch(token_batch(2, sequence))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"labels": None},
+            "the batches have no array 'labels', which the model needs (they have tokens, loss_mask); "
+            "data.kind is another model's",
+        ),
+        (
+            {"pixels": BatchArray(shape=(2, 8), dtype="uint8", axes=("batch", "sequence"))},
+            "the batches have an array 'pixels', which the model does not take (it takes tokens, labels, "
+            "loss_mask, positions, segment_ids); data.kind is another model's",
+        ),
+        (
+            {"tokens": BatchArray(shape=(2, 8), dtype="float32", axes=("batch", "sequence"))},
+            "batch array 'tokens' has dtype float32; the model takes int32",
+        ),
+        (
+            {"labels": BatchArray(shape=(2, 7), dtype="int32", axes=("batch", "sequence"))},
+            "batch array 'labels' has the shape (2, 7); that of 'tokens' is (2, 8)",
+        ),
+    ],
+)
+def test_a_batch_of_another_kind_is_refused(change, sentence):
+    arrays = {name: array for name, array in (token_batch(2, 8) | change).items() if array is not None}
+    with pytest.raises(InputError) as refused:
+        SMALL["plain"].check_batch(arrays)
+    assert str(refused.value) == sentence
+
+
+def test_the_flops_of_a_batch_are_those_of_its_tokens():
+    config = SMALL["plain"]
+    assert config.flops(token_batch(3, 16)) == 48 * config.flops_per_token(16)
 
 
 def test_the_second_half_of_a_pattern_has_no_window():

@@ -8,6 +8,7 @@ import pytest
 
 from mjx.cli import main
 from mjx.config import parse_config
+from mjx.data.gpt import token_batch
 from mjx.models.common.parameter import parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
@@ -100,7 +101,7 @@ def test_without_being_asked_it_speaks_of_parameters_only(llama, capsys):
 
 def made_by(**model):
     config = parse_config({**LLAMA, "model": LLAMA["model"] | model}).model
-    batch = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in config.batch(8, 32).items()}
+    batch = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in token_batch(8, 32).items()}
     return activations_of(abstract_model(config), batch)
 
 

@@ -1,0 +1,64 @@
+"""What a batch is made of: said by the data, laid out by training, checked by the model."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from mjx.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchArray:
+    """One array of a batch."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+    """Logical; the first is `batch`."""
+
+
+BatchArrays = Mapping[str, BatchArray]
+"""The arrays of a batch, by name."""
+
+
+def size_of(arrays: BatchArrays) -> tuple[int, int]:
+    """The rows of a batch, and the positions of the longest sequence in a row (1 where there is none)."""
+    rows, lengths = set(), [1]
+    for array in arrays.values():
+        for axis, size in zip(array.axes, array.shape, strict=True):
+            if axis == "batch":
+                rows.add(size)
+            elif axis == "sequence":
+                lengths.append(size)
+    (one,) = rows
+    return one, max(lengths)
+
+
+def cut_batch(arrays: BatchArrays, parts: int) -> dict[str, BatchArray]:
+    """The arrays of one of `parts` microbatches."""
+    return {
+        name: dataclasses.replace(array, shape=(array.shape[0] // parts, *array.shape[1:]))
+        for name, array in arrays.items()
+    }
+
+
+def check_arrays(arrays: BatchArrays, needed: Mapping[str, str], optional: Mapping[str, str]) -> None:
+    """Compare a batch with what a model takes: names → dtypes.
+
+    Raises:
+        InputError: an array is missing, unknown or of another dtype.
+    """
+    known = {**needed, **optional}
+    for name in needed:
+        if name not in arrays:
+            raise InputError(
+                f"the batches have no array '{name}', which the model needs (they have {', '.join(arrays)}); "
+                "data.kind is another model's"
+            )
+    for name, array in arrays.items():
+        if name not in known:
+            raise InputError(
+                f"the batches have an array '{name}', which the model does not take (it takes "
+                f"{', '.join(known)}); data.kind is another model's"
+            )
+        if array.dtype != known[name]:
+            raise InputError(f"batch array '{name}' has dtype {array.dtype}; the model takes {known[name]}")

@@ -1,0 +1,76 @@
+"""What a recipe says about data that is made of text: where the tokens come from."""
+
+import dataclasses
+
+from mjx.data.config import DatasetConfig
+from mjx.data.dataset import Dataset, Splits
+from mjx.data.indexed import IndexedDataset
+from mjx.data.tokenizers import Tokenizer
+from mjx.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One `.bin`/`.idx` pair of a blend."""
+
+    path: str
+    """The files' path without `.bin` and `.idx`."""
+    weight: float = 1.0
+    """Samples taken from it, in proportion to the other sources' weights."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise InputError(f"weight = {self.weight} must be a positive number.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(DatasetConfig):
+    """Either `corpus` or `sources`; a kind of text says how samples are cut from the documents of one."""
+
+    corpus: str | None = None
+    """A text that comes with Python, prepared on first use: "python-docs"."""
+    sources: tuple[SourceConfig, ...] = ()
+    """`.bin`/`.idx` pairs, blended by their weights."""
+    tokenizer: str | None = None
+    """A tokenizer.json, *.model or *.tiktoken file, a folder with one, or "byte". Null: trained on the
+    corpus; with sources, none, and then vocab_size must be given."""
+    vocab_size: int | None = None
+    """Corpus: the size of the tokenizer that is trained on it (4096 when null). Sources: token ids must be
+    below it (the tokenizer's when null)."""
+
+    def samples(
+        self,
+        source: IndexedDataset,
+        documents: range,
+        num_samples: int | None,
+        *,
+        tokenizer: Tokenizer | None,
+        vocab_size: int,
+    ) -> Dataset:
+        """The samples of some documents of a source.
+
+        Args:
+            source: The tokens.
+            documents: Those of a split.
+            num_samples: At least so many, over as many epochs as it takes; None: every sample once.
+            tokenizer: Of the tokens, if it is known.
+            vocab_size: A token id that is not below it is an error.
+        """
+        raise NotImplementedError(type(self))
+
+    def open(self) -> Splits:
+        from mjx.data.open import open_text
+
+        return open_text(self)
+
+    def __post_init__(self) -> None:
+        if (self.corpus is None) == (not self.sources):
+            raise InputError(
+                f"corpus = {self.corpus} and sources = {[source.path for source in self.sources]}: give one "
+                "of the two."
+            )
+        super().__post_init__()
+        if self.vocab_size is not None and self.vocab_size < 1:
+            raise InputError(f"vocab_size = {self.vocab_size} must be positive, or null.")
+        if self.sources and self.tokenizer is None and self.vocab_size is None:
+            raise InputError("tokenizer = null and vocab_size = null: sources need one of the two.")
