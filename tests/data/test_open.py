@@ -176,6 +176,27 @@ def test_validation_reads_every_window_of_every_source_once(config):
     assert sum(mask.sum() for mask in masks) == 16 * expected
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"document_mask": True},
+        {"reset_positions": True},
+        {"mask_eod_loss": True},
+        {"document_mask": True, "reset_positions": True, "mask_eod_loss": True},
+        {"packing": True},
+    ],
+    ids=lambda options: "+".join(options) or "none",
+)
+def test_a_batch_has_the_arrays_that_the_config_says(config, options):
+    config = GPTDatasetConfig(**config, **options)
+    batch = next(evaluation_batches(config.open().dataset("valid"), 4))
+    said = config.arrays(4)
+    assert {name: (values.shape, str(values.dtype)) for name, values in batch.items()} == {
+        name: (array.shape, array.dtype) for name, array in said.items()
+    }
+
+
 def test_options_reach_the_batch(config):
     config["sources"] = config["sources"][:1]
     plain = GPTDatasetConfig(**config).open().dataset("train")
