@@ -29,7 +29,6 @@ class CaptionerConfig(ModelConfig):
 
     family: ClassVar[str] = "captioner"
     training_choices: ClassVar[tuple[str, ...]] = ("dtype", "language.dropout")
-    vocab_size: int = 1
     language: ModelConfig
     reader: GPTConfig | None = None
     scale: float = 1.0
