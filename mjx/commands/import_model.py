@@ -17,7 +17,7 @@ from mjx.launch.runtime import start
 from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
-from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
+from mjx.models.megatron import COMMON, TorchDistFolder, is_parameter, load_checkpoint, read_settings
 from mjx.parse import check_keys, to_tree
 from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
 from mjx.sharding import build_mesh, use_mesh
@@ -43,12 +43,12 @@ def import_huggingface(path: str, run_dir: str, overrides: list[str]) -> None:
 
 
 def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list[str]) -> None:
-    """Make a run folder of a Megatron-Core checkpoint: the weights in float32 as step 0, and what the recipe
-    says of the model and of its tokenizer."""
+    """Make a run folder of a Megatron-Core checkpoint: the weights in float32 as step 0, the model that its
+    arguments or the recipe say, and the recipe's tokenizer."""
     with end_together():
-        config, tokenizer_path = _read_recipe(recipe, overrides)
-        processes = start(config.runtime)
         checkpoint = TorchDistFolder(path, is_parameter)
+        config, tokenizer_path = _read_recipe(checkpoint, recipe, overrides)
+        processes = start(config.runtime)
         tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
         if tokenizer is not None:
             check_vocabulary(tokenizer, config.model, str(tokenizer_path))
@@ -64,17 +64,23 @@ def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list
             print(f"imported {checkpoint.path.name}{after}, {count:,} parameters, into {run_dir}")
 
 
-def _read_recipe(recipe: str | None, overrides: list[str]) -> tuple[InferenceConfig, str | None]:
-    """What using the model takes of a recipe, and its `data.tokenizer`."""
-    if recipe is None and not any(override.startswith("model.") for override in overrides):
-        raise InputError(
-            "a Megatron checkpoint does not say what model it is of: give --config RECIPE, whose section "
-            "'model' does, or the model's settings as overrides (model.family=… model.num_layers=…)"
-        )
+def _read_recipe(
+    checkpoint: TorchDistFolder, recipe: str | None, overrides: list[str]
+) -> tuple[InferenceConfig, str | None]:
+    """What using the model takes, and its `data.tokenizer`: of a recipe, or of the checkpoint's arguments."""
     given = {} if recipe is None else read_yaml(recipe)
     tree = without_training(given)
     data = given.get("data")
     tree["data"] = {"tokenizer": data.get("tokenizer") if isinstance(data, dict) else None}
+    if recipe is None and checkpoint.arguments:
+        _, model = read_settings(checkpoint.arguments, str(checkpoint.path / COMMON))
+        tree["model"] = to_tree(model)
+    elif recipe is None and not any(override.startswith("model.") for override in overrides):
+        raise InputError(
+            f"{checkpoint.path} does not hold the arguments of its run, and so does not say what model it is "
+            "of: give --config RECIPE, whose section 'model' does, or the model's settings as overrides "
+            "(model.family=… model.num_layers=…)"
+        )
     for override in overrides:
         apply_override(tree, override)
     data = tree.pop("data")

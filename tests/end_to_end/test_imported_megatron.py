@@ -42,6 +42,14 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
+def gpt2(tmp_path):
+    """Without the arguments of its run."""
+    with zipfile.ZipFile(GOLDENS / "gpt2.zip") as archive:
+        archive.extractall(tmp_path / "gpt2")
+    return tmp_path / "gpt2"
+
+
+@pytest.fixture
 def recipe(tmp_path):
     letters = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
     (tmp_path / "tokenizer.json").write_text(
@@ -83,20 +91,28 @@ def test_an_imported_run_generates_and_its_export_has_megatron_s_logits(checkpoi
     assert json.loads((exported / "config.json").read_text())["model_type"] == "llama"
 
 
-def test_overrides_alone_may_say_the_model(tmp_path):
-    with zipfile.ZipFile(GOLDENS / "gpt2.zip") as archive:
-        archive.extractall(tmp_path / "gpt2")
+def test_a_checkpoint_that_holds_its_arguments_needs_no_recipe(checkpoint, tmp_path):
     run, exported = tmp_path / "run", tmp_path / "exported"
-    mjx("import", tmp_path / "gpt2", run, "--from", "megatron", *GPT2)
+    said = mjx("import", checkpoint, run, "--from", "megatron", "model.vocab_size=27").stdout
+    assert "imported iter_0000100 after 100 steps" in said
+    mjx("export", run, exported, "--format", "huggingface")
+    with np.load(GOLDENS / "llama.npz") as golden:
+        tokens, logits = golden["tokens"], golden["logits"]
+    np.testing.assert_allclose(from_pretrained(exported, dtype="float32")(tokens), logits, rtol=0, atol=1e-5)
+
+
+def test_overrides_alone_may_say_the_model(gpt2, tmp_path):
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    mjx("import", gpt2, run, "--from", "megatron", *GPT2)
     mjx("export", run, exported, "--format", "orbax")
     assert not (run / "tokenizer").exists()
     assert (exported / "config.yaml").read_text().startswith("model:\n  family: gpt\n")
 
 
-def test_what_cannot_be_imported_leaves_nothing_and_ends_with_2(checkpoint, recipe, tmp_path):
+def test_what_cannot_be_imported_leaves_nothing_and_ends_with_2(checkpoint, gpt2, recipe, tmp_path):
     run = tmp_path / "run"
+    assert "give --config RECIPE" in mjx("import", gpt2, run, "--from", "megatron", code=2).stderr
     command = ("import", checkpoint, run, "--from", "megatron")
-    assert "give --config RECIPE" in mjx(*command, code=2).stderr
     said = mjx(*command, "--config", recipe, "model.norm.epsilon=1e-6", "model.num_layers=2", code=2).stderr
     assert "num_layers = 4, but model.num_layers asks for 2; norm_epsilon = 1e-05" in said
     (checkpoint / "iter_0000100" / "__2_0.distcp").unlink()
@@ -105,4 +121,9 @@ def test_what_cannot_be_imported_leaves_nothing_and_ends_with_2(checkpoint, reci
     assert "Traceback" not in said
     said = mjx("import", checkpoint, run, "--config", recipe, code=2).stderr
     assert "--config is for --from megatron" in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "recipe.yaml", "tokenizer.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "gpt2",
+        "llama",
+        "recipe.yaml",
+        "tokenizer.json",
+    ]

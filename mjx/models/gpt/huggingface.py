@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mjx.models.gpt.config import GPTConfig
+from mjx.models.gpt.config_keys import AttentionKey, canonical
 from mjx.models.gpt.huggingface_keys import (
-    AttentionKey,
     EmbeddingScale,
     InnerFeatures,
     LayerTypes,
     ScoreScalar,
     UnscaledScores,
-    canonical,
 )
 from mjx.models.gpt.huggingface_names import gpt2_names, gpt_neox_names, llama_names, phi3_names
 from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture

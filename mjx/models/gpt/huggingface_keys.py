@@ -7,7 +7,8 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.interop.config_map import Fields, Key, shown
+from mjx.models.gpt.config_keys import shortest, window_layers
+from mjx.models.interop.config_map import Fields, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +23,6 @@ class InnerFeatures:
 
     def theirs(self, config: GPTConfig) -> dict[str, Any]:
         return {"n_inner": config.mlp.features}
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionKey(Key):
-    """A size of attention, which is written even where ours leaves it to follow from other sizes."""
-
-    def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        attention = config.attention.resolve(config.hidden_size)
-        return super().theirs(dataclasses.replace(config, attention=attention))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +114,10 @@ class LayerTypes:
         window = theirs.get("sliding_window", self.window)
         if window is None:
             raise InputError('config.json has layers with "sliding_attention", but no "sliding_window"')
-        return {"attention.window": window, "window_pattern": _shortest(pattern)}
+        return {"attention.window": window, "window_pattern": shortest(pattern)}
 
     def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        window, pattern = config.attention.window, _window_layers(config)
+        window, pattern = config.attention.window, window_layers(config)
         written: dict[str, Any] = {
             "sliding_window": window,
             "layer_types": ["sliding_attention" if kept else "full_attention" for kept in pattern],
@@ -133,50 +125,3 @@ class LayerTypes:
         if window is None and self.enabled is None:  # transformers wants a number, which no layer reads
             written["sliding_window"] = self.window
         return written if self.enabled is None else {**written, self.enabled: any(pattern)}
-
-
-def _window_layers(config: GPTConfig) -> tuple[bool, ...]:
-    if config.attention.window is None:
-        return (False,) * config.num_layers
-    return _spread(config.window_pattern, config.num_layers)
-
-
-def _spread(pattern: tuple[bool, ...], number: int) -> tuple[bool, ...]:
-    return tuple(pattern[layer % len(pattern)] for layer in range(number))
-
-
-def _shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:
-    """The shortest one whose repetition is this."""
-    lengths = range(1, len(pattern) + 1)
-    return next(pattern[:n] for n in lengths if _spread(pattern[:n], len(pattern)) == pattern)
-
-
-def canonical(config: GPTConfig) -> GPTConfig:
-    """One spelling for all configs of the same model, without what only training chooses."""
-    attention = config.attention.resolve(config.hidden_size)
-    windowed = _window_layers(config)
-    rotated = _spread(config.rope_pattern, config.num_layers)
-    attention = dataclasses.replace(
-        attention,
-        scale=round(attention.scale or attention.dims[2] ** -0.5, 12),
-        window=attention.window if any(windowed) else None,
-        dropout=0.0,
-        implementation="auto",
-    )
-    local = config.window_rope if attention.window is not None else None
-    return dataclasses.replace(
-        config,
-        attention=attention,
-        window_pattern=windowed if any(windowed) else (True,),
-        rope_pattern=rotated if attention.rope is not None else (True,),
-        window_rope=None if local == attention.rope else local,
-        embedding_scale=round(config.embedding_scale, 9),
-        **_TRAINING_DEFAULTS,
-    )
-
-
-_TRAINING_DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(GPTConfig)
-    if field.name in GPTConfig.training_choices
-}

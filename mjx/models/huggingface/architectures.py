@@ -65,7 +65,7 @@ def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> 
 def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
     """What does not survive the way there and back, as `field = value`."""
     try:
-        returned = architecture.config.to_ours(architecture.config.to_theirs(config))
+        returned = architecture.config.to_ours(architecture.config.to_theirs(config), "config.json")
     except InputError as error:
         reason = str(error).removeprefix("config.json describes a model that mjx cannot build: ")
         return [f"way to say its sizes ({reason})"]

@@ -142,7 +142,7 @@ def read_config(folder: HuggingFaceFolder) -> tuple[str, Any]:
     """
     family, architecture = find_architecture(folder.config)
     try:
-        return family, architecture.config.to_ours(folder.config)
+        return family, architecture.config.to_ours(folder.config, "config.json")
     except InputError as error:
         raise InputError(f"{folder.path}: {error}") from error
 

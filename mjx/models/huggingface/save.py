@@ -128,7 +128,7 @@ def _config_json(
     before = {} if source is None else source.config
     if before.get("model_type") == architecture.model_type:
         with contextlib.suppress(InputError):
-            described = architecture.config.to_ours(before)
+            described = architecture.config.to_ours(before, "config.json")
             if architecture.canonical(described) == architecture.canonical(config):
                 return dict(before)
     # Unsaid, they would be transformers' own for this model_type, perhaps beyond the vocabulary.

@@ -2,7 +2,8 @@
 
 A table is a list of entries. Most are a `Key`: one key of theirs, one field of ours (or several that it
 decides). What takes more than that is an entry of its own with the same three members. A key that the
-table does not know is an error, never passed over: it may change what the model computes.
+table does not know is an error, never passed over: it may change what the model computes. Only where a
+config holds a whole run as well as a model, the table names what it must not have (`Absent`) instead.
 """
 
 import dataclasses
@@ -20,6 +21,14 @@ Fields = dict[str, Any]
 """Dotted path of a field of ours (`attention.num_heads`) → its value."""
 
 
+class Theirs(dict[str, Any]):
+    """Another library's config, and what sentences about it call it: "config.json"."""
+
+    def __init__(self, values: Mapping[str, Any], where: str):
+        super().__init__(values)
+        self.where = where
+
+
 class Entry(Protocol):
     """Some keys of theirs, and the fields of ours that they decide."""
 
@@ -27,7 +36,7 @@ class Entry(Protocol):
         """All that it may read."""
         ...
 
-    def ours(self, theirs: Mapping[str, Any]) -> Fields:
+    def ours(self, theirs: Theirs) -> Fields:
         """Raises InputError, naming the key, for a value that we would compute differently."""
         ...
 
@@ -52,17 +61,17 @@ class Key:
     def names(self) -> Sequence[str]:
         return (self.name, *self.also)
 
-    def ours(self, theirs: Mapping[str, Any]) -> Fields:
+    def ours(self, theirs: Theirs) -> Fields:
         name = next((name for name in self.names() if name in theirs), self.name)
         value = theirs.get(name)
         if value is None and not (self.null and name in theirs):
             if self.default is REQUIRED:
-                raise InputError(f'config.json has no "{self.name}"')
+                raise InputError(f'{theirs.where} has no "{self.name}"')
             value = self.default
         if self.values is not None:
             if not isinstance(value, Hashable) or value not in self.values:
                 known = ", ".join(map(str, self.values))
-                raise InputError(f'config.json has "{name}": {shown(value)}; known are {known}')
+                raise InputError(f'{theirs.where} has "{name}": {shown(value)}; known are {known}')
             value = self.values[value]
         fields = (self.fields,) if isinstance(self.fields, str) else self.fields
         return dict.fromkeys(fields, value)
@@ -84,17 +93,36 @@ class Only:
     def names(self) -> Sequence[str]:
         return (self.name,)
 
-    def ours(self, theirs: Mapping[str, Any]) -> Fields:
+    def ours(self, theirs: Theirs) -> Fields:
         found = theirs.get(self.name)
         if found is not None and found != self.value:
             raise InputError(
-                f'config.json has "{self.name}": {shown(found)}, which mjx does not compute; '
+                f'{theirs.where} has "{self.name}": {shown(found)}, which mjx does not compute; '
                 f"only {shown(self.value)} is known"
             )
         return {}
 
     def theirs(self, config: Any) -> dict[str, Any]:
         return {self.name: self.value}
+
+
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """Keys that ask for what we do not have; missing, null, false, 0 and empty do not ask."""
+
+    keys: tuple[str, ...]
+
+    def names(self) -> Sequence[str]:
+        return self.keys
+
+    def ours(self, theirs: Theirs) -> Fields:
+        asked = [f'"{key}": {shown(theirs[key])}' for key in self.keys if theirs.get(key)]
+        if asked:
+            raise InputError(f"{theirs.where} has {', '.join(asked)}, which mjx does not compute")
+        return {}
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +135,7 @@ class Constant:
     def names(self) -> Sequence[str]:
         return ()
 
-    def ours(self, theirs: Mapping[str, Any]) -> Fields:
+    def ours(self, theirs: Theirs) -> Fields:
         return {self.field: self.value}
 
     def theirs(self, config: Any) -> dict[str, Any]:
@@ -121,43 +149,57 @@ class ConfigMap:
         kind: the class of our config.
         entries: the table; where two decide one field, the later one does.
         without_meaning: keys that change nothing of what is computed.
+        closed: whether a key that the table does not know is refused.
     """
 
-    def __init__(self, kind: type, entries: Sequence[Entry], without_meaning: Sequence[str] = ()):
+    def __init__(
+        self,
+        kind: type,
+        entries: Sequence[Entry],
+        without_meaning: Sequence[str] = (),
+        *,
+        closed: bool = True,
+    ):
         self.kind = kind
-        self._entries = tuple(entries)
+        self.entries = tuple(entries)
         self.known = {key for entry in entries for key in entry.names()} | set(without_meaning)
+        self._closed = closed
 
-    def to_ours(self, theirs: Mapping[str, Any]) -> Any:
-        """Our config.
+    def to_ours(self, theirs: Mapping[str, Any], where: str) -> Any:
+        """Our config; `where` is what sentences call theirs.
 
         Raises:
-            InputError: a key or a value that is not known, or that we would compute differently.
+            InputError: a key or a value that is not known, or that we would compute differently; all of them.
         """
+        named = Theirs(theirs, where)
         for key, value in theirs.items():
-            if key not in self.known and value not in (None, False, [], {}):
+            if self._closed and key not in self.known and value not in (None, False, [], {}):
                 raise InputError(
-                    f'config.json has "{key}": {shown(value)}, which mjx does not know for this model; '
+                    f'{where} has "{key}": {shown(value)}, which mjx does not know for this model; '
                     "if it has no influence on what the model computes, take it out of the file"
                 )
         fields: Fields = {}
-        for entry in self._entries:
+        refused: list[str] = []
+        for entry in self.entries:
             try:
-                fields.update(entry.ours(theirs))
-            except InputError:
-                raise
+                fields.update(entry.ours(named))
+            except InputError as error:
+                refused.append(str(error))
             except (TypeError, ValueError, AttributeError) as error:
                 found = {name: theirs[name] for name in entry.names() if name in theirs}
-                raise InputError(f"config.json has values of a wrong type: {shown(found)}") from error
+                wrong = f"{where} has values of a wrong type: {shown(found)}"
+                raise InputError("; ".join([*refused, wrong])) from error
+        if refused:
+            raise InputError("; ".join(dict.fromkeys(refused)))
         try:
             return parse(self.kind, _tree(fields), "model")
         except InputError as error:
-            raise InputError(f"config.json describes a model that mjx cannot build: {error}") from error
+            raise InputError(f"{where} describes a model that mjx cannot build: {error}") from error
 
     def to_theirs(self, config: Any) -> dict[str, Any]:
         """Their keys. What their kind of model cannot say is lost: compare with `to_ours` of the result."""
         theirs: dict[str, Any] = {}
-        for entry in self._entries:
+        for entry in self.entries:
             theirs.update(entry.theirs(config))
         return theirs
 
@@ -184,4 +226,4 @@ def _tree(fields: Fields) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """As it stands in the file."""
-    return json.dumps(value)
+    return json.dumps(value, default=str)

@@ -68,13 +68,16 @@ class TorchDistFolder(Mapping[str, Tensor]):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The command line of the training run; empty where the checkpoint does not hold it.
+        """The command line of the training run; empty where the checkpoint does not hold it. Values that are
+        no plain ones stand as their type's or function's full name.
 
         Raises InputError when common.pt is damaged.
         """
         found: Any = self._common.get("args")
         known = isinstance(found, Record) and origin(found) == "argparse.Namespace"
-        return found.state if known and isinstance(found.state, dict) else {}
+        if not known or not isinstance(found.state, dict):
+            return {}
+        return {name: origin(value) or value for name, value in found.state.items()}
 
     @property
     def iteration(self) -> int | None:

@@ -73,8 +73,8 @@ def test_logits_equal_those_of_transformers(case, tmp_path):
 def test_what_is_written_describes_the_same_model(kind):
     architecture = BY_TYPE[kind]
     for seed in range(60):
-        ours = architecture.config.to_ours(variants.config_of(kind, seed))
-        returned = architecture.config.to_ours(architecture.config.to_theirs(ours))
+        ours = architecture.config.to_ours(variants.config_of(kind, seed), "config.json")
+        returned = architecture.config.to_ours(architecture.config.to_theirs(ours), "config.json")
         assert architecture.canonical(returned) == architecture.canonical(ours)
 
 

@@ -35,7 +35,7 @@ GEMMA3 = PUBLISHED["Gemma 3 1B"][0]
 
 
 def ours(theirs):
-    return find_architecture(theirs)[1].config.to_ours(theirs)
+    return find_architecture(theirs)[1].config.to_ours(theirs, "config.json")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -198,7 +198,8 @@ def test_layers_with_windows_may_have_a_scaling_of_their_own(scalings):
     config = ours(GEMMA3 | {"rope_parameters": both})
     architecture = fitting_architecture(config, "gemma3_text")
     assert (
-        architecture.config.to_ours(architecture.config.to_theirs(config)).window_rope == config.window_rope
+        architecture.config.to_ours(architecture.config.to_theirs(config), "config.json").window_rope
+        == config.window_rope
     )
     assert config.window_rope.scaling.kind == sliding["rope_type"]
     assert config.attention.rope.base == 1e5

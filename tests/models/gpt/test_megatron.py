@@ -1,5 +1,6 @@
 """GPT against Megatron-Core 0.16.1 on the CPU: the goldens hold its weights, logits and gradients."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,66 +9,29 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.mlp import MLPConfig
-from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind
-from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
 from mjx.models.gpt.megatron import megatron_name_map
+from mjx.models.megatron import read_settings, settings_of
 from mjx.trees import flatten
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron"
 CASES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 
 
-def config_of(name: str, case, **changes) -> GPTConfig:
-    """The GPTConfig of a golden's TransformerConfig."""
+def settings_of_golden(name: str, case) -> dict:
+    """A golden's TransformerConfig, with what it does not hold."""
     theirs = json.loads(str(case["config"]))
-    model = theirs["model"]
-    norm = NormConfig(
-        kind="rmsnorm" if theirs.get("normalization") == "RMSNorm" else "layernorm",
-        epsilon=theirs.get("layernorm_epsilon", 1e-5),
-    )
-    biases = theirs.get("add_bias_linear", True)
-    scaling = None
-    if model.get("rope_scaling"):
-        scaling = RoPEScaling(kind="llama3", factor=model["rope_scaling_factor"])
-    if model.get("seq_len_interpolation_factor"):
-        scaling = RoPEScaling(kind="linear", factor=model["seq_len_interpolation_factor"])
-    rope = RoPEConfig(
-        base=model.get("rotary_base", 10000),
-        percent=model.get("rotary_percent", 1.0),
-        layout="interleaved" if theirs.get("rotary_interleaved") else "halves",
-        scaling=scaling,
-    )
-    learned = model["position_embedding_type"] == "learned_absolute"
-    activation = "relu2" if name == "gpt_sqrelu" else "silu" if theirs.get("gated_linear_unit") else "gelu"
-    return GPTConfig(
-        num_layers=theirs["num_layers"],
-        hidden_size=theirs["hidden_size"],
-        vocab_size=64,
-        attention=AttentionConfig(
-            num_heads=theirs["num_attention_heads"],
-            num_query_groups=theirs.get("num_query_groups"),
-            head_dim=theirs.get("kv_channels"),
-            qkv_bias=theirs.get("add_qkv_bias", biases),
-            output_bias=biases,
-            qk_norm=norm if theirs.get("qk_layernorm") else None,
-            rope=None if learned else rope,
-        ),
-        mlp=MLPConfig(
-            features=theirs["ffn_hidden_size"],
-            activation=activation,
-            gated=theirs.get("gated_linear_unit", False),
-            bias=biases,
-        ),
-        norm=norm,
-        max_positions=32 if learned else None,
-        tie_embeddings=model["share_embeddings_and_output_weights"],
-        dtype="float32",
-        **changes,
-    )
+    if name == "gpt_sqrelu":  # which prints its activation as a lambda
+        theirs["activation_func"] = "squared_relu"
+    return {**theirs, "vocab_size": 64, "max_sequence_length": 32}
+
+
+def config_of(name: str, case, **changes) -> GPTConfig:
+    family, config = read_settings(settings_of_golden(name, case), f"{name}.npz")
+    assert family == "gpt"
+    assert isinstance(config, GPTConfig)
+    return dataclasses.replace(config, **changes)
 
 
 def load(name: str):
@@ -120,6 +84,17 @@ def test_the_name_map_returns_every_tensor_unchanged(name):
     assert back.keys() == weights.keys()
     for key, tensor in weights.items():
         np.testing.assert_array_equal(back[key], tensor, err_msg=key)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_config_survives_the_way_to_megatron_s_arguments_and_back(name):
+    config = config_of(name, load(name)[0])
+    family, returned = read_settings(settings_of(config), "Megatron-LM")
+    assert family == "gpt"
+    resolved = config.attention.resolve(config.hidden_size)
+    assert dataclasses.replace(config, attention=resolved) == dataclasses.replace(
+        returned, attention=returned.attention.resolve(returned.hidden_size)
+    )
 
 
 @pytest.mark.parametrize("remat", ["selective", "full"])

@@ -12,10 +12,10 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import abstract_parameters, bind
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
-from mjx.models.gpt.megatron import check_arguments
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.models.megatron.names import local_names
+from mjx.models.megatron.settings import check_settings
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
 from mjx.trees import flatten
 
@@ -71,9 +71,9 @@ def test_what_shapes_do_not_show_is_compared_too():
     with pytest.raises(
         InputError, match=r"rotary_base = 10000, but model.attention.rope.base asks for 500000"
     ):
-        check_arguments(config, {"rotary_base": 10000, "num_query_groups": 2, "group_query_attention": True})
-    with pytest.raises(InputError, match=r"num_experts = 8, which mjx's GPT does not have"):
-        check_arguments(config, {"num_experts": 8, "group_query_attention": True})
+        check_settings(config, {"rotary_base": 10000, "num_query_groups": 2}, "args.json")
+    with pytest.raises(InputError, match=r'args.json has "num_experts": 8, which mjx does not compute'):
+        check_settings(config, {"num_experts": 8}, "args.json")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""What the tables of other libraries' configs of decoder-only models have in common."""
+
+import dataclasses
+from typing import Any
+
+from mjx.models.gpt.config import GPTConfig
+from mjx.models.interop.config_map import Key
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionKey(Key):
+    """A size of attention, which is written even where ours leaves it to follow from other sizes."""
+
+    def theirs(self, config: GPTConfig) -> dict[str, Any]:
+        attention = config.attention.resolve(config.hidden_size)
+        return super().theirs(dataclasses.replace(config, attention=attention))
+
+
+def window_layers(config: GPTConfig) -> tuple[bool, ...]:
+    """Which layers have a window."""
+    if config.attention.window is None:
+        return (False,) * config.num_layers
+    return spread(config.window_pattern, config.num_layers)
+
+
+def spread(pattern: tuple[bool, ...], number: int) -> tuple[bool, ...]:
+    """A pattern, repeated over so many layers."""
+    return tuple(pattern[layer % len(pattern)] for layer in range(number))
+
+
+def shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The shortest one whose repetition is this."""
+    lengths = range(1, len(pattern) + 1)
+    return next(pattern[:n] for n in lengths if spread(pattern[:n], len(pattern)) == pattern)
+
+
+def canonical(config: GPTConfig) -> GPTConfig:
+    """One spelling for all configs of the same model, without what only training chooses."""
+    attention = config.attention.resolve(config.hidden_size)
+    windowed = window_layers(config)
+    rotated = spread(config.rope_pattern, config.num_layers)
+    attention = dataclasses.replace(
+        attention,
+        scale=round(attention.scale or attention.dims[2] ** -0.5, 12),
+        window=attention.window if any(windowed) else None,
+        dropout=0.0,
+        implementation="auto",
+    )
+    local = config.window_rope if attention.window is not None else None
+    return dataclasses.replace(
+        config,
+        attention=attention,
+        window_pattern=shortest(windowed) if any(windowed) else (True,),
+        rope_pattern=shortest(rotated) if attention.rope is not None else (True,),
+        window_rope=None if local == attention.rope else local,
+        embedding_scale=round(config.embedding_scale, 9),
+        **_TRAINING_DEFAULTS,
+    )
+
+
+_TRAINING_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(GPTConfig)
+    if field.name in GPTConfig.training_choices
+}

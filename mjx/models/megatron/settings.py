@@ -1,0 +1,116 @@
+"""Megatron's settings, of whichever family, as the config of a model."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mjx.errors import InputError
+from mjx.models import FAMILIES
+from mjx.models.family import ModelConfig, load_family
+from mjx.models.interop.config_map import Entry, Theirs, shown
+from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.megatron.spelling import spelled
+from mjx.trees import flatten
+
+
+def read_settings(settings: Mapping[str, Any], where: str) -> tuple[str, ModelConfig]:
+    """The family and the config that Megatron's settings describe.
+
+    Args:
+        settings: Megatron-LM's arguments by their names (with or without dashes), or the fields of
+            Megatron-Core's `TransformerConfig`, beside them or under "model" the arguments of its `GPTModel`.
+            Those about the run alone are passed over.
+        where: what sentences call them: "args.json".
+
+    Raises:
+        InputError: they describe a model that mjx does not have; the sentence has all that is missing.
+    """
+    arguments = spelled(settings, where)
+    for family in FAMILIES:
+        theirs = load_family(family).megatron
+        if theirs is not None and theirs.describes(arguments):
+            return family, theirs.settings.to_ours(arguments, where)
+    raise InputError(f"{where} describes a model of a kind that mjx does not read yet")
+
+
+def settings_of(config: ModelConfig) -> dict[str, Any]:
+    """Megatron-LM's arguments that describe a model.
+
+    Raises:
+        InputError: they cannot; the sentence has all that they do not say.
+    """
+    table = megatron_model(config)
+    arguments = table.settings.to_theirs(config)
+    lost = _differences(table, config, table.settings.to_ours(arguments, "Megatron-LM"))
+    if lost:
+        said = ", ".join(f"model.{path} = {shown(ours)}" for path, (ours, _) in lost.items())
+        raise InputError(f"Megatron-LM has no arguments for {said}")
+    return arguments
+
+
+def check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str) -> None:
+    """Raise if Megatron's settings, of which any may be missing, describe another model than `config`.
+
+    The shapes of tensors do not show all of it: neither the norms' epsilon nor the rotation's base.
+
+    Raises:
+        InputError: naming every setting that differs.
+    """
+    table = megatron_model(config)
+    given = spelled(settings, where)
+    if not given:
+        return
+    merged = {**table.settings.to_theirs(config), **given}
+    said = []
+    if config.vocabulary is not None:  # which may be padded in theirs
+        rows = max(given.get("padded_vocab_size") or 0, given.get("vocab_size") or 0) or config.vocabulary
+        merged["vocab_size"] = config.vocabulary
+        if rows < config.vocabulary:
+            said.append(f"padded_vocab_size = {rows}, but model.vocab_size = {config.vocabulary}")
+    found = table.settings.to_ours(merged, where)
+    differences = _differences(table, config, found)
+    for entry in table.settings.entries:
+        paths = [path for path in differences if _decides(entry, Theirs(merged, where), path)]
+        if paths:
+            ours, theirs = (entry.theirs(table.canonical(each)) for each in (config, found))
+            names = [name for name in given if name in entry.names() and ours.get(name) != theirs.get(name)]
+            asked = ", ".join(f"model.{path} asks for {differences[path][0]}" for path in paths)
+            said.append(f"{', '.join(f'{name} = {given[name]}' for name in names)}, but {asked}")
+            for path in paths:
+                del differences[path]
+    said += [f"Megatron has no model.{path} = {ours}" for path, (ours, _) in differences.items()]
+    if said:
+        raise InputError(f"{where} says that the model was trained with {'; '.join(said)}")
+
+
+def _differences(table: MegatronModel, ours: ModelConfig, theirs: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted path → the two values, where the models differ."""
+    a, b = (flatten(dataclasses.asdict(table.canonical(config))) for config in (ours, theirs))
+    return {
+        path: (a.get(path), b.get(path))
+        for path in sorted(a.keys() | b.keys())
+        if not _same(a.get(path), b.get(path))
+    }
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
+
+
+def _decides(entry: Entry, theirs: Theirs, path: str) -> bool:
+    return any(path == field or path.startswith(f"{field}.") for field in entry.ours(theirs))
+
+
+def megatron_model(config: ModelConfig) -> MegatronModel:
+    """What the family of a config says of Megatron.
+
+    Raises:
+        InputError: nothing.
+    """
+    theirs = load_family(config.family).megatron
+    if theirs is None:
+        raise InputError(f"model.family = {config.family} cannot be read from a Megatron checkpoint yet")
+    return theirs
