@@ -63,6 +63,11 @@ ARGUMENTS = {
     "use_rope_scaling": False,
     "num_experts": None,
     "multi_latent_attention": False,
+    "add_bias_linear": False,
+    "add_qkv_bias": False,
+    "bias_gelu_fusion": False,
+    "make_vocab_size_divisible_by": 16,
+    "tensor_model_parallel_size": 2,
     "params_dtype": torch.float32,
     "data_path": ["corpus_text_document"],
 }
