@@ -105,9 +105,22 @@ def _parser() -> argparse.ArgumentParser:
         help="(huggingface)",
     )
     imports.add_argument(
-        "--config", metavar="RECIPE", help="megatron: a recipe whose model and tokenizer they are"
+        "--config",
+        metavar="RECIPE",
+        help="megatron: a recipe whose model and tokenizer they are, where the checkpoint has no arguments",
     )
     imports.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2, model.dtype=bfloat16")
+
+    recipe = _command(commands, "recipe", _recipe, "make a recipe of another library's settings")
+    recipe.add_argument(
+        "--from-megatron",
+        required=True,
+        metavar="SOURCE",
+        help="a shell script or a JSON file with Megatron-LM's arguments, or a torch_dist checkpoint",
+    )
+    recipe.add_argument(
+        "overrides", nargs="*", metavar="NAME=VALUE", help="further arguments, e.g. vocab-size=50257"
+    )
 
     export = _command(commands, "export", _export, "write weights alone, for Orbax or for transformers")
     export.add_argument("run_dir", metavar="RUN", help="a run folder")
@@ -190,6 +203,12 @@ def _import(options: argparse.Namespace) -> None:
             "--config is for --from megatron: a Hugging Face folder says itself what model it is"
         )
     import_huggingface(options.path, options.run_dir, options.overrides)
+
+
+def _recipe(options: argparse.Namespace) -> None:
+    from mjx.commands.recipe import recipe_of_megatron
+
+    recipe_of_megatron(options.from_megatron, options.overrides)
 
 
 def _explain(options: argparse.Namespace) -> None:

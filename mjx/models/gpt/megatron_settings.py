@@ -1,6 +1,7 @@
 """Megatron-LM's arguments of a GPT ↔ our config."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ class _Positions:
             raise InputError(
                 f'{theirs.where} has "position_embedding_type": {shown(kind)}; a GPT of mjx has '
                 "learned_absolute, rope, yarn or none"
+            )
+        if theirs.get("add_position_embedding") is False:
+            raise InputError(
+                f'{theirs.where} has "add_position_embedding": false, the old way to say '
+                '"position_embedding_type": "none"'
             )
         longest = theirs.get("max_position_embeddings")
         if longest is None:
@@ -139,7 +145,8 @@ _OTHER_FAMILIES = (
 def describes(theirs: Mapping[str, Any]) -> bool:
     """Whether arguments are of this family, be the model one that we can build or not."""
     relative = theirs.get("position_embedding_type") == "relative"
-    return not relative and not any(theirs.get(name) for name in _OTHER_FAMILIES)
+    program = re.search("bert|t5|mamba|hybrid|retro|vision|vlm|ict|mimo", theirs.get("program") or "")
+    return not (relative or program or any(theirs.get(name) for name in _OTHER_FAMILIES))
 
 
 SETTINGS = ConfigMap(

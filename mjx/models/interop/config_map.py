@@ -171,6 +171,14 @@ class ConfigMap:
         Raises:
             InputError: a key or a value that is not known, or that we would compute differently; all of them.
         """
+        tree = self.to_tree(theirs, where)
+        try:
+            return parse(self.kind, tree, "model")
+        except InputError as error:
+            raise InputError(f"{where} describes a model that mjx cannot build: {error}") from error
+
+    def to_tree(self, theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """What `to_ours` makes our config of, in nested dicts."""
         named = Theirs(theirs, where)
         for key, value in theirs.items():
             if self._closed and key not in self.known and value not in (None, False, [], {}):
@@ -191,10 +199,7 @@ class ConfigMap:
                 raise InputError("; ".join([*refused, wrong])) from error
         if refused:
             raise InputError("; ".join(dict.fromkeys(refused)))
-        try:
-            return parse(self.kind, _tree(fields), "model")
-        except InputError as error:
-            raise InputError(f"{where} describes a model that mjx cannot build: {error}") from error
+        return _tree(fields)
 
     def to_theirs(self, config: Any) -> dict[str, Any]:
         """Their keys. What their kind of model cannot say is lost: compare with `to_ours` of the result."""

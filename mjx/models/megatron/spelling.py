@@ -5,7 +5,7 @@ as a field of Megatron-Core's `TransformerConfig` (`layernorm_epsilon`) and an a
 (`share_embeddings_and_output_weights`). The last two have other defaults than the arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mjx.errors import InputError
@@ -57,8 +57,8 @@ def spelled(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     core = any(key in flat for key in _OF_CORE) and not any(key in flat for key in _OF_ARGUMENTS)
     found: dict[str, tuple[str, Any]] = {}
     for key, value in flat.items():
-        name, same = _name(key)
-        value = same(value)
+        name = argument_name(key)
+        value = not value if key in _NEGATED and value is not None else value
         if name in found and None not in (value, found[name][1]) and value != found[name][1]:
             raise InputError(
                 f'{where} has "{key}": {shown(flat[key])} and "{found[name][0]}": '
@@ -70,10 +70,9 @@ def spelled(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**values, **_defaults_of_core(values)} if core else values
 
 
-def _name(key: str) -> tuple[str, Callable[[Any], Any]]:
-    if key in _NEGATED:
-        return _NEGATED[key], lambda value: None if value is None else not value
-    return _RENAMED.get(key, key), lambda value: value
+def argument_name(key: str) -> str:
+    """The name in a run's namespace."""
+    return _NEGATED.get(key) or _RENAMED.get(key, key)
 
 
 def _defaults_of_core(values: Mapping[str, Any]) -> dict[str, Any]:
