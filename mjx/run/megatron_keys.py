@@ -5,7 +5,7 @@ Where a default is said here, it is that of Megatron-LM's argument.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mjx.errors import InputError
@@ -43,7 +43,7 @@ class _Batch(_Read):
 
     def ours(self, theirs: Theirs) -> Fields:
         rows, of_device = theirs.get("global_batch_size"), theirs.get("micro_batch_size")
-        copies = _copies(theirs)
+        copies = copies_of(theirs)
         if rows is None and of_device and copies:
             rows = of_device * copies
         if rows is None:
@@ -57,7 +57,7 @@ class _Batch(_Read):
         }
 
 
-def _copies(theirs: Theirs) -> int | None:
+def copies_of(theirs: Mapping[str, Any]) -> int | None:
     """Of the model, each with its own share of the batch; None where it is not said."""
     if theirs.get("data_parallel_size"):
         return theirs["data_parallel_size"]
@@ -248,25 +248,25 @@ class _Tokenizer(_Read):
         path = theirs.get("tokenizer_model")
         vocabulary = theirs.get("vocab_file")
         if path is None and vocabulary is not None:  # vocab.json and merges.txt are known by their folder
-            path = vocabulary.rpartition("/")[0] or "."
+            path = vocabulary.rpartition("/")[0] or (vocabulary if vocabulary.startswith("$") else ".")
         if path is None or theirs.get("tokenizer_type") == "NullTokenizer":
             return {"data.vocab_size": theirs.get("vocab_size") or theirs.get("padded_vocab_size")}
         return {"data.tokenizer": path}
 
 
 _ENTRIES: tuple[Entry, ...] = (
-    _Steps(),
-    _Batch(),
-    Key("seed", ("training.seed", "data.seed"), 1234),
-    _Given("eval_interval", "training.evaluation_interval"),
-    Key("seq_length", "data.sequence_length", also=("encoder_seq_length",)),
     _Sources(),
     Key("split", "data.split", "969,30,1"),
     _Tokenizer(),
-    _Given("data_cache_path", "data.cache_dir"),
+    Key("seq_length", "data.sequence_length", also=("encoder_seq_length",)),
     Key("reset_position_ids", "data.reset_positions", False),
     Key("reset_attention_mask", "data.document_mask", False),
     Key("eod_mask_loss", "data.mask_eod_loss", False),
+    _Given("data_cache_path", "data.cache_dir"),
+    _Steps(),
+    _Batch(),
+    _Given("eval_interval", "training.evaluation_interval"),
+    Key("seed", ("training.seed", "data.seed"), 1234),
     _Mesh(),
     _Optimizer(),
     Key("weight_decay", "optimizer.weight_decay", 0.01),

@@ -39,7 +39,7 @@ _REASONS = {
     "how Megatron sends it": (
         "overlap_* no_overlap_* tp_comm_* ddp_* *nccl* *gloo* distributed_* local_rank rank "
         "*align_param_gather cp_comm_type *async_tensor_* *fsdp* num_distributed_optimizer_instances "
-        "hierarchical_* delay_wgrad_* lazy_mpu_init batch_p2p_* use_ring_* deallocate_* use_distributed_optimizer"
+        "hierarchical_* delay_wgrad_* lazy_mpu_init batch_p2p_* use_ring_* deallocate_*"
     ),
     "what Megatron reports": (
         "log_* tensorboard_* timing_log_* wandb_* *one_logger* profile* use_pytorch_profiler record_memory_* "
@@ -61,7 +61,6 @@ _REASONS = {
         "num_channels patch_dim *_fraction *data_sharding head_lr_mult vision_* swin_* mask_* iter_per_epoch "
         "dino_* rl_* grpo_* sample_rate short_seq_prob"
     ),
-    "`mjx train` is the program": "program",
 }
 """Why → names, or patterns of them."""
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from mjx.config import parse_config
 from mjx.errors import InputError
-from mjx.models.megatron.settings import family_module, read_settings
+from mjx.models.megatron.settings import megatron_model, read_settings
+from mjx.models.megatron.shell import UNDER_CONDITION
 from mjx.models.megatron.spelling import argument_name, spelled
-from mjx.run.megatron_keys import RUN
+from mjx.run.megatron_keys import RUN, copies_of
 from mjx.run.megatron_left_out import reason
 from mjx.trees import Tree, plain, to_yaml
 
@@ -55,7 +56,7 @@ def make_recipe(settings: Mapping[str, Any], left_open: Mapping[str, str], where
     try:
         family, config = read_settings(given, where)
         model = {"family": family, **_said(config)}
-        known |= family_module(config).SETTINGS.config.known
+        known |= megatron_model(config).settings.known
     except InputError as error:
         refused.append(str(error))
     try:
@@ -66,7 +67,7 @@ def make_recipe(settings: Mapping[str, Any], left_open: Mapping[str, str], where
         key: text for key, text in left_open.items() if key in known and key not in (*_PATHS, *_HARMLESS)
     }
     if still_open:
-        said = ", ".join(f"{_flag(key)} ({text})" for key, text in still_open.items())
+        said = ", ".join(f"{_flag(key)} ({_shown(text)})" for key, text in still_open.items())
         refused.append(f"{where} leaves open {said}: give their values as NAME=VALUE")
     if refused:
         raise InputError("; ".join(refused))
@@ -131,10 +132,16 @@ def _fill_in_data(sections: Tree, where: str) -> list[str]:
 def _is_left(name: str, arguments: Mapping[str, Any], known: set[str]) -> bool:
     value = arguments[name]
     if name == "micro_batch_size":
-        return not any(arguments.get(size) for size in ("world_size", "data_parallel_size"))
-    if name in ("pipeline_model_parallel_size", "fp16"):  # read, and done in another way
-        return value not in (None, False, 1)
-    return value not in (None, False, "", [], {}) and argument_name(name) not in known
+        return copies_of(arguments) is None
+    if name == "fp16":  # read, and done in another way
+        return bool(value)
+    if name == "pipeline_model_parallel_size":
+        return (value or 1) > 1
+    return name != "program" and value not in (None, False, "", [], {}) and argument_name(name) not in known
+
+
+def _shown(text: str) -> str:
+    return text.replace(UNDER_CONDITION, "given under a condition")
 
 
 def _flag(name: str) -> str:

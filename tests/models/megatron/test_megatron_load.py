@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import NAMES, config_of, expected, unpack
+from written import cut, write
 
 from mjx.errors import InputError
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.parameter import abstract_parameters, bind
+from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
+from mjx.models.gpt.megatron import megatron_name_map
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.models.megatron.names import local_names
@@ -44,6 +46,35 @@ def test_rows_beyond_the_vocabulary_are_dropped(tmp_path):
     assert table.shape == (64, 16)
     assert np.asarray(table[:27]).all()
     assert not np.asarray(table[27:]).any()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_padded_vocabulary_is_cut_without_arguments_too(tmp_path, tied):
+    config = config_of("gpt2", tie_embeddings=tied, vocab_divisor=9)
+    names = megatron_name_map(config)
+    shapes = parameters_of(abstract_model(config))
+    random = np.random.default_rng(0)
+    ours = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), shapes)
+    written = {}
+    for name, array in names.to_theirs(ours).items():
+        if name in ("embedding.word_embeddings.weight", "output_layer.weight"):
+            padding = random.standard_normal((13, array.shape[1])).astype(np.float32)  # as training leaves it
+            array = np.concatenate([array, padding])
+        written[name] = cut(array, *(1,) * array.ndim)
+    folder = write(tmp_path, written)
+    assert not TorchDistFolder(folder).arguments
+    loaded = flatten(load(folder, config, fsdp=8)[0])
+    tables = ["embedding.weight"] if tied else ["embedding.weight", "head.weight"]
+    for name, array in flatten(ours).items():
+        assert loaded[name].shape == array.shape
+        if name in tables:
+            np.testing.assert_array_equal(loaded[name][:27], array[:27])
+            assert not np.asarray(loaded[name][27:]).any()
+        else:
+            np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+    wider = dataclasses.replace(config, vocab_size=41)
+    with pytest.raises(InputError, match=r"word_embeddings.weight has the shape \[40, 16\]"):
+        load(folder, wider, fsdp=8)
 
 
 @pytest.mark.parametrize(
