@@ -1,0 +1,111 @@
+"""How each library calls what goes into a model and what comes out: one row per library and family.
+
+A family that moves in adds its rows here. `batch` makes a batch of ours of a case's inputs, whose names are
+all in `inputs`; `compute` gives, under the library's names, all that our model can say of such a batch.
+What a case holds beyond these names is not supported, never passed over.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mjx.models.family import Batch
+from mjx.models.gpt.megatron import megatron_name_map
+from mjx.models.interop.name_map import NameMap
+
+Inputs = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One library's names for one family."""
+
+    inputs: tuple[str, ...]
+    """What a case may hold."""
+    needed: tuple[str, ...]
+    """What it has to."""
+    batch: Callable[[Inputs], Batch]
+    compute: Callable[[Any, Batch], dict[str, Array]]
+    """`compute(model, batch)`: outputs and losses by name. The gradients are those of "loss"."""
+    losses: tuple[str, ...] = ("loss",)
+    """Those of what is computed that are losses, each one number or one per layer."""
+    names: Callable[[Any], NameMap] | None = None
+    """The library's tensors, where it does not say itself which model's they are."""
+    counted: Callable[[Inputs], np.ndarray | None] = lambda inputs: None
+    """Which places of the outputs mean something; None: all."""
+
+
+def _decoder(model, batch: Batch) -> dict[str, Array]:
+    hidden, _ = model.hidden_states(
+        batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids")
+    )
+    logits = model.logits(hidden)
+    computed = {"logits": logits, "last_hidden_state": hidden}
+    if "labels" in batch:
+        total, _ = model.loss(batch)
+        computed["loss"] = total / batch["loss_mask"].sum()
+        labels = batch["labels"][..., None]
+        chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
+        computed["per_token_loss"] = jax.nn.logsumexp(logits, axis=-1) - chosen
+    return computed
+
+
+def _megatron_gpt(model, batch: Batch) -> dict[str, Array]:
+    if model.config.max_positions is None:  # GPTModel looks at position_ids for its learned positions only
+        batch = {name: array for name, array in batch.items() if name != "positions"}
+    return _decoder(model, batch)
+
+
+def _megatron_tokens(inputs: Inputs) -> Batch:
+    batch = {name: _ints(inputs[name]) for name in ("tokens", "labels")}
+    mask = inputs.get("loss_mask", np.ones(batch["tokens"].shape))
+    batch["loss_mask"] = np.asarray(mask, np.float32)
+    if "position_ids" in inputs:
+        batch["positions"] = _ints(inputs["position_ids"])
+    return batch
+
+
+def _huggingface_tokens(inputs: Inputs) -> Batch:
+    tokens = _ints(inputs["input_ids"])
+    batch = {"tokens": tokens}
+    for theirs, ours in (("attention_mask", "segment_ids"), ("position_ids", "positions")):
+        if theirs in inputs:
+            batch[ours] = _ints(inputs[theirs])
+    if "labels" in inputs:  # theirs stand at their own place, and -100 is none
+        labels = np.pad(_ints(inputs["labels"])[:, 1:], ((0, 0), (0, 1)), constant_values=-100)
+        batch["labels"] = np.where(labels == -100, 0, labels)
+        batch["loss_mask"] = (labels != -100).astype(np.float32)
+    return batch
+
+
+def _attended(inputs: Inputs) -> np.ndarray | None:
+    return inputs["attention_mask"].astype(bool) if "attention_mask" in inputs else None
+
+
+def _ints(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, np.int32)
+
+
+MEGATRON = {
+    "gpt": Family(
+        inputs=("tokens", "labels", "position_ids", "loss_mask"),
+        needed=("tokens", "labels"),
+        batch=_megatron_tokens,
+        compute=_megatron_gpt,
+        names=megatron_name_map,
+    ),
+}
+HUGGINGFACE = {
+    "gpt": Family(
+        inputs=("input_ids", "labels", "attention_mask", "position_ids"),
+        needed=("input_ids",),
+        batch=_huggingface_tokens,
+        compute=_decoder,
+        counted=_attended,
+    ),
+}

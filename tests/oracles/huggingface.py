@@ -1,0 +1,105 @@
+"""Cases of transformers: folders with config.json, model.safetensors, keys.txt, io.npz (`in/`, `out/`)."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mjx.errors import InputError
+from mjx.models.huggingface import PretrainedModel, from_pretrained
+from mjx.models.huggingface.architectures import find_architecture
+from mjx.models.huggingface.folder import HuggingFaceFolder
+from oracles.difference import LIMITS, Limits, exact_difference
+from oracles.families import HUGGINGFACE, Family
+from oracles.report import Report, make_report
+from oracles.run import UnsupportedError, check_names, compare_outputs, run
+
+Arrays = dict[str, np.ndarray]
+
+
+def compare(path: Path, limits: Limits = LIMITS) -> Report:
+    """Run a case and compare all that it holds.
+
+    Nothing is raised: what cannot be read or run is the report's result.
+    """
+    name = Path(os.path.normpath(path)).name
+    try:
+        with np.load(path / "io.npz") as file:
+            arrays = dict(file)
+        inputs, outputs = (
+            {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            for prefix in ("in/", "out/")
+        )
+        keys = path / "keys.txt"
+        sentences = _check_keys(path, keys.read_text().split()) if keys.exists() else []
+        report = compare_folder(path, inputs, outputs, limits)
+    except UnsupportedError as error:
+        return Report(name, "not supported", sentences=[str(error)])
+    except Exception as error:
+        return Report(name, "broke", sentences=[f"{type(error).__name__}: {error}"])
+    return dataclasses.replace(
+        report, result="differs" if sentences else report.result, sentences=[*sentences, *report.sentences]
+    )
+
+
+def compare_folder(path: Path, inputs: Arrays, outputs: Arrays, limits: Limits = LIMITS) -> Report:
+    """A model's folder, and what transformers makes of `inputs`.
+
+    Raises:
+        UnsupportedError: mjx does not have such a model.
+        InputError: the files are damaged, or do not fit one another.
+    """
+    family = family_of(path)
+    check_names(family, inputs)
+    model = from_pretrained(path, dtype="float32")
+    batch, notes = family.batch(inputs), []
+    computed, _ = run(family, model.config, model.parameters, batch, gradients=False)
+    if "loss" in outputs and _counts_padding(batch):
+        outputs = {name: array for name, array in outputs.items() if name != "loss"}
+        notes.append("the loss is left out: it counts padding, whose logits mean nothing")
+    differences = compare_outputs(family, inputs, outputs, computed, limits)
+    return make_report(path.name, *differences, [], _weights(path, model), [], notes)
+
+
+def family_of(path: Path) -> Family:
+    """The row of a folder's model.
+
+    Raises:
+        UnsupportedError: mjx does not have such a model.
+        InputError: there is no such folder, or its config.json is damaged.
+    """
+    folder = HuggingFaceFolder(path)
+    try:
+        family, architecture = find_architecture(folder.config)
+        architecture.config.to_ours(folder.config)
+    except InputError as error:
+        raise UnsupportedError(str(error)) from error
+    if family not in HUGGINGFACE:
+        raise UnsupportedError(f"the cases of the family {family} have no row")
+    return HUGGINGFACE[family]
+
+
+def _counts_padding(batch: dict[str, Any]) -> bool:
+    return "segment_ids" in batch and bool((batch["loss_mask"] * (batch["segment_ids"] == 0)).any())
+
+
+def _weights(path: Path, model: PretrainedModel) -> list:
+    """Every tensor of the file against what our parameters give back."""
+    folder = HuggingFaceFolder(path)
+    _, architecture = find_architecture(folder.config)
+    back = architecture.name_map(model.config).to_theirs(model.parameters)
+    with folder.tensors() as tensors:
+        stored = {name: tensor.read() for name, tensor in tensors.items() if name in back}
+    return [
+        exact_difference(f"weight {name}", back[name], np.asarray(tensor, np.float32))
+        for name, tensor in stored.items()
+    ]
+
+
+def _check_keys(path: Path, keys: list[str]) -> list[str]:
+    """That the file holds what transformers listed."""
+    with HuggingFaceFolder(path).tensors() as tensors:
+        odd = sorted(set(tensors) ^ set(keys))
+    return [f"keys.txt and the weights differ in {', '.join(odd[:5])}"] if odd else []
