@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand.
 
     Exits with 0 when it did what was asked (a run stopped by a signal has saved), 2 for what the
-    user can mend, 130 for Ctrl-C, 1 for a bug.
+    user can mend, 130 for Ctrl-C, 1 for a bug (and for a model that `verify` finds to differ).
     """
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
@@ -135,6 +135,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2")
 
+    verify = _command(
+        commands, "verify", _verify, "compare a Hugging Face folder with transformers (mjx[parity])"
+    )
+    verify.add_argument("path", metavar="DIR", help="a Hugging Face folder of a model that continues text")
+    verify.add_argument(
+        "--text", action="append", default=[], help="a prompt, instead of random tokens; several times"
+    )
+    verify.add_argument("--prompt-file", metavar="FILE", help="a prompt a line; .json: lists of token ids")
+    verify.add_argument("--rows", type=int, default=4, help="random prompts (4)")
+    verify.add_argument("--length", type=int, default=32, help="tokens of the longest of them (32)")
+    verify.add_argument("--seed", type=int, default=0, help="of the random prompts (0)")
+    verify.add_argument(
+        "--padding-side", choices=["left", "right"], default="right", help="of the shorter rows (right)"
+    )
+    verify.add_argument(
+        "--new-tokens", type=int, default=16, metavar="N", help="continue greedily by so many (16)"
+    )
+    verify.add_argument("--no-gradients", action="store_true", help="leave out the gradients' norm")
+    verify.add_argument(
+        "--limit",
+        type=float,
+        default=1e-4,
+        help="of logits relative to their spread, of loss and gradient norm (1e-4)",
+    )
+
     data = commands.add_parser("data", help="prepare data")
     kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = _command(kinds, "build", _data_build, "tokenize text into .bin/.idx")
@@ -253,6 +278,24 @@ def _export(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         architecture=options.architecture,
     )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from mjx.commands.verify import VerifyOptions, verify
+
+    asked = VerifyOptions(
+        texts=options.text,
+        prompt_file=options.prompt_file,
+        rows=options.rows,
+        length=options.length,
+        seed=options.seed,
+        padding_side=options.padding_side,
+        new_tokens=options.new_tokens,
+        gradients=not options.no_gradients,
+        limit=options.limit,
+    )
+    if not verify(options.path, asked):
+        sys.exit(1)
 
 
 def _data_build(options: argparse.Namespace) -> None:

@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_limit,
         metavar="NAME=VALUE",
         help="outputs=1e-5: absolute, or of the spread where that is more than 1; loss=1e-6: relative; "
-        "gradients=1e-4: relative to the tensor's largest entry; noise=1e-8: gradients apart by less are equal",
+        "gradients=1e-4: relative to the tensor's largest entry; noise=1e-8: gradients apart by less are "
+        "equal",
     )
     parser.add_argument(
         "--allow-unsupported", action="store_true", help="exit with 0 where only that is left"

@@ -237,6 +237,8 @@ FORBIDDEN = {
     r"sync_global_devices": "mjx.launch.barrier, which has a timeout",
 }
 """Deprecated, removed or treacherous → what does it now."""
+SECOND_FRAMEWORK = "mjx.commands.transformers_child"
+"""What loads another framework, as the program of a process without JAX."""
 EXCEPTIONS = {
     # JAX has no public name for the client of its coordination service, nor for "has a backend started".
     # And jax-triton has no other way to be told of a new JAX, or of the PTX version.
@@ -245,10 +247,11 @@ EXCEPTIONS = {
         *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.gpus.absent_cudnn"),
     ),
     r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
-    # Classes that the files of a checkpoint name; nothing is imported.
+    # Classes that the files of a checkpoint name; nothing is imported. And the one module that is a program
+    # of its own, which the test below holds to be one.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (
         *("mjx.models.megatron.inert_pickle", "mjx.models.megatron.saved_tensor"),
-        "mjx.models.megatron.torch_dist",
+        *("mjx.models.megatron.torch_dist", SECOND_FRAMEWORK),
     ),
 }
 
@@ -262,6 +265,14 @@ def test_nothing_deprecated_or_treacherous_is_used(pattern):
         if re.search(pattern, name) and module not in EXCEPTIONS.get(pattern, ())
     ]
     assert not used, f"use instead: {FORBIDDEN[pattern]}"
+
+
+def test_the_second_framework_has_a_process_of_its_own():
+    assert not [module for module in FILES if SECOND_FRAMEWORK in imports(module)]
+    assert not imports(SECOND_FRAMEWORK)
+    code = f"import sys, {SECOND_FRAMEWORK}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"jax", "flax", "torch", "transformers"} & set(loaded.split())
 
 
 def calls(module: str):
