@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="outputs=1e-5: absolute, or of the spread where that is more than 1; loss=1e-6: relative; "
         "gradients=1e-4: relative to the tensor's largest entry; noise=1e-8: gradients apart by less are "
-        "equal",
+        "equal; rounding=3: what is beyond these may be so many times as far apart as it moves when every "
+        "weight is rounded differently (0: it may not)",
     )
     parser.add_argument(
         "--allow-unsupported", action="store_true", help="exit with 0 where only that is left"
@@ -94,11 +95,12 @@ def _table(reports: Sequence[Report]) -> Table:
     table.add_column("nearest to its limit, or furthest beyond", overflow="fold")
     for report in reports:
         color = _COLORS[report.result]
-        furthest = worst(report.all())
+        compared = report.compared
+        furthest = worst(compared.differences())
         table.add_row(
             escape(report.name),
             f"[{color}]{report.result}[/]",
-            *(_cell(differences) for differences in (report.outputs, report.losses, report.gradients)),
+            *(_cell(differences) for differences in (compared.outputs, compared.losses, compared.gradients)),
             "" if furthest is None else escape(_place(furthest)),
         )
     return table
@@ -118,9 +120,9 @@ def _cell(differences: Sequence[Difference]) -> str:
 
 
 def _print_details(console: Console, report: Report, most: int | None) -> None:
-    for note in report.notes:
+    for note in report.compared.notes:
         console.print(f"{escape(report.name)}: {escape(note)}")
-    sentences = report.failures()
+    sentences = report.sentences()
     if not sentences:
         return
     console.print(f"[{_COLORS[report.result]}]{escape(report.name)}[/]: {report.result}: ", end="")

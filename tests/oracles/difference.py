@@ -18,6 +18,9 @@ class Limits:
     """Relative to the tensor's largest entry: single entries may cancel to zero."""
     noise: float = 1e-8
     """Absolute: what is left of a gradient that is zero by its formula."""
+    rounding: float = 3.0
+    """How often as far as float32 itself may move a number: what is beyond the limits above is compared with
+    what becomes of ours when every weight moves by half a unit in its last place. 0: not so."""
 
 
 LIMITS = Limits()
@@ -46,54 +49,65 @@ class Difference:
         return math.inf if math.isnan(ratio) else ratio
 
 
-def output_difference(name: str, ours, theirs, limits: Limits, where: np.ndarray | None = None) -> Difference:
-    """Of an output. `where`: which of its leading places count (those of no padding)."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    counted = None
-    if where is not None and ours.shape == theirs.shape and theirs.shape[: where.ndim] == where.shape:
-        counted = np.broadcast_to(
-            where.reshape(where.shape + (1,) * (theirs.ndim - where.ndim)), theirs.shape
-        )
-    spread = theirs.std() if counted is None else theirs[counted].std() if counted.any() else 0.0
-    return _difference(name, ours, theirs, limits.outputs, max(1.0, float(spread)), 0.0, counted)
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What an array's difference is held against."""
+
+    limit: float
+    scale: float
+    noise: float = 0.0
 
 
-def loss_difference(name: str, ours, theirs, limits: Limits) -> Difference:
-    return _difference(name, ours, theirs, limits.loss, _largest(theirs), 0.0)
+def output_scale(theirs: np.ndarray, limits: Limits, where: np.ndarray | None) -> Scale:
+    """`where`: which places count, those of no padding."""
+    numbers = theirs if where is None else theirs[where]
+    return Scale(limits.outputs, max(1.0, float(numbers.std()) if numbers.size else 0.0))
 
 
-def gradient_difference(name: str, ours, theirs, limits: Limits) -> Difference:
-    return _difference(name, ours, theirs, limits.gradients, _largest(theirs), limits.noise)
+def loss_scale(theirs: np.ndarray, limits: Limits) -> Scale:
+    return Scale(limits.loss, _largest(theirs))
 
 
-def exact_difference(name: str, ours, theirs) -> Difference:
-    return _difference(name, ours, theirs, 0.0, 1.0, 0.0)
+def gradient_scale(theirs: np.ndarray, limits: Limits) -> Scale:
+    return Scale(limits.gradients, _largest(theirs), limits.noise)
 
 
-def _largest(array) -> float:
+EXACT = Scale(0.0, 1.0)
+
+
+def _largest(array: np.ndarray) -> float:
     return float(np.abs(array).max(initial=0.0))
 
 
-def _difference(
-    name: str, ours, theirs, limit: float, scale: float, noise: float, counted: np.ndarray | None = None
+def difference(
+    name: str,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    against: Scale,
+    where: np.ndarray | None = None,
+    moved: float = 0.0,
 ) -> Difference:
+    """Of one array: within the limit, or no further than rounding has `moved` it, where that is known."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    limit = against.limit
     if ours.shape != theirs.shape:
         sentence = f"{name} has the shape {list(ours.shape)}, and theirs {list(theirs.shape)}"
         return Difference(name, "", math.nan, math.nan, limit, False, sentence)
     apart = np.abs(ours - theirs)
-    if counted is not None:
-        apart = np.where(counted, apart, 0.0)
+    if where is not None:
+        apart = np.where(where, apart, 0.0)
     if not apart.size:
         return Difference(name, "", 0.0, 0.0, limit, True, f"{name} is empty")
     place = np.unravel_index(np.argmax(apart), apart.shape)  # NaN counts as the largest
     absolute = float(apart[place])
-    relative = absolute / scale if scale else (0.0 if absolute == 0 else math.inf)
-    where = f"[{', '.join(map(str, place))}]" if place else ""
+    relative = absolute / against.scale if against.scale else (0.0 if absolute == 0 else math.inf)
+    at = f"[{', '.join(map(str, place))}]" if place else ""
     sentence = (
-        f"{name}{where} is {ours[place]:.8g} and theirs {theirs[place]:.8g}: "
-        f"apart by {absolute:.2e}, {relative:.2e} of {scale:.3g} (limit {limit:.0e})"
+        f"{name}{at} is {ours[place]:.8g} and theirs {theirs[place]:.8g}: "
+        f"apart by {absolute:.2e}, {relative:.2e} of {against.scale:.3g} (limit {limit:.0e})"
     )
-    within = absolute <= noise or relative <= limit
-    relative = 0.0 if absolute <= noise else relative
-    return Difference(name, where, absolute, relative, limit, within, sentence)
+    if moved:
+        sentence += f"; rounding moves it by {moved:.2e}"
+    within = absolute <= against.noise or relative <= limit or absolute <= moved
+    relative = 0.0 if absolute <= against.noise else relative
+    return Difference(name, at, absolute, relative, limit, within, sentence)

@@ -36,6 +36,8 @@ class Family:
     """Those of what is computed that are losses, each one number or one per layer."""
     names: Callable[[Any], NameMap] | None = None
     """The library's tensors, where it does not say itself which model's they are."""
+    unsupported: Callable[[Any], dict[str, bool]] = lambda config: {}
+    """What of a config no case can be compared of: a reason, and whether it holds."""
     counted: Callable[[Inputs], np.ndarray | None] = lambda inputs: None
     """Which places of the outputs mean something; None: all."""
 
@@ -91,6 +93,25 @@ def _ints(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, np.int32)
 
 
+SCRIPT_NAMES = {
+    "pos": "position_embedding_type",
+    "share": "share_embeddings_and_output_weights",
+    "pattern": "hybrid_override_pattern",
+    "tokentypes": "num_tokentypes",
+    "binary": "add_binary_head",
+    "sub": "vision_model_type",
+}
+"""What the scripts that write Megatron's cases call arguments of model classes."""
+WITHOUT_MEANING = (
+    *("use_cpu_initialization", "perform_initialization", "params_dtype", "pipeline_dtype"),
+    *("init_method", "output_layer_init_method", "embedding_init_method", "embedding_init_method_std"),
+    *("bias_dropout_fusion", "masked_softmax_fusion", "gradient_accumulation_fusion", "apply_rope_fusion"),
+    *("persist_layer_norm", "memory_efficient_layer_norm", "cross_entropy_loss_fusion", "attention_backend"),
+    *("attention_softmax_in_fp32", "apply_query_key_layer_scaling", "fp32_residual_connection"),
+    *("deterministic_mode", "transformer_impl", "parallel_output", "calculate_per_token_loss"),
+    *("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"),
+)
+"""Settings that change nothing of what is computed in float32 by one process."""
 MEGATRON = {
     "gpt": Family(
         inputs=("tokens", "labels", "position_ids", "loss_mask"),
@@ -98,6 +119,10 @@ MEGATRON = {
         batch=_megatron_tokens,
         compute=_megatron_gpt,
         names=megatron_name_map,
+        unsupported=lambda config: {
+            "dropout, which is random": bool(config.dropout or config.attention.dropout),
+            "bfloat16; cases are compared in float32": config.dtype != "float32",
+        },
     ),
 }
 HUGGINGFACE = {

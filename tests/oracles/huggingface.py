@@ -2,21 +2,23 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mjx.errors import InputError
-from mjx.models.huggingface import PretrainedModel, from_pretrained
+from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
 from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from oracles.difference import LIMITS, Limits, exact_difference
+from oracles.difference import EXACT, LIMITS, Difference, Limits, difference
 from oracles.families import HUGGINGFACE, Family
-from oracles.report import Report, make_report
-from oracles.run import UnsupportedError, check_names, compare_outputs, run
+from oracles.report import Compared, Report, report_of
+from oracles.run import UnsupportedError, check_names
+from oracles.run import compare as compare_numbers
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
 def compare(path: Path, limits: Limits = LIMITS) -> Report:
@@ -32,19 +34,19 @@ def compare(path: Path, limits: Limits = LIMITS) -> Report:
             {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
             for prefix in ("in/", "out/")
         )
+        compared = compare_folder(path, inputs, outputs, limits)
         keys = path / "keys.txt"
-        sentences = _check_keys(path, keys.read_text().split()) if keys.exists() else []
-        report = compare_folder(path, inputs, outputs, limits)
+        if keys.exists():
+            sentences = [*compared.sentences, *_check_keys(path, keys.read_text().split())]
+            compared = dataclasses.replace(compared, sentences=sentences)
     except UnsupportedError as error:
-        return Report(name, "not supported", sentences=[str(error)])
+        return Report(name, "not supported", reason=str(error))
     except Exception as error:
-        return Report(name, "broke", sentences=[f"{type(error).__name__}: {error}"])
-    return dataclasses.replace(
-        report, result="differs" if sentences else report.result, sentences=[*sentences, *report.sentences]
-    )
+        return Report(name, "broke", reason=f"{type(error).__name__}: {error}")
+    return report_of(name, compared)
 
 
-def compare_folder(path: Path, inputs: Arrays, outputs: Arrays, limits: Limits = LIMITS) -> Report:
+def compare_folder(path: Path, inputs: Arrays, outputs: Arrays, limits: Limits = LIMITS) -> Compared:
     """A model's folder, and what transformers makes of `inputs`.
 
     Raises:
@@ -54,13 +56,12 @@ def compare_folder(path: Path, inputs: Arrays, outputs: Arrays, limits: Limits =
     family = family_of(path)
     check_names(family, inputs)
     model = from_pretrained(path, dtype="float32")
-    batch, notes = family.batch(inputs), []
-    computed, _ = run(family, model.config, model.parameters, batch, gradients=False)
-    if "loss" in outputs and _counts_padding(batch):
+    notes = []
+    if "loss" in outputs and _counts_padding(family.batch(inputs)):
         outputs = {name: array for name, array in outputs.items() if name != "loss"}
         notes.append("the loss is left out: it counts padding, whose logits mean nothing")
-    differences = compare_outputs(family, inputs, outputs, computed, limits)
-    return make_report(path.name, *differences, [], _weights(path, model), [], notes)
+    compared = compare_numbers(family, model.config, model.parameters, inputs, outputs, limits)
+    return dataclasses.replace(compared, weights=_weights(path, model)).with_notes(notes)
 
 
 def family_of(path: Path) -> Family:
@@ -72,8 +73,7 @@ def family_of(path: Path) -> Family:
     """
     folder = HuggingFaceFolder(path)
     try:
-        family, architecture = find_architecture(folder.config)
-        architecture.config.to_ours(folder.config)
+        family, _ = read_config(folder)
     except InputError as error:
         raise UnsupportedError(str(error)) from error
     if family not in HUGGINGFACE:
@@ -85,17 +85,14 @@ def _counts_padding(batch: dict[str, Any]) -> bool:
     return "segment_ids" in batch and bool((batch["loss_mask"] * (batch["segment_ids"] == 0)).any())
 
 
-def _weights(path: Path, model: PretrainedModel) -> list:
+def _weights(path: Path, model: PretrainedModel) -> list[Difference]:
     """Every tensor of the file against what our parameters give back."""
     folder = HuggingFaceFolder(path)
     _, architecture = find_architecture(folder.config)
     back = architecture.name_map(model.config).to_theirs(model.parameters)
     with folder.tensors() as tensors:
         stored = {name: tensor.read() for name, tensor in tensors.items() if name in back}
-    return [
-        exact_difference(f"weight {name}", back[name], np.asarray(tensor, np.float32))
-        for name, tensor in stored.items()
-    ]
+    return [difference(f"weight {name}", back[name], array, EXACT) for name, array in stored.items()]
 
 
 def _check_keys(path: Path, keys: list[str]) -> list[str]:

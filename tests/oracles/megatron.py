@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ import numpy as np
 
 from mjx.errors import InputError
 from mjx.models.interop.name_map import NameMap
-from oracles.difference import LIMITS, Limits, exact_difference, gradient_difference
-from oracles.families import MEGATRON, Family
-from oracles.megatron_settings import read_settings
-from oracles.report import Report, make_report, worst
-from oracles.run import UnsupportedError, check_names, compare_outputs, run
+from mjx.models.megatron import read_settings
+from mjx.models.megatron.settings import family_modules
+from mjx.models.megatron.spelling import spelled
+from oracles.difference import EXACT, LIMITS, Limits, difference
+from oracles.families import MEGATRON, SCRIPT_NAMES, WITHOUT_MEANING, Family
+from oracles.report import Compared, Report, report_of, worst
+from oracles.run import UnsupportedError, check_names
+from oracles.run import compare as compare_numbers
 
 _BUFFER = "buffer:"
-UNNAMED = ("squared_relu", "gelu_tanh")
+UNNAMED = ("squared_relu", "fast_gelu")
 """What an `activation_func` without a name (a lambda) may be: those that Megatron's scripts write as one."""
 
 
@@ -55,7 +58,8 @@ def read(path: Path) -> MegatronCase:
     if "config" not in arrays:
         raise ValueError(f"{path} has no config: it is no case of Megatron-Core")
     given = json.loads(str(arrays["config"]))
-    settings = {**given, **given.pop("model", {})}
+    inner = given.pop("model", {})
+    settings = {SCRIPT_NAMES.get(key, key): value for key, value in {**given, **inner}.items()}
     return MegatronCase(path.stem, settings, under("w/"), under("g/"), under("in/"), under("out/"))
 
 
@@ -69,33 +73,54 @@ def compare(path: Path, limits: Limits = LIMITS, **changes: Any) -> Report:
         case = read(path)
         candidates = [_compare(case, family, config, limits) for family, config in configs(case, **changes)]
     except UnsupportedError as error:
-        return Report(name, "not supported", sentences=[str(error)])
+        return Report(name, "not supported", reason=str(error))
     except Exception as error:
-        return Report(name, "broke", sentences=[f"{type(error).__name__}: {error}"])
-    return min(candidates, key=_distance)
+        return Report(name, "broke", reason=f"{type(error).__name__}: {error}")
+    return report_of(name, min(candidates, key=_distance))
 
 
 def configs(case: MegatronCase, **changes: Any) -> list[tuple[Family, Any]]:
     """The row and the config of a case; several where an unnamed activation leaves it open.
 
     Raises:
-        UnsupportedError: mjx does not have such a model.
+        UnsupportedError: mjx does not have such a model, or an option of it is not known.
     """
+    where = f"the config of {case.name}"
     found = []
-    for settings in _named(_sizes(case)):
+    for settings in _named(_with_sizes(case)):
         try:
-            family, config = read_settings(settings, "the case's config")
+            name, config = read_settings(settings, where)
         except InputError as error:
             raise UnsupportedError(str(error)) from error
-        if family not in MEGATRON:
-            raise UnsupportedError(f"the cases of the family {family} have no row")
-        check_names(MEGATRON[family], case.inputs)
-        found.append((MEGATRON[family], dataclasses.replace(config, dtype="float32", **changes)))
+        if name not in MEGATRON:
+            raise UnsupportedError(f"{where} is of the family {name}, which has no row")
+        family = MEGATRON[name]
+        check_names(family, case.inputs)
+        _check_known(case.settings, where)
+        for reason, holds in family.unsupported(config).items():
+            if holds:
+                raise UnsupportedError(f"{where} has {reason}")
+        found.append((family, dataclasses.replace(config, **changes)))
     return found
 
 
-def _sizes(case: MegatronCase) -> dict[str, Any]:
-    """The settings, with the sizes that only tensors show."""
+def _check_known(settings: dict[str, Any], where: str) -> None:
+    """What a run's arguments may hold besides is passed over; a case holds what its model was built with."""
+    known = {name for module in family_modules().values() for name in module.SETTINGS.config.known}
+    unknown = [
+        key
+        for key, value in settings.items()
+        if value not in (None, False, 0, "", [], {})
+        and key not in WITHOUT_MEANING
+        and not known & spelled({key: value}, where).keys()
+    ]
+    if unknown:
+        said = ", ".join(f"{key} = {settings[key]}" for key in unknown[:4])
+        said += f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        raise UnsupportedError(f"{where} has {said}; no family of mjx knows that")
+
+
+def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     settings = dict(case.settings)
     for setting, tensor in (
         ("vocab_size", "embedding.word_embeddings.weight"),
@@ -107,48 +132,45 @@ def _sizes(case: MegatronCase) -> dict[str, Any]:
 
 
 def _named(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """JSON has a function as Python shows it, `<function silu at 0x7f>`: its name instead."""
-    shown = settings.get("activation_func")
-    match = re.fullmatch(r"<(?:built-in )?function (\S+?)(?: at 0x\w+)?>", str(shown))
-    if match is None:
+    """With every name that a function without one may have."""
+    if not _unnamed(settings):
         return [settings]
-    names = UNNAMED if match[1].endswith("<lambda>") else (match[1],)
-    return [{**settings, "activation_func": name} for name in names]
+    return [{**settings, "activation_func": name} for name in UNNAMED]
 
 
-def _distance(report: Report) -> float:
-    furthest = worst(report.outputs)
+def _unnamed(settings: dict[str, Any]) -> bool:
+    return re.fullmatch(r"<function \S*<lambda>.*", str(settings.get("activation_func"))) is not None
+
+
+def _distance(compared: Compared) -> float:
+    furthest = worst(compared.outputs)
     return 0.0 if furthest is None else furthest.of_limit
 
 
-def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) -> Report:
-    names = name_map(family, config)
+def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) -> Compared:
+    names = _name_map(family, config)
     weights = _tensors(case, names.theirs)
     parameters = names.to_ours(weights)
-    batch = family.batch(case.inputs)
-    computed, tree = run(family, config, parameters, batch, gradients=bool(case.gradients))
-    outputs, losses = compare_outputs(family, case.inputs, case.outputs, computed, limits)
-
-    sentences, gradients = [], []
-    if tree is not None:
-        ours = names.to_theirs(tree)
-        # What the loss of theirs does not reach has no gradient in the file.
-        expected = {name: np.zeros_like(gradient) for name, gradient in ours.items()} | case.gradients
-        sentences = [f"mjx has no gradient of {name}" for name in expected if name not in ours]
-        gradients = [
-            gradient_difference(f"gradient of {name}", ours[name], expected[name], limits) for name in ours
-        ]
+    compared = compare_numbers(
+        family,
+        config,
+        parameters,
+        case.inputs,
+        case.outputs,
+        limits,
+        gradients=case.gradients or None,
+        their_names=names.to_theirs,
+    )
     back = names.to_theirs(parameters)
-    weights = [exact_difference(f"weight {name}", back[name], tensor) for name, tensor in weights.items()]
-    return make_report(case.name, outputs, losses, gradients, weights, sentences, _notes(case, config))
+    notes = [f"activation_func has no name; the nearest is {config.mlp.activation}"]
+    return dataclasses.replace(
+        compared,
+        weights=[difference(f"weight {name}", back[name], weights[name], EXACT) for name in weights],
+        notes=[*(notes if _unnamed(case.settings) else ()), *compared.notes],
+    )
 
 
-def name_map(family: Family, config: Any) -> NameMap:
-    """Megatron's tensors of this model.
-
-    Raises:
-        UnsupportedError: it has no such model.
-    """
+def _name_map(family: Family, config: Any) -> NameMap:
     if family.names is None:
         raise UnsupportedError("the family's row says no names of Megatron's tensors")
     try:
@@ -157,15 +179,11 @@ def name_map(family: Family, config: Any) -> NameMap:
         raise UnsupportedError(str(error)) from error
 
 
-def _tensors(case: MegatronCase, known: Sequence[str]) -> dict[str, np.ndarray]:
+def _tensors(case: MegatronCase, known: Collection[str]) -> dict[str, np.ndarray]:
     """Without the buffers that are no tensors of the model (masks, tables of rotations)."""
-    plain = {name.removeprefix(_BUFFER): array for name, array in case.weights.items()}
-    return {
-        name: array for name, array in plain.items() if name in known or _BUFFER + name not in case.weights
-    }
-
-
-def _notes(case: MegatronCase, config: Any) -> list[str]:
-    if len(_named(case.settings)) == 1:
-        return []
-    return [f"activation_func is a function without a name; the nearest is {config.mlp.activation}"]
+    found = {}
+    for written, array in case.weights.items():
+        name = written.removeprefix(_BUFFER)
+        if name == written or name in known:
+            found[name] = array
+    return found

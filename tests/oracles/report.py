@@ -10,43 +10,48 @@ Result = Literal["equal", "differs", "not supported", "broke"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """One case and all that was compared of it."""
+class Compared:
+    """Everything of a case that was held against what mjx computes."""
 
-    name: str
-    result: Result
     outputs: Sequence[Difference] = ()
     losses: Sequence[Difference] = ()
     gradients: Sequence[Difference] = ()
     weights: Sequence[Difference] = ()
     """There and back through the name map, which has to be exact."""
     sentences: Sequence[str] = ()
-    """Why it is not supported, or broke; else what differs besides the numbers."""
+    """What differs besides the numbers."""
     notes: Sequence[str] = ()
     """What was taken for granted, or left out."""
 
-    def all(self) -> list[Difference]:
+    def differences(self) -> list[Difference]:
         return [*self.outputs, *self.losses, *self.gradients, *self.weights]
+
+    def with_notes(self, notes: Sequence[str]) -> "Compared":
+        return dataclasses.replace(self, notes=[*self.notes, *notes])
 
     def failures(self) -> list[str]:
         """Sentences, the worst difference first."""
-        worst = sorted((d for d in self.all() if not d.within), key=lambda d: -d.of_limit)
-        return [*self.sentences, *(d.sentence for d in worst)]
+        beyond = sorted((each for each in self.differences() if not each.within), key=lambda d: -d.of_limit)
+        return [*self.sentences, *(each.sentence for each in beyond)]
 
 
-def make_report(
-    name: str,
-    outputs: Sequence[Difference],
-    losses: Sequence[Difference],
-    gradients: Sequence[Difference],
-    weights: Sequence[Difference],
-    sentences: Sequence[str],
-    notes: Sequence[str],
-) -> Report:
-    """Equal, or not: by the differences and by the sentences."""
-    within = all(d.within for d in (*outputs, *losses, *gradients, *weights))
-    result: Result = "equal" if within and not sentences else "differs"
-    return Report(name, result, outputs, losses, gradients, weights, sentences, notes)
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One case."""
+
+    name: str
+    result: Result
+    compared: Compared = Compared()
+    reason: str | None = None
+    """Why it is not supported, or broke."""
+
+    def sentences(self) -> list[str]:
+        return self.compared.failures() if self.reason is None else [self.reason]
+
+
+def report_of(name: str, compared: Compared) -> Report:
+    """Equal, or not."""
+    return Report(name, "differs" if compared.failures() else "equal", compared)
 
 
 def worst(differences: Sequence[Difference]) -> Difference | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracles import huggingface
+from oracles.difference import Limits, Scale, difference
 
 from mjx.errors import InputError
 from mjx.models.gpt.huggingface import ARCHITECTURES
@@ -14,6 +16,7 @@ from mjx.models.huggingface import PretrainedModel, from_pretrained, save_pretra
 from mjx.models.huggingface.tensor_files import TensorWriter
 from mjx.sharding import MeshConfig, build_mesh
 
+STRICT = Scale(limit=1e-5, scale=1.0)
 GOLDENS = Path(__file__).parents[2] / "goldens" / "huggingface"
 
 
@@ -37,7 +40,7 @@ BY_TYPE = {architecture.model_type: architecture for architecture in ARCHITECTUR
 def write_checkpoint(folder: Path, kind: str, seed: int, config: dict) -> dict[str, np.ndarray]:
     """The folder of a variant; returns its weights."""
     architecture = BY_TYPE[kind]
-    shapes = architecture.name_map(architecture.config.to_ours(config)).theirs
+    shapes = architecture.name_map(architecture.config.to_ours(config, "config.json")).theirs
     weights = variants.weights_of(kind, shapes, seed)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -65,8 +68,9 @@ def test_logits_equal_those_of_transformers(case, tmp_path):
     model = from_pretrained(tmp_path)
     assert model.config.num_parameters() == sum(each.size for each in weights.values())
     tokens, mask = variants.inputs_of(config["vocab_size"], seed)
-    logits = sample(model(tokens, attention_mask=mask), mask)
-    np.testing.assert_allclose(logits, LOGITS[f"{case}/logits"], atol=1e-5, rtol=0)
+    theirs = LOGITS[f"{case}/logits"]
+    found = difference("logits", sample(model(tokens, attention_mask=mask), mask), theirs, STRICT)
+    assert found.within, found.sentence
 
 
 @pytest.mark.parametrize("kind", BY_TYPE)
@@ -165,15 +169,20 @@ def test_transformers_agrees_in_both_directions(kind, tmp_path):
         source = tmp_path / f"{seed}"
         weights = write_checkpoint(source, kind, seed, config)
         assert {name: each.shape for name, each in weights.items()} == shapes
+        expected = goldens.logits_of(theirs, tokens, mask)
+        inputs = {"input_ids": tokens, "attention_mask": mask}
+        compared = huggingface.compare_folder(source, inputs, {"logits": expected}, Limits(rounding=0.0))
+        assert not compared.failures(), f"{kind} {seed}: {compared.failures()}"
+        assert compared.outputs[0].absolute <= 1e-5
+        assert len(compared.weights) == len(weights)
+
         ours = from_pretrained(source)
         logits = np.asarray(ours(tokens, attention_mask=mask))
-        expected = goldens.logits_of(theirs, tokens, mask)
-        np.testing.assert_allclose(logits[told], expected[told], atol=1e-5, rtol=0, err_msg=f"{kind} {seed}")
-
         export = tmp_path / f"{seed}-written"
         save_pretrained(PretrainedModel(ours.config, ours.parameters), export, architecture=kind)
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             export, attn_implementation="eager", dtype=torch.float32
         )
         returned = goldens.logits_of(loaded.eval(), tokens, mask)
-        np.testing.assert_allclose(returned[told], logits[told], atol=1e-5, rtol=0, err_msg=f"{kind} {seed}")
+        found = difference("logits", returned, logits, STRICT, told[..., None])
+        assert found.within, f"{kind} {seed}: {found.sentence}"
