@@ -216,7 +216,7 @@ def _mjx(
 
 def _value_and_norm(loss, parameters):
     value, gradients = jax.value_and_grad(loss)(parameters)
-    return value, optax.global_norm(gradients)
+    return value, optax.tree.norm(gradients)
 
 
 def _positions(ours: _Side, theirs: _Side, real: Bool[np.ndarray, "batch sequence"]) -> Table:

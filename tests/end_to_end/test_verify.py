@@ -1,0 +1,127 @@
+"""`mjx verify`: a Hugging Face folder in mjx and in transformers, side by side."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from mjx.commands.verify import _Side, _summary
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A folder that transformers wrote."""
+    transformers = pytest.importorskip("transformers", minversion="5")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**CONFIG, pad_token_id=0, initializer_range=0.2)
+    folder = tmp_path_factory.mktemp("llama")
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_folder_is_equal_in_both(side, llama, main_here, capsys):
+    main_here(
+        *("verify", llama, "--padding-side", side, "--rows", 3, "--length", 9, "--new-tokens", 5),
+        *("--limit", 1e-5),
+    )
+    out = capsys.readouterr().out
+    for words in ("logits", "most likely token", "loss", "gradient norm", "3 of 3 rows"):
+        assert words in out
+    assert "differs" not in out
+
+
+@pytest.mark.parity
+def test_given_prompts_are_compared_and_a_limit_that_is_crossed_exits_with_1(
+    llama, main_here, capsys, tmp_path
+):
+    (tmp_path / "prompts.json").write_text("[[0, 1, 2, 3, 60], [7, 0]]")
+    with pytest.raises(SystemExit) as ended:
+        main_here(
+            *("verify", llama, "--prompt-file", tmp_path / "prompts.json", "--new-tokens", 0),
+            *("--no-gradients", "--limit", 1e-12),
+        )
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert "2 given rows of up to 5 tokens" in out
+    assert "differs" in out
+    assert "gradient norm" not in out
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def refused(main_here, capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main_here("verify", *arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_without_transformers_a_sentence_says_what_to_install(folder, main_here, capsys, monkeypatch):
+    absent = folder / "absent"
+    absent.mkdir()
+    (absent / "torch.py").write_text("raise ImportError('No module named torch')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(absent), os.environ.get("PYTHONPATH", "")]))
+    assert "pip install 'mjx[parity]'" in refused(main_here, capsys, folder)
+
+
+def test_a_model_with_another_head_is_not_compared(folder, main_here, capsys):
+    (folder / "config.json").write_text(
+        json.dumps({**CONFIG, "architectures": ["LlamaForSequenceClassification"]})
+    )
+    assert "holds a LlamaForSequenceClassification" in refused(main_here, capsys, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("[[1, 61]]", "has the token 61"), ("[1, 2]", "no list of lists"), ("[[1]]", "at least two tokens")],
+)
+def test_prompts_that_do_not_fit_are_refused(content, sentence, folder, main_here, capsys):
+    (folder / "prompts.json").write_text(content)
+    assert sentence in refused(main_here, capsys, folder, "--prompt-file", folder / "prompts.json")
+
+
+def test_the_summary_tells_a_tie_from_a_difference():
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(2, 3, 7)).astype(np.float32)
+    chosen_by = draw.normal(size=(2, 4, 7)).astype(np.float32)
+    continuation = chosen_by.argmax(-1)
+    side = _Side(logits, 2.0, 3.0, continuation)
+    real = np.ones((2, 3), bool)
+
+    def within(**changes) -> bool:
+        return _summary(dataclasses.replace(side, **changes), side, real, chosen_by, 1e-4)[1]
+
+    assert within()
+    assert within(loss=2.0001)
+    assert not within(loss=2.001)
+    assert not within(gradient_norm=3.01)
+    moved = logits.copy()
+    moved[1, 2, 0] += 1e-3
+    assert not within(logits=moved)
+
+    other = continuation.copy()
+    other[1, 2] = (other[1, 2] + 1) % 7
+    assert not within(continuation=other)
+    chosen_by[1, 2, other[1, 2]] = chosen_by[1, 2].max() - 1e-6
+    assert within(continuation=other)
