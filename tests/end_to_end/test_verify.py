@@ -70,35 +70,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(main_here, capsys, *arguments) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main_here("verify", *arguments)
-    assert ended.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_without_transformers_a_sentence_says_what_to_install(folder, main_here, capsys, monkeypatch):
+def test_without_transformers_a_sentence_says_what_to_install(folder, refused, monkeypatch):
     absent = folder / "absent"
     absent.mkdir()
     (absent / "torch.py").write_text("raise ImportError('No module named torch')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(absent), os.environ.get("PYTHONPATH", "")]))
-    assert "pip install 'mjx[parity]'" in refused(main_here, capsys, folder)
+    assert "pip install 'mjx[parity]'" in refused("verify", folder)
 
 
-def test_a_model_with_another_head_is_not_compared(folder, main_here, capsys):
+def test_a_model_with_another_head_is_not_compared(folder, refused):
     (folder / "config.json").write_text(
         json.dumps({**CONFIG, "architectures": ["LlamaForSequenceClassification"]})
     )
-    assert "holds a LlamaForSequenceClassification" in refused(main_here, capsys, folder)
+    assert "holds a LlamaForSequenceClassification" in refused("verify", folder)
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [("[[1, 61]]", "has the token 61"), ("[1, 2]", "no list of lists"), ("[[1]]", "at least two tokens")],
 )
-def test_prompts_that_do_not_fit_are_refused(content, sentence, folder, main_here, capsys):
+def test_prompts_that_do_not_fit_are_refused(content, sentence, folder, refused):
     (folder / "prompts.json").write_text(content)
-    assert sentence in refused(main_here, capsys, folder, "--prompt-file", folder / "prompts.json")
+    assert sentence in refused("verify", folder, "--prompt-file", folder / "prompts.json")
 
 
 def test_the_summary_tells_a_tie_from_a_difference():
