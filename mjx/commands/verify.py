@@ -78,7 +78,11 @@ def verify(path: str, options: VerifyOptions) -> bool:
     _, config = read_config(folder)
     prompts = _prompts(folder, config.vocab_size, options)
     tokens, mask = _pad(prompts, options.padding_side)
-    config.check_sequence(tokens.shape[1] + options.new_tokens)
+    length = tokens.shape[1] + options.new_tokens
+    try:
+        config.check_sequence(length)
+    except InputError as error:
+        raise InputError(f"rows of {length} tokens, new ones included, do not fit: {error}") from error
 
     result = _transformers(folder.path, tokens, mask, options)
     norm = float(result["gradient_norm"]) if options.gradients else None
