@@ -17,6 +17,7 @@ from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
 from mjx.plan.explain.page import page
 from mjx.plan.explain.placement import Placement, Section, activation_table, parameter_table, place
+from mjx.training.moments import moments_of
 from mjx.trees import flatten
 from mjx.words import mesh_words, readable_bytes
 
@@ -46,7 +47,7 @@ def explain(
     parameters = _parameters(config, model, mesh_shape)
     mesh = f"{mesh_words(mesh_shape)} ({devices} devices)"
     count = f"{config.model.num_parameters():,} parameters"
-    held = _held_in_training(config, parameters, mesh_shape)
+    held = _held_in_training(config, model, parameters, mesh_shape)
     arrays = config.data.arrays(config.training.batch_size // config.training.microbatches)
     rows, tokens = size_of(arrays)
     title = f"Activations of one microbatch ({rows} rows of {tokens} tokens), as the model makes them"
@@ -77,13 +78,22 @@ def _parameters(config: RunConfig, model: Any, mesh_shape: dict[str, int]) -> li
     return [place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()]
 
 
-def _held_in_training(config: RunConfig, parameters: list[Placement], mesh_shape: dict[str, int]) -> str:
+def _held_in_training(
+    config: RunConfig, model: Any, parameters: list[Placement], mesh_shape: dict[str, int]
+) -> str:
     """A sentence on what a device keeps from step to step."""
-    moments = 2 if config.optimizer.name in ("adamw", "muon") else 1
-    shown = readable_bytes(sum(p.local_bytes for p in parameters) * (2 + moments))
+    moments = moments_of(config.optimizer, model)
+    held = 0
+    for placed in parameters:
+        sizes = [leaf.dtype.itemsize for leaf in moments[placed.name]]
+        held += 2 * placed.local_bytes + math.prod(placed.local_shape) * sum(sizes)
+    counts = sorted({len(leaves) for leaves in moments.values()})
     less = " (less by zero1)" if config.training.zero1 and mesh_shape["data"] > 1 else ""
-    plural = "s" * (moments > 1)
-    return f"with gradients and {moments} optimizer moment{plural}: about {shown} on a device{less}"
+    plural = "s" * (counts[-1] > 1)
+    return (
+        f"with gradients and {' or '.join(map(str, counts))} optimizer moment{plural}: about "
+        f"{readable_bytes(held)} on a device{less}"
+    )
 
 
 def _activations(

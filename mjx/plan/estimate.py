@@ -12,7 +12,6 @@ from mjx.plan.scheme import Scheme, Sublayer, scheme_of
 
 EXPOSED = 0.5
 """Of what tensor parallelism sends, the share that nothing runs beside; compiled steps had 0.4 to 0.6."""
-_MOMENTS = {"adamw": 2, "muon": 2, "lion": 1, "sgd": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,8 @@ class Estimate:
     step: StepMemory
     pool: float
     time: StepTime
+    uncounted: tuple[str, ...]
+    """Weights whose products are left out, with their axes."""
 
     @property
     def needed(self) -> float:
@@ -45,7 +46,7 @@ def estimate(config: RunConfig, request: Request) -> Estimate:
     """
     scheme = scheme_of(config, request.devices)
     stored = sum(weight.stored for weight in scheme.weights) * FLOAT32
-    moments = _MOMENTS.get(config.optimizer.name, 2) * stored
+    moments = sum(weight.stored * weight.moment_bytes for weight in scheme.weights)
     if config.training.zero1:
         moments /= scheme.mesh["data"]
     return Estimate(
@@ -54,6 +55,7 @@ def estimate(config: RunConfig, request: Request) -> Estimate:
         step=step_memory(scheme),
         pool=pool_of(config, request),
         time=_time(config, request, scheme),
+        uncounted=scheme.uncounted,
     )
 
 
@@ -85,7 +87,8 @@ def _flops(config: RunConfig, scheme: Scheme) -> float:
     """Of a batch: the model's, and those of recomputation."""
     arrays = config.data.arrays(config.training.batch_size)
     total, tokens = config.model.flops(arrays), math.prod(size_of(arrays))
-    stack = 2 * tokens * sum(weight.elements for s in scheme.sublayers for weight in s.weights)
+    weights = [w for s in scheme.sublayers for w in s.weights if not w.of_some_tokens]
+    stack = 2 * tokens * sum(weight.elements for weight in weights)
     head = 2 * tokens * (config.model.vocabulary or 0) * scheme.embed
     attention = max(total / 3 - stack - head, 0.0)
     again = stack - 2 * tokens * sum(_last_product(unit) for unit in scheme.units.values())
@@ -94,4 +97,4 @@ def _flops(config: RunConfig, scheme: Scheme) -> float:
 
 def _last_product(unit: list[Sublayer]) -> float:
     """Elements of the weights that make a unit's output, which no gradient needs."""
-    return sum(w.elements for w in unit[-1].weights if len(w.axes) > 2 and w.axes[-1] == "embed")
+    return sum(weight.elements for weight in unit[-1].weights if weight.makes_residual)

@@ -175,6 +175,8 @@ class Plan:
     flops: Flops
     traffic: tuple[Traffic, ...]
     checks: tuple[TermCheck, ...]
+    uncounted: tuple[str, ...]
+    """Weights whose products are in no closed form, with their axes."""
     exact_traffic: bool
     """False where a loop of unknown length was counted once."""
     utilization: float
@@ -265,6 +267,7 @@ def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
             )
             for term in terms
         ),
+        uncounted=scheme.uncounted,
         exact_traffic=all(collective.exact for collective in found),
         utilization=request.utilization,
         time=_time(request, flops, rows),

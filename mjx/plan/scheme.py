@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,12 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
+from mjx.plan.stacks import stacks_of, sublayers_of, unit_of
 from mjx.sharding import axes_per_dimension
+from mjx.training.moments import moments_of
+from mjx.training.optimizer import OptimizerConfig
+from mjx.training.parameter_kinds import STACKED, parameter_kind
 from mjx.trees import flatten
-
-_SUBLAYER = re.compile(r"(.*\bsegments\.\d+)\.(\d+)\.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,36 @@ class Weight:
     """The mesh axes that split it besides those: it is gathered over them for use (ZeRO-3)."""
     gather_size: int
     """Devices of these axes."""
+    moment_bytes: int
+    """That the optimizer keeps of each element."""
 
     @property
     def stored(self) -> float:
         """Elements on one device between uses."""
         return self.resident / self.gather_size
+
+    @property
+    def reads_residual(self) -> bool:
+        """Whether every token's residual stream is multiplied by it: q, k, v, gate, up, …"""
+        return self._is_product and self._features[0] == "embed"
+
+    @property
+    def makes_residual(self) -> bool:
+        """Whether every token's residual stream is a product with it."""
+        return self._is_product and self._features[-1] == "embed"
+
+    @property
+    def _is_product(self) -> bool:
+        return parameter_kind(self.axes) != "vector" and not self.of_some_tokens
+
+    @property
+    def of_some_tokens(self) -> bool:
+        """Whether it is a stack of experts' weights, of which no token meets all."""
+        return "experts" in self.axes[: -len(self._features) or None]
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        return tuple(itertools.dropwhile(STACKED.__contains__, self.axes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +90,12 @@ class Sublayer:
     @property
     def wide_outputs(self) -> float:
         """Features that products make of the residual stream, on one device: q, k, v, gate, up, …"""
-        return sum(self._width(weight) for weight in self._matrices() if weight.axes[1] == "embed")
+        return sum(self._width(weight) for weight in self.weights if weight.reads_residual)
 
     @property
     def wide_inputs(self) -> float:
         """Features that products make the residual stream of, on one device."""
-        return sum(self._width(weight) for weight in self._matrices() if weight.axes[-1] == "embed")
-
-    def _matrices(self) -> list[Weight]:
-        return [weight for weight in self.weights if len(weight.axes) > 2 and "embed" in weight.axes]
+        return sum(self._width(weight) for weight in self.weights if weight.makes_residual)
 
     def _width(self, weight: Weight) -> float:
         return self.per_repeat(weight) / self.embed
@@ -85,7 +110,7 @@ class Scheme:
     tables: tuple[Weight, ...]
     """Split over the vocabulary: the token table and the head."""
     others: tuple[Weight, ...]
-    """Outside of the stack: final norm, learned positions."""
+    """Outside of the stacks: final norm, learned positions."""
     embed: int
     rows: int
     """Of one microbatch, on one device."""
@@ -119,6 +144,22 @@ class Scheme:
         return frozenset(weight.name for sublayer in self.sublayers for weight in sublayer.weights)
 
     @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Weights whose products the closed forms of activations and FLOPs do not know, with their axes.
+
+        In a stack these are all that do not lie between every token's residual stream and something else,
+        outside of it all but tables. As weights, gradients and moments they are counted.
+        """
+        inside = [weight for sublayer in self.sublayers for weight in sublayer.weights]
+        unknown = [w for w in inside if not (w.reads_residual or w.makes_residual)]
+        unknown += [w for w in self.others if "positions" not in w.axes]
+        return tuple(
+            f"{weight.name} ({' × '.join(weight.axes)})"
+            for weight in unknown
+            if parameter_kind(weight.axes) != "vector"
+        )
+
+    @property
     def units(self) -> dict[str, list[Sublayer]]:
         """What the stack repeats: name → its sub-layers, in order."""
         found: dict[str, list[Sublayer]] = {}
@@ -134,7 +175,10 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         InputError: the mesh does not fit the devices, or the model or the batch do not fit the mesh.
     """
     mesh, rules = config.mesh.resolve(devices), config.sharding.build()
-    axes, shapes = _parameters(dataclasses.replace(config.model, remat="none", loss_chunks=1))
+    model = dataclasses.replace(config.model, remat="none", loss_chunks=1)
+    abstract = _abstract(model)
+    axes, shapes = flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))
+    moment_bytes = _moment_bytes(config.optimizer, model)
     weights: dict[str, Weight] = {}
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
@@ -153,15 +197,24 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             resident=elements // split,
             gathered_over=tuple(gathered),
             gather_size=math.prod(mesh[axis] for axis in gathered),
+            moment_bytes=moment_bytes[name],
         )
-    embed = next(
-        leaf.shape[axes[name].index("embed")] for name, leaf in shapes.items() if "embed" in axes[name]
-    )
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for name in shapes:
-        if found := _SUBLAYER.match(name):
-            grouped.setdefault((found.group(1), found.group(2)), []).append(name)
-    inside = {name for names in grouped.values() for name in names}
+    embed = _embed(weights, shapes)
+    sublayers = []
+    for stack_path, stack in stacks_of(abstract).items():
+        for path, (_, repeats) in sublayers_of(stack).items():
+            own = {n: w for n, w in weights.items() if n.startswith(f"{stack_path}.{path}.")}
+            sublayers.append(
+                Sublayer(
+                    weights=tuple(own.values()),
+                    repeats=repeats,
+                    unit=f"{stack_path}.{unit_of(path)}",
+                    tensor_parallel=mesh["tensor"] > 1
+                    and any(weight.resident < weight.elements for weight in own.values()),
+                    embed=_embed(own, shapes) or embed,
+                )
+            )
+    inside = {weight.name for sublayer in sublayers for weight in sublayer.weights}
     training, batch_shards = config.training, math.prod(mesh[axis] for axis in rules.mesh_axes("batch"))
     if training.batch_size % (batch_shards * training.microbatches):
         raise InputError(
@@ -171,17 +224,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     rows, sequence = size_of(config.data.arrays(training.batch_size))
     return Scheme(
         mesh=mesh,
-        sublayers=tuple(
-            Sublayer(
-                weights=tuple(weights[name] for name in names),
-                repeats=shapes[names[0]].shape[0],
-                unit=unit,
-                tensor_parallel=mesh["tensor"] > 1
-                and any(weights[name].resident < weights[name].elements for name in names),
-                embed=embed,
-            )
-            for (unit, _), names in grouped.items()
-        ),
+        sublayers=tuple(sublayers),
         tables=tuple(w for name, w in weights.items() if name not in inside and "vocab" in w.axes),
         others=tuple(w for name, w in weights.items() if name not in inside and "vocab" not in w.axes),
         embed=embed,
@@ -195,8 +238,19 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     )
 
 
+def _embed(weights: Mapping[str, Weight], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+    """Features of the residual stream that they belong to; 0 where none of them says."""
+    sizes = (shapes[n].shape[w.axes.index("embed")] for n, w in weights.items() if "embed" in w.axes)
+    return next(sizes, 0)
+
+
 @functools.lru_cache(maxsize=4)
-def _parameters(model: ModelConfig) -> tuple[dict[str, tuple[str, ...]], dict[str, jax.ShapeDtypeStruct]]:
-    """Logical axes and shapes by name; many meshes are looked at for one model."""
-    abstract = abstract_model(model)
-    return flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))
+def _abstract(model: ModelConfig) -> Any:
+    """Many meshes are looked at for one model."""
+    return abstract_model(model)
+
+
+@functools.lru_cache(maxsize=4)
+def _moment_bytes(optimizer: OptimizerConfig, model: ModelConfig) -> dict[str, int]:
+    moments = moments_of(optimizer, _abstract(model))
+    return {name: sum(leaf.dtype.itemsize for leaf in leaves) for name, leaves in moments.items()}

@@ -16,6 +16,7 @@ from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.stack import Stack
 from mjx.plan.program.hlo import Frame
 from mjx.plan.program.origin import code_line
+from mjx.plan.stacks import sublayers_of, unit_of
 from mjx.sharding.constrain import observe, shard
 
 _PLUMBING = ("jax", "jaxlib", "flax", "mjx.sharding.constrain")
@@ -69,22 +70,18 @@ class _Units:
 
     def __init__(self, stack: Stack):
         self.stack = stack
-        self.places = [
-            (number, place, config)
-            for number, segment in enumerate(stack.layout)
-            for place, config in enumerate(segment.unit)
-        ]
+        self.places = [(path, *held) for path, held in sublayers_of(stack).items()]
         self.current: Any = None
         self.at = -1
 
-    def locate(self, sublayer: Any) -> tuple[int, int, int]:
-        """(segment, place in its unit, repeats) of a sub-layer: the next with its config."""
+    def locate(self, sublayer: Any) -> tuple[str, int]:
+        """(path within the stack, repeats) of a sub-layer: the next with its config."""
         if sublayer is not self.current:
             following = [*range(self.at + 1, len(self.places)), *range(self.at + 1)]
-            self.at = next(at for at in following if self.places[at][2] == sublayer.config)
+            self.at = next(at for at in following if self.places[at][1] == sublayer.config)
             self.current = sublayer
-        number, place, _ = self.places[self.at]
-        return number, place, self.stack.layout[number].repeats
+        path, _, repeats = self.places[self.at]
+        return path, repeats
 
 
 def _place(modules: list[nnx.Module], stacks: list[_Units]) -> tuple[str, str]:
@@ -95,9 +92,9 @@ def _place(modules: list[nnx.Module], stacks: list[_Units]) -> tuple[str, str]:
             units = next((units for units in stacks if units.stack is parent), None)
             if units is None:
                 stacks.append(units := _Units(parent))
-            number, place, repeats = units.locate(child)
-            section = f"{path}.segments.{number}".lstrip(".")
-            path = f"{section}.{place}"
+            inner, repeats = units.locate(child)
+            path = f"{path}.{inner}".lstrip(".")
+            section = unit_of(path)
             if repeats > 1:
                 section += f" (one of {repeats} alike)"
         else:

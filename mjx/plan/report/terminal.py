@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mjx.plan.read_step import Memory, Plan, StepTime
-from mjx.plan.report.words import memory_parts, outside_closed_form, traffic_groups, verdict
+from mjx.plan.report.words import memory_parts, outside_closed_form, products_of, traffic_groups, verdict
 from mjx.plan.request import Request
 from mjx.plan.search import Search
 from mjx.words import mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
@@ -76,6 +76,8 @@ def show_search(console: Console, request: Request, found: Search) -> None:
         table.add_row(*name, needed, *_parts(candidate.estimate.time))
     if table.row_count:
         console.print(table)
+        for line in products_of(found.candidates[0].estimate.uncounted):
+            console.print(f"  not in the closed form: {line}", soft_wrap=True, highlight=False)
         console.print()
     best = next((r for r in found.results if r.plan is not None and r.plan.memory.fits), None)
     if best is None:

@@ -1,6 +1,7 @@
 """The figures of a plan in words and rows, for the terminal and the page."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from mjx.plan.read_step import Memory, Plan
 from mjx.words import readable_gigabytes
@@ -97,14 +98,20 @@ def traffic_groups(plan: Plan) -> list[TrafficGroup]:
 
 
 def outside_closed_form(plan: Plan) -> list[str]:
-    """The collectives that no term of the closed form stands for."""
+    """The collectives that no term of the closed form stands for, and the products that none knows."""
     rows = sorted((row for row in plan.traffic if row.term is None), key=lambda row: -row.wire_bytes)
-    return [
+    collectives = [
         f"{row.kind} of {_short(row.arrays)} along {' × '.join(row.axes) or f'{row.group_size} devices'}, "
         f"{readable_gigabytes(row.wire_bytes)} ({row.code})"
         for row in rows
         if row.wire_bytes
     ]
+    return collectives + products_of(plan.uncounted)
+
+
+def products_of(weights: Sequence[str]) -> list[str]:
+    """What the closed form leaves out of activations and FLOPs."""
+    return [f"products with {weight}" for weight in weights]
 
 
 def _short(text: str) -> str:

@@ -16,6 +16,7 @@ from mjx.plan.explain.drawing import DRAWN_DEVICES, draw, draw_mesh
 from mjx.plan.explain.placement import place
 from mjx.sharding.rules import default_rules
 from mjx.trees import flatten, to_yaml
+from mjx.words import readable_bytes
 
 LLAMA = {
     "model": {
@@ -103,6 +104,24 @@ def made_by(**model):
     config = parse_config({**LLAMA, "model": LLAMA["model"] | model}).model
     batch = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in token_batch(8, 32).items()}
     return activations_of(abstract_model(config), batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "moments"),
+    [("adamw", "float32", "2 optimizer moments"), ("sgd", "float32", "1 optimizer moment:")]
+    + [("muon", dtype, "1 or 2 optimizer moments") for dtype in ("float32", "bfloat16")],
+)
+def test_what_training_holds_is_counted_from_the_optimizers_state(name, dtype, moments, llama, capsys):
+    overrides = [f"optimizer.name={name}", f"optimizer.moment_dtype={dtype}"]
+    main(["explain", llama, "mesh.tensor=1", "mesh.fsdp=1", *overrides])
+    printed = capsys.readouterr().out
+    matrices = 3 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    others = 2 * 256 * 64 + 7 * 64
+    first = {"float32": 4, "bfloat16": 2}[dtype]
+    second = {"adamw": (4, 4), "sgd": (0, 0), "muon": (0, 4)}[name]
+    held = matrices * (8 + first + second[0]) + others * (8 + first + second[1])
+    assert f"with gradients and {moments}" in printed
+    assert f": about {readable_bytes(held)} on a device" in printed
 
 
 def test_a_unit_of_several_layers_shows_each_and_units_of_several_kinds_have_a_section_each():
