@@ -2,7 +2,8 @@
 
 Run: python benchmarks/compile_time.py [--rounds 3]
 
-Each measurement is the first of a fresh process, so that no cache of JAX helps; the depths take turns.
+Each measurement is the first of a fresh process, so that no cache of JAX helps; the depths take turns. At the
+end, the seconds to find what repeats in the pattern of a deep stack. Exits with 1 beyond LIMITS.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import time
 
 DEPTHS = (4, 48)
+LIMITS = {"ratio of the depths": 1.25, "seconds to find the segments of 300 layers": 5.0}
 
 
 def measure(num_layers: int) -> None:
@@ -41,6 +43,20 @@ def measure(num_layers: int) -> None:
     print(traced - start, time.perf_counter() - traced)
 
 
+def seconds_of_segments(layers: int) -> float:
+    """To find that the layers of a stack are one unit."""
+    from mjx.models.common.attention import AttentionConfig
+    from mjx.models.common.mlp import MLPConfig
+    from mjx.models.common.norm import NormConfig
+    from mjx.models.common.pattern import SublayerConfig, find_segments
+
+    mixers = (AttentionConfig(num_heads=6), MLPConfig(features=1024))
+    pattern = tuple(SublayerConfig(mixer=mixer, norm=NormConfig()) for mixer in mixers) * layers
+    start = time.perf_counter()
+    find_segments(pattern)
+    return time.perf_counter() - start
+
+
 def main() -> None:
     """Take turns and print medians and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,7 +80,10 @@ def main() -> None:
         print(
             f"{depth:3} layers: trace {trace:.2f} s, compile {compile_:.2f} s, together {totals[depth]:.2f} s"
         )
-    print(f"ratio: {totals[DEPTHS[1]] / totals[DEPTHS[0]]:.3f}")
+    found = dict(zip(LIMITS, (totals[DEPTHS[1]] / totals[DEPTHS[0]], seconds_of_segments(300)), strict=True))
+    for what, value in found.items():
+        print(f"{what}: {value:.3f} (limit {LIMITS[what]})")
+    sys.exit(any(value > LIMITS[what] for what, value in found.items()))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,24 @@
 `python benchmarks/plan.py` compiles three steps for H100 that are not here (`pip install 'mjx[plan]'`):
 sequence 8192, one sequence for each GPU, full recomputation. The other two were compiled the same way, with
 cuDNN's attention: MaxText 0.2.5 with its default rules, and a small step written by hand for the purpose.
+
+Then it plans 512 GPUs and searches the meshes of 8, and exits with 1 where that takes longer than it may.
 """
 
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mjx.plan.apart import plan
+from mjx.plan.read_step import Plan
 from mjx.plan.request import Request
+from mjx.plan.search import search
 from mjx.trees import to_yaml
 
 STEPS = {
@@ -28,10 +35,31 @@ STEPS = {
         *((1358, None, 20.5), (831, 53.6, None)),
     ),
 }
+WIDE = {"fsdp": 64, "tensor": 8}
+LIMITS: dict[str, tuple[float, Callable[[], Any]]] = {
+    "plan 8B on 512": (40, lambda: _planned("llama3-8b", 64, WIDE)),
+    "plan 70B on 512": (60, lambda: _planned("llama3-70b", 64, WIDE)),
+    "search the meshes of 8B on 8": (
+        *(180, lambda: _with_recipe("llama3-8b", 1, {"fsdp": 8}, search, batch_size=64)),
+    ),
+}
+"""What is done → the seconds that it may take, on two cores."""
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, then what takes how long."""
+    _compare()
+    late = False
+    for name, (limit, work) in LIMITS.items():
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        late |= seconds > limit
+        print(f"{name}: {seconds:.1f} s, {'OVER' if seconds > limit else 'within'} the limit of {limit} s")
+    sys.exit(int(late))
+
+
+def _compare() -> None:
     table = Table(title="Of each GPU, in one step", title_justify="left", show_edge=False, pad_edge=False)
     for heading in ("step", "", "mjx", "closed form", "ratio", "MaxText", "by hand"):
         table.add_column(heading, justify="left" if heading in ("step", "") else "right")
@@ -56,18 +84,24 @@ def main() -> None:
     (console if console.is_terminal else Console(highlight=False, width=130)).print(table)
 
 
-def _planned(preset: str, nodes: int, mesh: dict[str, int]):
+def _planned(preset: str, nodes: int, mesh: dict[str, int]) -> Plan:
+    return _with_recipe(preset, nodes, mesh, plan, batch_size=8 * nodes)
+
+
+def _with_recipe(
+    preset: str, nodes: int, mesh: dict[str, int], work: Callable[[Request], Any], *, batch_size: int
+) -> Any:
     tree = {
         "model": {"family": "gpt", "preset": preset, "remat": "full", "loss_chunks": 16},
         "data": {"corpus": "python-docs", "sequence_length": 8192},
-        "training": {"steps": 1, "batch_size": 8 * nodes},
+        "training": {"steps": 1, "batch_size": batch_size},
         "mesh": {"data": 1} | mesh,
         "runtime": {"gpu_memory_fraction": 0.92},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{preset}.yaml"
         path.write_text(to_yaml(tree), encoding="utf-8")
-        return plan(Request(recipe=str(path), nodes=nodes))
+        return work(Request(recipe=str(path), nodes=nodes))
 
 
 def _shown(number: float | None) -> str:

@@ -16,10 +16,12 @@ LOGICAL_AXES = {
     "mlp": "hidden features of an MLP",
     "vocab": "token ids",
     "positions": "rows of a table of learned positions",
+    "buckets": "rows of a table of relative positions",
     "experts": "experts of a mixture",
     "layers": "the repeats of a scanned unit of sub-layers",
     "stages": "pipeline stages",
     "state": "state features of a state-space model",
+    "groups": "heads of a state-space model that share what they read and write",
     "inner": "inner channels of a state-space model",
     "conv": "taps of a convolution",
 }

@@ -1,4 +1,9 @@
-"""Muon: momentum whose matrices are replaced by their nearest orthogonal ones (Jordan et al. 2024)."""
+"""Muon: momentum whose matrices are replaced by their nearest orthogonal ones (Jordan et al. 2024).
+
+Of our own, although `optax.contrib.muon` has the same update: optax joins all stack axes of an array to one,
+[layers, experts, …] to [layers · experts, …], and for that gathers the experts of all devices. Here they stay
+axes of a batched product.
+"""
 
 import dataclasses
 import math
@@ -63,8 +68,7 @@ def scale_by_muon(
 ) -> optax.GradientTransformation:
     """Replace the gradients of hidden matrices by Muon's direction; pass all others on untouched.
 
-    Every layer's and every expert's matrix is orthogonalised for itself. Stack dimensions stay
-    dimensions of a batched product, so the layout of a sharded stack is kept.
+    Every layer's and every expert's matrix is orthogonalised for itself.
     """
 
     def hidden(params):

@@ -1,13 +1,16 @@
+import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mjx.errors import InputError
-from mjx.training.muon import NEWTON_SCHULZ_COEFFICIENTS, MuonConfig
+from mjx.training.muon import NEWTON_SCHULZ_COEFFICIENTS, MuonConfig, scale_by_muon
 from mjx.training.optimizer import (
     OptimizerConfig,
     apply_gradients,
@@ -154,6 +157,29 @@ def test_muon_orthogonalises_each_layers_matrix_for_itself_and_leaves_the_rest_t
             rate = GOLDENS["learning_rates"][step]
             p[k] = p[k] * (1 - rate * 0.1) - rate * muon.scale_factor * scale * direction
             np.testing.assert_allclose(params[k], p[k], atol=3e-6)
+
+
+def test_muon_leaves_experts_on_their_devices_where_optax_gathers_them():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("expert",))
+    experts = NamedSharding(mesh, PartitionSpec(None, "expert"))
+    params = {"up": jax.ShapeDtypeStruct((2, 8, 16, 32), jnp.float32, sharding=experts)}
+    ours = scale_by_muon(MuonConfig(), {"up": ("layers", "experts", "embed", "mlp")})
+    matrices = {"up": optax.contrib.MuonDimensionNumbers(2, 3)}
+    theirs = optax.contrib.muon(1.0, muon_weight_dimension_numbers=matrices)
+
+    def collectives(optimizer):
+        shapes = jax.eval_shape(optimizer.init, params)
+        state = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=experts if leaf.ndim == 4 else None
+            ),
+            shapes,
+        )
+        program = jax.jit(optimizer.update).lower(params, state, params).compile().as_text()
+        return set(re.findall(r" (all-gather|all-to-all|all-reduce|collective-permute)\(", program))
+
+    assert collectives(ours) == set()
+    assert "all-gather" in collectives(theirs)
 
 
 def test_muons_direction_is_nearly_orthogonal_and_of_adamws_size():

@@ -1,38 +1,54 @@
 import jax.numpy as jnp
 import pytest
 
-from mjx.training.parameter_kinds import MatrixDimensions, match_axes, matrix_dimensions, parameter_kind
-
-
-@pytest.mark.parametrize(
-    ("axes", "kind"),
-    [
-        (("embed", "mlp"), "hidden"),
-        (("layers", "embed", "heads", "head_dim"), "hidden"),
-        (("layers", "heads", "head_dim", "embed"), "hidden"),
-        (("stages", "layers", "embed", "kv_heads", "head_dim"), "hidden"),
-        (("layers", "embed", "head_dim"), "hidden"),  # MLA's shared rotary key
-        (("layers", "experts", "embed", "mlp"), "hidden"),
-        (("layers", "embed", "experts"), "hidden"),  # a router
-        (("layers", "inner", "embed"), "hidden"),
-        (("vocab", "embed"), "table"),
-        (("embed", "vocab"), "table"),
-        (("positions", "embed"), "table"),
-        (("layers", "inner", "conv"), "table"),
-        (("conv", "conv", "embed"), "table"),
-        (("embed",), "vector"),
-        (("layers", "embed"), "vector"),  # a stacked norm
-        (("layers", "heads", "head_dim"), "vector"),  # the bias of a query kernel
-        (("layers", "heads"), "vector"),  # sinks
-        (("layers", "experts"), "vector"),  # a router's bias
-        (("layers", "experts", "mlp"), "vector"),
-        (("layers", "inner", "state"), "vector"),  # Mamba-1's A
-        (("vocab",), "vector"),
-        ((), "vector"),
-    ],
+from mjx.sharding.axes import LOGICAL_AXES
+from mjx.training.parameter_kinds import (
+    OUTSIDE,
+    OWNERS,
+    SHARES,
+    STACKED,
+    MatrixDimensions,
+    match_axes,
+    matrix_dimensions,
+    parameter_kind,
 )
+
+KINDS = [
+    (("embed", "mlp"), "hidden"),
+    (("layers", "embed", "heads", "head_dim"), "hidden"),
+    (("layers", "heads", "head_dim", "embed"), "hidden"),
+    (("stages", "layers", "embed", "kv_heads", "head_dim"), "hidden"),
+    (("layers", "embed", "head_dim"), "hidden"),  # MLA's shared rotary key
+    (("layers", "experts", "embed", "mlp"), "hidden"),
+    (("layers", "embed", "experts"), "hidden"),  # a router
+    (("layers", "inner", "embed"), "hidden"),
+    (("vocab", "embed"), "table"),
+    (("embed", "vocab"), "table"),
+    (("positions", "embed"), "table"),
+    (("layers", "inner", "conv"), "table"),
+    (("conv", "conv", "embed"), "table"),
+    (("embed",), "vector"),
+    (("layers", "embed"), "vector"),  # a stacked norm
+    (("layers", "heads", "head_dim"), "vector"),  # the bias of a query kernel
+    (("layers", "heads"), "vector"),  # sinks
+    (("layers", "experts"), "vector"),  # a router's bias
+    (("layers", "experts", "mlp"), "vector"),
+    (("layers", "inner", "state"), "vector"),  # Mamba-1's A
+    (("layers", "embed", "groups", "state"), "hidden"),  # what makes Mamba-2's B
+    (("buckets", "heads"), "table"),  # relative positions
+    (("vocab",), "vector"),
+    ((), "vector"),
+]
+
+
+@pytest.mark.parametrize(("axes", "kind"), KINDS)
 def test_the_kind_of_a_parameter_follows_from_its_axis_names(axes, kind):
     assert parameter_kind(axes) == kind
+
+
+def test_every_axis_that_kinds_are_told_by_is_in_the_vocabulary():
+    known = (*STACKED, *OWNERS, *SHARES, *OUTSIDE, *(name for axes, _ in KINDS for name in axes))
+    assert set(known) <= set(LOGICAL_AXES)
 
 
 def test_the_matrix_of_an_attention_kernel_joins_heads_with_head_dim():
