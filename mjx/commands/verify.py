@@ -202,8 +202,8 @@ def _mjx(
     }
 
     def loss(parameters: Any):
-        total, _ = bind(model.definition, parameters).loss(batch)
-        return total / counted.sum()
+        bound = bind(model.definition, parameters)
+        return bound.loss(batch, bound.counts(batch))[0]
 
     norm = None
     if options.gradients:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mjx.models.common import language_model
 from mjx.models.family import Batch
 from mjx.models.gpt.megatron import megatron_name_map
 from mjx.models.interop.name_map import NameMap
@@ -43,14 +44,13 @@ class Family:
 
 
 def _decoder(model, batch: Batch) -> dict[str, Array]:
-    hidden, _ = model.hidden_states(
-        batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids")
+    hidden = model.hidden_states(
+        language_model.Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
     )
     logits = model.logits(hidden)
     computed = {"logits": logits, "last_hidden_state": hidden}
     if "labels" in batch:
-        total, _ = model.loss(batch)
-        computed["loss"] = total / batch["loss_mask"].sum()
+        computed["loss"], _ = model.loss(batch, model.counts(batch))
         labels = batch["labels"][..., None]
         chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
         computed["per_token_loss"] = jax.nn.logsumexp(logits, axis=-1) - chosen
