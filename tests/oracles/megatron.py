@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from mjx.errors import InputError
+from mjx.models import FAMILIES
+from mjx.models.family import load_family
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
-from mjx.models.megatron.settings import family_modules
 from mjx.models.megatron.spelling import spelled
 from oracles.difference import EXACT, LIMITS, Limits, difference
 from oracles.families import MEGATRON, SCRIPT_NAMES, WITHOUT_MEANING, Family
@@ -106,7 +107,8 @@ def configs(case: MegatronCase, **changes: Any) -> list[tuple[Family, Any]]:
 
 def _check_known(settings: dict[str, Any], where: str) -> None:
     """What a run's arguments may hold besides is passed over; a case holds what its model was built with."""
-    known = {name for module in family_modules().values() for name in module.SETTINGS.config.known}
+    tables = [theirs for name in FAMILIES if (theirs := load_family(name).megatron) is not None]
+    known = {name for theirs in tables for name in theirs.settings.known}
     unknown = [
         key
         for key, value in settings.items()
