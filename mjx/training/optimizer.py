@@ -81,7 +81,9 @@ def build_optimizer(
         InputError: a pattern of `config.groups` matches no parameter.
     """
     moment_dtype = jnp.dtype(config.moment_dtype)
-    groups = group_of_each(config.groups, flatten(axes)) if config.groups else {}
+    # What is frozen is not among the axes any more, nor is what its patterns match.
+    special = {pattern: group for pattern, group in config.groups.items() if not group.frozen}
+    groups = group_of_each(special, flatten(axes)) if special else {}
     decay = _decay(config.weight_decay, axes, groups)
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps, mu_dtype=moment_dtype)
     if config.name == "sgd":

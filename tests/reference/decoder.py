@@ -14,7 +14,24 @@ from reference.linear import Parameters, below
 from reference.mlp import mlp
 from reference.norm import norm
 
-MIXERS = {"attention": attention, "mlp": lambda config, p, x, **_: mlp(config, p, x)}
+
+def _cross_attention(config, p: Parameters, x: np.ndarray, *, memory, memory_mask=None, **_) -> np.ndarray:
+    plain = {"qk_norm_over": "head", "rope": None, "softmax": "vanilla", "window": None, "soft_cap": None}
+    full = SimpleNamespace(
+        **plain, qk_norm=config.qk_norm, scale=config.scale, causal=False, output_gate=False
+    )
+    return attention(full, p, x, memory=memory, mask=memory_mask)
+
+
+def _attention(config, p: Parameters, x: np.ndarray, *, memory=None, memory_mask=None, **around):
+    return attention(config, p, x, **around)
+
+
+MIXERS = {
+    "attention": _attention,
+    "cross_attention": _cross_attention,
+    "mlp": lambda config, p, x, **_: mlp(config, p, x),
+}
 """Name in paths → function of its config, its parameters, what it reads, and what stands around it."""
 
 
@@ -44,16 +61,21 @@ def stack(sublayers: Iterable[Any], p: Parameters, x: np.ndarray, **around) -> n
         h = MIXERS[name](sublayer.mixer, below(own, name), h, **around)
         if sublayer.output_norm is not None:
             h = norm(sublayer.output_norm, below(own, "output_norm"), h)
-        x = x + h
+        x = x + sublayer.residual.scale * h
+        if sublayer.residual.norm is not None:
+            x = norm(sublayer.residual.norm, below(own, "residual_norm"), x)
     return x
 
 
 def sublayers_of(config) -> Iterator[SimpleNamespace]:
     """What the fields of a GPT's config say, layer by layer."""
-    norms = {
-        "norm": None if config.norm_placement == "output" else config.norm,
-        "output_norm": None if config.norm_placement == "input" else config.norm,
+    placed = {
+        "norm": ("input", "both"),
+        "output_norm": ("output", "both"),
+        "residual": ("residual",),
     }
+    norms = {name: config.norm if config.norm_placement in at else None for name, at in placed.items()}
+    norms["residual"] = SimpleNamespace(scale=config.residual_scale, norm=norms["residual"])
     windows, ropes = itertools.cycle(config.window_pattern), itertools.cycle(config.rope_pattern)
     for _, keeps_window, keeps_rope in zip(range(config.num_layers), windows, ropes, strict=False):
         layer = config.attention.resolve(config.hidden_size)
@@ -80,7 +102,8 @@ def logits(
     if config.max_positions is not None:
         x = x + p["positions.weight"][positions]
     x = stack(sublayers_of(config), below(p, "decoder"), x, positions=positions, segment_ids=segment_ids)
-    x = norm(config.norm, below(p, "final_norm"), x)
+    if config.norm_placement != "residual":
+        x = norm(config.norm, below(p, "final_norm"), x)
     table = p["embedding.weight" if config.tie_embeddings else "head.weight"][: config.vocab_size]
     return soft_capped(x @ table.T.astype(np.float64), config.logit_soft_cap)
 
