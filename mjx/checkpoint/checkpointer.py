@@ -21,6 +21,7 @@ import jax
 from mjx.checkpoint import orbax_store
 from mjx.checkpoint.folder_lock import FolderLock
 from mjx.errors import InputError
+from mjx.files import check_free_space, disk_full_error, flush_to_disk
 from mjx.launch.primary import on_primary
 
 _DELETED_PREFIX = ".deleting-"
@@ -202,7 +203,8 @@ class Checkpointer:
         def admit() -> None:
             if not self._claimed:
                 self._claim(step)
-            orbax_store.check_free_space(self.directory, needed, what)
+            advice = "Free some space, or keep fewer checkpoints; those that are there are untouched."
+            check_free_space(self.directory, needed, what, advice)
 
         on_primary(admit)
         self._claimed = True
@@ -217,12 +219,14 @@ class Checkpointer:
         try:
             response.result(self.config.timeout)
             if jax.process_index() == 0:
-                orbax_store.flush_to_disk(self.directory / str(step))
+                flush_to_disk(self.directory / str(step))
         except BaseException as error:
             self._own_steps.discard(step)
             what = f"The checkpoint of step {step}"
             logging.getLogger(__name__).error("%s failed: %s", what, error)
-            full = orbax_store.disk_full_error(error, self.directory, needed, what)
+            full = disk_full_error(
+                error, self.directory, needed, what, "The checkpoints before it are untouched."
+            )
             if jax.process_count() == 1 and not isinstance(error, TimeoutError):
                 shutil.rmtree(self._unfinished(step), ignore_errors=True)
             if full is not None:

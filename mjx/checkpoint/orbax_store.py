@@ -3,11 +3,8 @@
 Its API has moved twice and is about to move again (`orbax.checkpoint.v1`); what mjx needs of it is below.
 """
 
-import errno
 import importlib
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +22,9 @@ from mjx.checkpoint.names import (
 )
 from mjx.errors import InputError
 from mjx.trees import nest
-from mjx.words import readable_gigabytes
 
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
 """What Orbax appends to a folder's name until everything is in it; the last act is the rename."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SaveInProgress(Protocol):
@@ -140,46 +134,8 @@ def read_arrays(folder: Path, abstract: Any, *, partial: bool = False, cast: boo
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
-def check_free_space(folder: Path, needed: int, what: str) -> None:
-    """Raises InputError when the disk of `folder` has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{what} needs {readable_gigabytes(needed)} in {folder}, and the disk has "
-            f"{readable_gigabytes(free)} free. "
-            "Free some space, or keep fewer checkpoints; those that are there are untouched."
-        )
-
-
-def disk_full_error(error: BaseException, folder: Path, needed: int, what: str) -> InputError | None:
-    """The sentence for a write that the disk, a quota or a file-size limit refused, or None."""
-    codes = [f"os_error_code='{code}'" for code in _FULL]
-    seen: BaseException | None = error
-    while seen is not None:
-        refused = (isinstance(seen, OSError) and seen.errno in _FULL) or any(
-            code in str(seen) for code in codes
-        )
-        if refused:
-            reason = str(seen).rpartition(": ")[2].partition(" [")[0]
-            free = readable_gigabytes(shutil.disk_usage(folder).free)
-            return InputError(
-                f"{what} could not be written: {reason}. It needs {readable_gigabytes(needed)} in {folder}, "
-                f"and the disk has {free} free. The checkpoints before it are untouched."
-            )
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
 def size_in_bytes(named: Mapping[Name, Any]) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in named.values())
-
-
-def flush_to_disk(folder: Path) -> None:
-    """Has the kernel write out `folder` and its entry in its parent, so that a power cut finds it whole."""
-    for root, _, files in os.walk(folder):
-        for path in (*(os.path.join(root, file) for file in files), root):
-            _fsync(path)
-    _fsync(folder.parent)
 
 
 def _reading(folder: Path, read: Any) -> Any:
@@ -205,11 +161,3 @@ def _placed(name: Name, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _is_not_an_echo(record: logging.LogRecord) -> bool:
     return "_SignalingThread.run() raised" not in str(record.msg)
-
-
-def _fsync(path: str | os.PathLike) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

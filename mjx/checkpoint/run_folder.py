@@ -6,6 +6,7 @@ from typing import Any
 
 from mjx.checkpoint.folder_lock import FolderLock
 from mjx.errors import InputError
+from mjx.files import write_whole
 from mjx.launch.primary import on_primary
 
 
@@ -79,13 +80,7 @@ class RunFolder:
 
     def write_config(self, text: str) -> None:
         """Puts `text` in `config.yaml`; a reader finds the old text or the new, never half of one."""
-
-        def write() -> None:
-            partial = self.config.with_name(".config.yaml.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.config)
-
-        on_primary(write)
+        on_primary(lambda: write_whole(self.config, text))
 
     def _claim(self) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mjx.checkpoint import orbax_store
 from mjx.errors import InputError
+from mjx.files import check_free_space, disk_full_error, make_room, partial_path, publish_folder
 from mjx.launch.primary import on_primary
 
 CONFIG_FILE = "config.yaml"
@@ -24,28 +25,22 @@ def save_weights(path: str | os.PathLike, params: Any, config: dict[str, Any] | 
     Raises InputError when `path` exists and is not an empty folder, or when the disk is full.
     """
     folder = Path(path).expanduser().absolute()
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_path(folder)  # Orbax makes it: `new_folder` would be in its way
     named = orbax_store.arrays_to_save(params)
     needed = orbax_store.size_in_bytes(named)
     what = f"The weights {folder}"
     text = config if isinstance(config, str) else json.dumps(config, indent=2) + "\n"
 
     def prepare() -> None:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise InputError(f"{folder} exists and is not an empty folder: weights go to a new one.")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
-        orbax_store.check_free_space(folder.parent, needed, what)
-        for leftover in (partial, partial.with_name(partial.name + orbax_store.UNFINISHED_SUFFIX)):
-            shutil.rmtree(leftover, ignore_errors=True)
+        make_room(folder)
+        check_free_space(folder.parent, needed, what)
+        unfinished = partial.with_name(partial.name + orbax_store.UNFINISHED_SUFFIX)
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
 
     def publish() -> None:
         _record_as_numpy(partial)
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        orbax_store.flush_to_disk(partial)
-        partial.rename(folder)
+        publish_folder(folder)
 
     try:
         on_primary(prepare)
@@ -54,7 +49,7 @@ def save_weights(path: str | os.PathLike, params: Any, config: dict[str, Any] | 
     except InputError:
         raise
     except Exception as error:
-        full = orbax_store.disk_full_error(error, folder.parent, needed, what)
+        full = disk_full_error(error, folder.parent, needed, what)
         if full is None:
             raise
         raise full from error

@@ -11,12 +11,13 @@ from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import InferenceConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
+from mjx.files import new_folder, partial_path
 from mjx.launch.failure import end_together
 from mjx.launch.primary import on_primary
 from mjx.launch.runtime import start
 from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
-from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder, partial_folder
+from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.megatron import COMMON, TorchDistFolder, is_parameter, load_checkpoint, read_settings
 from mjx.parse import check_keys, to_tree
 from mjx.run.opened import check_vocabulary, open_model, read_inference_config, without_training
@@ -95,7 +96,7 @@ def _new_run(run_dir: str) -> Iterator[RunFolder]:
     on_primary(lambda: files.enter_context(new_folder(run_dir)) and None)
     with contextlib.ExitStack() as cleaning:
         cleaning.push(files)
-        yield RunFolder(partial_folder(run_dir))
+        yield RunFolder(partial_path(Path(run_dir).expanduser().resolve()))
         cleaning.pop_all()
     on_primary(files.close)
 

@@ -1,13 +1,11 @@
 """Folders that are built once, whoever asks first, and never seen half built."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mjx.errors import InputError
+from mjx.files import FileLock, InUseError, flush_to_disk
 
 
 def build_once(
@@ -35,15 +34,17 @@ def build_once(
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Not `new_folder`: several may ask, one that came second is as content with the first one's folder,
+        # and where there are no locks each needs a folder of its own to build in.
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         temporary.mkdir()
     except OSError as error:
         raise InputError(f"cache_dir: cannot write into {folder.parent} ({error.strerror}).") from error
     try:
-        with _locked(folder.with_name(f"{folder.name}.lock"), timeout):
+        with _locked(folder, timeout):
             if not folder.is_dir():
                 build(temporary)
-                _flush(temporary)
+                flush_to_disk(temporary)
                 # Only without locks can another process have been first: then its folder is as good.
                 try:
                     temporary.rename(folder)
@@ -84,27 +85,14 @@ def cached_arrays(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, timeout: float) -> Iterator[None]:
-    deadline = time.monotonic() + timeout
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"Another process holds {path} for more than {timeout:.0f} s while it builds the "
-                        "cache; see whether it still works."
-                    ) from None
-                time.sleep(0.05)
-            except OSError:  # no locks on this file system
-                break
+def _locked(folder: Path, timeout: float) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout)
+    except InUseError as holder:
+        raise TimeoutError(
+            f"Another process ({holder}) holds {lock.file} for more than {timeout:.0f} s while it builds the "
+            "cache; see whether it still works."
+        ) from None
+    with lock:
         yield
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mjx.errors import InputError
+from mjx.files import NewFiles
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -193,7 +194,7 @@ class IndexedDatasetWriter:
         self._code = codes[self.dtype]
         self._bounds = np.iinfo(self.dtype)
         self._paths = (bin_path(prefix), idx_path(prefix))
-        self._temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in self._paths)
+        self._files = NewFiles(contended=True)
         self._lengths = array.array("i")
         self._documents = array.array("q", [0])
         self.num_tokens = 0
@@ -201,7 +202,7 @@ class IndexedDatasetWriter:
     def __enter__(self) -> Self:
         try:
             self._paths[0].parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary[0].open("wb")
+            self._file = self._files.open(self._paths[0])
         except OSError as error:
             raise InputError(f"{self._paths[0]} cannot be written: {error.strerror}.") from error
         return self
@@ -240,32 +241,17 @@ class IndexedDatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                _flush(self._file)
-                self._file.close()
-                self._write_index()
-                # Without its index the old .bin is no dataset any more: at no time do an old and a new file
-                # pair up.
-                self._paths[1].unlink(missing_ok=True)
-                for temporary, path in zip(self._temporary, self._paths, strict=True):
-                    temporary.replace(path)
-        finally:
-            self._file.close()
-            for temporary in self._temporary:
-                temporary.unlink(missing_ok=True)
+        if kind is not None:
+            self._files.discard()
+            return
+        with self._files:
+            self._write_index()
 
     def _write_index(self) -> None:
         lengths = np.frombuffer(self._lengths, dtype=np.int32) if self._lengths else np.empty(0, np.int32)
         ends = np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
-        with self._temporary[1].open("wb") as file:
-            file.write(HEADER.pack(MAGIC, VERSION, self._code, len(lengths), len(self._documents)))
-            lengths.tofile(file)
-            np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)].tofile(file)
-            np.frombuffer(self._documents, dtype=np.int64).tofile(file)
-            _flush(file)
-
-
-def _flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+        file = self._files.open(self._paths[1])
+        file.write(HEADER.pack(MAGIC, VERSION, self._code, len(lengths), len(self._documents)))
+        lengths.tofile(file)
+        np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)].tofile(file)
+        np.frombuffer(self._documents, dtype=np.int64).tofile(file)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mjx.errors import InputError
+from mjx.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -136,12 +136,7 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_whole(path, "".join(lines))
 
 
 class TensorBoardSink:

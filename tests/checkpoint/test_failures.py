@@ -1,5 +1,6 @@
 """What goes wrong while a checkpoint is written or read, and how it is told."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -87,7 +88,7 @@ def test_a_file_system_that_never_answers_is_given_up_after_the_timeout(tmp_path
 def test_a_save_waits_for_the_disk_only_where_the_config_says_so(tmp_path, monkeypatch, asynchronous):
     slow = Jammed()
     monkeypatch.setattr(orbax_store, "start_saving", lambda *_: slow)
-    monkeypatch.setattr(orbax_store, "flush_to_disk", lambda _: None)
+    monkeypatch.setattr("mjx.checkpoint.checkpointer.flush_to_disk", lambda _: None)
     with Checkpointer(tmp_path, CheckpointConfig(asynchronous=asynchronous)) as checkpointer:
         timer = threading.Timer(1.0, slow.release.set)
         timer.start()
@@ -100,8 +101,8 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
     state = {"w": jnp.zeros((1000, 1000))}
     with Checkpointer(tmp_path) as checkpointer:
         save(checkpointer, 1, state, wait=True)
-        usage = orbax_store.shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(orbax_store.shutil, "disk_usage", lambda _: usage._replace(free=3_000_000))
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000))
         with pytest.raises(
             InputError, match=rf"step 2 needs 4.00 MB in {tmp_path}, and the disk has 3.00 MB free"
         ):

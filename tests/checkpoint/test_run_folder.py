@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from mjx.checkpoint import folder_lock
+from mjx import files
 from mjx.checkpoint.folder_lock import FolderLock
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.errors import InputError
@@ -109,7 +109,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
     def no_locks(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
     with RunFolder(tmp_path) as folder:
         assert folder.claimed
     assert "has no file locks (Function not implemented)" in caplog.text

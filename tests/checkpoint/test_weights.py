@@ -1,6 +1,7 @@
 """Weights alone: one folder, complete or absent, that Orbax reads without mjx."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +75,8 @@ def test_what_a_killed_export_left_does_not_hinder_the_next(tmp_path):
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
-    usage = orbax_store.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(orbax_store.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(InputError, match=r"The weights .*w needs? 80 bytes in"):
         save_weights(tmp_path / "w", make_params(), {})
     assert not list(tmp_path.iterdir())

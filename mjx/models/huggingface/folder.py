@@ -1,10 +1,8 @@
 """A model as the Hugging Face hub gives it: a folder with a config, weights and a tokenizer."""
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,44 +99,3 @@ def _check_folder(folder: Path, given: str) -> None:
         snapshots = sorted(folder.glob(f"snapshots/*/{CONFIG}"))
         advice = f"; {snapshots[-1].parent} has one" if snapshots else ""
         raise InputError(f"{folder} holds no {CONFIG}, so it is not a Hugging Face model{advice}.")
-
-
-def partial_folder(path: str | os.PathLike[str]) -> Path:
-    """Where `new_folder` fills the folder that will be `path`."""
-    folder = Path(path).expanduser().resolve()
-    return folder.with_name(f".{folder.name}.partial")
-
-
-@contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, which appears as `path` when the block ends well and is removed when it raises.
-
-    Until then it stands beside `path`, hidden. One process of a run enters this.
-
-    Raises InputError when `path` exists and is not an empty folder, or cannot be made.
-    """
-    folder = Path(path).expanduser().resolve()
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder: give the name of a new one.")
-    if os.path.ismount(folder) or folder == Path.cwd():
-        raise InputError(
-            f"{folder} cannot be replaced, as it is a mount point or the current folder: give the name of a "
-            "new folder inside it."
-        )
-    partial = partial_folder(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(partial):  # of a process that was killed
-            shutil.rmtree(partial)
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.filename}: {error.strerror}.") from error
-    try:
-        yield partial
-        try:
-            partial.rename(folder)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

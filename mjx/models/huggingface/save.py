@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from mjx.errors import InputError
+from mjx.files import new_folder
 from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig
 from mjx.models.huggingface.architectures import fitting_architecture
-from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder, new_folder
+from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_files import TensorWriter
 from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture

@@ -1,12 +1,10 @@
 """Safetensors files, written tensor by tensor."""
 
 import contextlib
-import errno
 import io
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +14,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mjx.errors import InputError
+from mjx.files import NewFiles, check_free_space, disk_full_error
 from mjx.models.huggingface.safetensors_header import METADATA, Entry, write_header
-from mjx.words import readable_gigabytes
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -55,8 +53,7 @@ class TensorWriter:
         self._shards = _shards(self._sizes, max_shard_bytes)
         self._metadata = {"format": "pt"} if metadata is None else metadata
         self._missing = set(self._sizes)
-        self._files: dict[str, io.FileIO] = {}
-        """Final name → the open file."""
+        self._files = NewFiles()
         self._places: dict[str, tuple[io.FileIO, Entry]] = {}
 
     def __enter__(self) -> Self:
@@ -70,17 +67,13 @@ class TensorWriter:
                     if name.endswith((".safetensors", INDEX)):
                         raise InputError(f"{self._folder} holds weights already: {name}.")
                 needed = sum(len(start) for start, _ in plans.values()) + _total(self._sizes)
-                if needed > (free := shutil.disk_usage(self._folder).free):
-                    raise InputError(
-                        f"The weights need {readable_gigabytes(needed)}, but only {readable_gigabytes(free)} "
-                        f"are free for {self._folder}."
-                    )
+                check_free_space(self._folder, needed, "A copy of the weights")
                 for shard, (start, entries) in plans.items():
-                    file = self._files[shard] = open(self._partial(shard), "wb", buffering=0)
+                    file = self._files.open(self._folder / shard, buffering=0)
                     _write_at(file, start, 0)
                     self._places |= {name: (file, entry) for name, entry in entries.items()}
         except BaseException:
-            self._remove()
+            self._files.discard()
             raise
         return self
 
@@ -102,35 +95,13 @@ class TensorWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._remove()
+            self._files.discard()
             return
-        published: list[Path] = []
-        try:
+        with self._writing(), self._files:
             if self._missing:
                 raise ValueError(f"never written: {', '.join(sorted(self._missing))}")
-            with self._writing():
-                if len(self._shards) > 1:
-                    self._files[INDEX] = open(self._partial(INDEX), "wb", buffering=0)  # noqa: SIM115
-                    _write_at(self._files[INDEX], self._index(), 0)
-                for file in self._files.values():
-                    os.fsync(file.fileno())
-                    file.close()
-                for name in self._files:
-                    published.append(self._partial(name).rename(self._folder / name))
-        except BaseException:
-            self._remove()
-            for path in published:
-                path.unlink(missing_ok=True)
-            raise
-
-    def _partial(self, name: str) -> Path:
-        return self._folder / f".{name}.partial"
-
-    def _remove(self) -> None:
-        for name, file in self._files.items():
-            with contextlib.suppress(OSError):
-                file.close()
-                self._partial(name).unlink(missing_ok=True)
+            if len(self._shards) > 1:
+                _write_at(self._files.open(self._folder / INDEX, buffering=0), self._index(), 0)
 
     def _index(self) -> bytes:
         shard_of = {name: shard for shard, names in self._shards.items() for name in names}
@@ -143,11 +114,8 @@ class TensorWriter:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise InputError(
-                    f"The disk of {self._folder} is full, or a quota used up: the weights need "
-                    f"{readable_gigabytes(_total(self._sizes))} ({error.strerror})."
-                ) from error
+            if full := disk_full_error(error, self._folder, _total(self._sizes), "A copy of the weights"):
+                raise full from error
             raise InputError(f"Weights cannot be written to {self._folder}: {error.strerror}.") from error
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from mjx.errors import InputError
-from mjx.models.huggingface.folder import HuggingFaceFolder, new_folder
+from mjx.models.huggingface.folder import HuggingFaceFolder
 
 CONFIG = {"model_type": "llama", "hidden_size": 64}
 
@@ -167,81 +167,3 @@ def test_companions_do_not_replace_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"config\.json cannot be written: No such file or directory"):
         HuggingFaceFolder(folder).copy_companions(tmp_path / "none")
     assert HuggingFaceFolder(folder).config == CONFIG
-
-
-@pytest.mark.parametrize("path", ["new", "some/where/new", "empty", "link"])
-def test_a_new_folder_appears_when_the_block_ends(tmp_path, monkeypatch, path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to("elsewhere")
-    with new_folder(path) as partial:
-        (partial / "file").write_text("text")
-        assert partial.name.startswith(".")
-        assert not (Path(path) / "file").exists()
-    assert [entry.name for entry in Path(path).iterdir()] == ["file"]
-    assert not partial.exists()
-
-
-@pytest.mark.parametrize("path", ["new", "empty"])
-def test_nothing_is_left_of_a_new_folder_whose_block_raises(tmp_path, path):
-    (tmp_path / "empty").mkdir()
-
-    def interrupted() -> None:
-        with new_folder(tmp_path / path) as partial:
-            (partial / "file").write_text("text")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert os.listdir(tmp_path) == ["empty"]
-    assert not os.listdir(tmp_path / "empty")
-
-
-def test_what_a_killed_process_left_of_a_new_folder_is_replaced(tmp_path):
-    (tmp_path / ".new.partial").mkdir()
-    (tmp_path / ".new.partial" / "old").touch()
-    with new_folder(tmp_path / "new"):
-        pass
-    assert os.listdir(tmp_path) == ["new"]
-    assert not os.listdir(tmp_path / "new")
-
-
-def test_a_path_that_is_taken_is_refused_before_the_block_begins(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    (tmp_path / "full" / "child").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "full" / "child")
-    for path, message in {
-        tmp_path / "file": "file exists and is not an empty folder",
-        tmp_path / "full": "full exists and is not an empty folder",
-        tmp_path / "file" / "new": "file/new cannot be made: .*/file: File exists",
-        Path("."): "child cannot be replaced, as it is .* the current folder",
-        Path("/"): "/ exists and is not an empty folder",
-    }.items():
-        with pytest.raises(InputError, match=message), new_folder(path):
-            pytest.fail("the block has begun")
-    assert sorted(os.listdir(tmp_path)) == ["file", "full"]
-
-
-def test_a_mount_point_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "mount")
-    (tmp_path / "mount").mkdir()
-    with (
-        pytest.raises(InputError, match="mount cannot be replaced, as it is a mount point"),
-        new_folder(tmp_path / "mount"),
-    ):
-        pytest.fail("the block has begun")
-    with new_folder(tmp_path / "mount" / "new"):
-        pass
-
-
-def test_a_folder_that_another_process_made_meanwhile_is_left_alone(tmp_path):
-    def two_at_once() -> None:
-        with new_folder(tmp_path / "new") as partial:
-            (partial / "mine").touch()
-            (tmp_path / "new").mkdir()
-            (tmp_path / "new" / "theirs").touch()
-
-    with pytest.raises(InputError, match="new cannot be made: Directory not empty"):
-        two_at_once()
-    assert os.listdir(tmp_path) == ["new"]
-    assert os.listdir(tmp_path / "new") == ["theirs"]
