@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mjx.plan.apart import plan
 from mjx.plan.read_step import Plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import search
 from mjx.trees import to_yaml
 
@@ -89,7 +89,7 @@ def _planned(preset: str, nodes: int, mesh: dict[str, int]) -> Plan:
 
 
 def _with_recipe(
-    preset: str, nodes: int, mesh: dict[str, int], work: Callable[[Request], Any], *, batch_size: int
+    preset: str, nodes: int, mesh: dict[str, int], work: Callable[[PlanRequest], Any], *, batch_size: int
 ) -> Any:
     tree = {
         "model": {"family": "gpt", "preset": preset, "remat": "full", "loss_chunks": 16},
@@ -101,7 +101,7 @@ def _with_recipe(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{preset}.yaml"
         path.write_text(to_yaml(tree), encoding="utf-8")
-        return work(Request(recipe=str(path), nodes=nodes))
+        return work(PlanRequest(recipe=str(path), nodes=nodes))
 
 
 def _shown(number: float | None) -> str:

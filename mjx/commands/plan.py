@@ -13,7 +13,7 @@ from mjx.plan import apart
 from mjx.plan.advice import advice
 from mjx.plan.report.page import write_page, write_search_page
 from mjx.plan.report.terminal import show, show_search
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import search as search_meshes
 
 
@@ -58,10 +58,10 @@ def search(
         console.print(f"written to {html_file}")
 
 
-def _request(path: str, overrides: list[str], asked: dict[str, Any]) -> Request:
+def _request(path: str, overrides: list[str], asked: dict[str, Any]) -> PlanRequest:
     chosen = {name: value for name, value in asked.items() if value is not None}
     chosen.setdefault("compiler", "gpu" if _can_compile() else "cpu")
-    return Request(recipe=path, overrides=tuple(overrides), **chosen)
+    return PlanRequest(recipe=path, overrides=tuple(overrides), **chosen)
 
 
 def _can_compile() -> bool:
@@ -73,7 +73,7 @@ def _can_compile() -> bool:
     return cuda_plugin_installed()
 
 
-def _note_fallback(console: Console, request: Request, asked: dict[str, Any]) -> None:
+def _note_fallback(console: Console, request: PlanRequest, asked: dict[str, Any]) -> None:
     if request.compiler == "cpu" and asked["compiler"] is None:
         console.print(
             "XLA's CUDA compiler is not installed, so its CPU backend compiles: arguments are exact, "

@@ -5,14 +5,14 @@ import dataclasses
 from mjx.errors import InputError
 from mjx.plan.estimate import estimate
 from mjx.plan.read_step import Plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import Overrides
 
 _ENOUGH = 4
 """Changes that are named."""
 
 
-def advice(plan: Plan, request: Request) -> list[str]:
+def advice(plan: Plan, request: PlanRequest) -> list[str]:
     """Changes that would make it fit, by the closed form scaled to what was compiled; the mildest first."""
     memory = plan.memory
     if memory.fits or not memory.exact:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mjx.errors import InputError
 from mjx.parse import parse
 from mjx.plan.read_step import Plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 
 _FATAL = re.compile(
     r"^(?:F\d{4} .*?\] (?!\*\*\*)|LLVM ERROR: |.*Fatal Error[^:]*: |(?=[\w.]+Error: ))(.*)$", re.MULTILINE
@@ -25,7 +25,7 @@ class CompilerDiedError(InputError):
     """The compiler ended its process."""
 
 
-def plan(request: Request) -> Plan:
+def plan(request: PlanRequest) -> Plan:
     """Compile the step of a recipe for its cluster, in a child process.
 
     Raises:
@@ -50,7 +50,7 @@ def plan(request: Request) -> Plan:
     return parse(Plan, result["plan"], "plan")
 
 
-def _last_words(request: Request, code: int, output: str) -> str:
+def _last_words(request: PlanRequest, code: int, output: str) -> str:
     how = f"ended with status {code}"
     if code < 0:
         how = f"was ended by {signal.Signals(-code).name}"

@@ -23,10 +23,10 @@ def main(request_file: str, result_file: str) -> None:
     from mjx.parse import parse
     from mjx.plan.compiled_step import compile_step
     from mjx.plan.read_step import make_plan, pool_of
-    from mjx.plan.request import Request
+    from mjx.plan.request import PlanRequest
 
     try:
-        request = parse(Request, json.loads(Path(request_file).read_text(encoding="utf-8")), "request")
+        request = parse(PlanRequest, json.loads(Path(request_file).read_text(encoding="utf-8")), "request")
         config = request.load()
         apply_xla_flags(config.runtime)
         jax.config.update("jax_enable_compilation_cache", False)

@@ -15,7 +15,7 @@ from mjx.gpus.absent_cudnn import cudnn_of
 from mjx.gpus.target import specification
 from mjx.gpus.toolkit import INSTALL, toolkit
 from mjx.plan.program.hlo import Program, parse_program
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.run.loop import build_trainer
 from mjx.sharding import build_mesh
 from mjx.training.trainer import Trainer
@@ -42,7 +42,7 @@ class CompiledStep:
     compiling_seconds: float
 
 
-def compile_step(config: RunConfig, request: Request, pool: float) -> CompiledStep:
+def compile_step(config: RunConfig, request: PlanRequest, pool: float) -> CompiledStep:
     """The very step of `mjx train`, with shapes in place of arrays; nothing is allocated.
 
     Matrix products are compiled twice, by Triton and by cuBLAS: on GPUs, measuring chooses for each. What is
@@ -71,7 +71,7 @@ def compile_step(config: RunConfig, request: Request, pool: float) -> CompiledSt
     )
 
 
-def _topology(request: Request, pool: float) -> Any:
+def _topology(request: PlanRequest, pool: float) -> Any:
     from jax.experimental import topologies
 
     text, replaced = re.subn(
@@ -122,7 +122,7 @@ def _step(
     )
 
 
-def _by_cpu(config: RunConfig, request: Request) -> CompiledStep:
+def _by_cpu(config: RunConfig, request: PlanRequest) -> CompiledStep:
     """Its partitioned program, as it is before the CPU's own passes; those know no bfloat16 on the wire."""
     trainer = build_trainer(config, build_mesh(config.mesh, jax.devices("cpu")[: request.devices]))
     start = time.perf_counter()

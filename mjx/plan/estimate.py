@@ -7,7 +7,7 @@ from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
 from mjx.plan.read_step import StepTime, pool_of
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.scheme import Scheme, Sublayer, scheme_of
 
 EXPOSED = 0.5
@@ -38,7 +38,7 @@ class Estimate:
         return self.needed <= self.pool
 
 
-def estimate(config: RunConfig, request: Request) -> Estimate:
+def estimate(config: RunConfig, request: PlanRequest) -> Estimate:
     """Of a recipe on a cluster.
 
     Raises:
@@ -59,7 +59,7 @@ def estimate(config: RunConfig, request: Request) -> Estimate:
     )
 
 
-def _time(config: RunConfig, request: Request, scheme: Scheme) -> StepTime:
+def _time(config: RunConfig, request: PlanRequest, scheme: Scheme) -> StepTime:
     sheet = request.sheet
     at_peak = _flops(config, scheme) / request.devices / sheet.tensor_flops
     node = network = exposed = 0.0

@@ -20,7 +20,7 @@ from mjx.plan.program.collectives import Collective, Reach, collectives
 from mjx.plan.program.hlo import ArrayType
 from mjx.plan.program.matmuls import attention_workspace, count_products
 from mjx.plan.program.origin import Part
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.scheme import scheme_of
 
 LARGEST = 10
@@ -220,12 +220,12 @@ class Plan:
         return self.flops.model * self.time.at_peak / (self.flops.compiled * self.time.estimate)
 
 
-def pool_of(config: RunConfig, request: Request) -> float:
+def pool_of(config: RunConfig, request: PlanRequest) -> float:
     """Bytes of each GPU that JAX takes."""
     return request.sheet.memory * (config.runtime.gpu_memory_fraction or JAX_POOL)
 
 
-def make_plan(config: RunConfig, request: Request, step: CompiledStep) -> Plan:
+def make_plan(config: RunConfig, request: PlanRequest, step: CompiledStep) -> Plan:
     """Read a compiled step."""
     mesh = dict(step.trainer.mesh.shape)
     found = collectives(step.program, mesh, request.per_node)
@@ -297,7 +297,7 @@ def _peak_memory() -> float:
     return int(line.split()[1]) * 1024.0
 
 
-def _memory(config: RunConfig, request: Request, step: CompiledStep, closed_form: float) -> Memory:
+def _memory(config: RunConfig, request: PlanRequest, step: CompiledStep, closed_form: float) -> Memory:
     state, batch = step.trainer.layout.abstract, step.trainer.batch_layout.abstract
     allocated = step.temporary_bytes + step.output_bytes - step.alias_bytes
     buffers = []
@@ -360,7 +360,7 @@ def _traffic(collective: Collective, term: TermName | None) -> Traffic:
     )
 
 
-def _time(request: Request, flops: Flops, rows: tuple[Traffic, ...]) -> StepTime:
+def _time(request: PlanRequest, flops: Flops, rows: tuple[Traffic, ...]) -> StepTime:
     sheet = request.sheet
     rates = {"node": sheet.nvlink_bandwidth, "network": sheet.network_bandwidth}
     seconds = {reach: 0.0 for reach in rates}

@@ -11,7 +11,7 @@ Compiler = Literal["gpu", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+class PlanRequest:
     """One plan."""
 
     recipe: str

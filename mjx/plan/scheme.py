@@ -5,7 +5,6 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +175,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     """
     mesh, rules = config.mesh.resolve(devices), config.sharding.build()
     model = dataclasses.replace(config.model, remat="none", loss_chunks=1)
-    abstract = _abstract(model)
+    abstract = abstract_model(model)
     axes, shapes = flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))
     moment_bytes = _moment_bytes(config.optimizer, model)
     weights: dict[str, Weight] = {}
@@ -245,12 +244,6 @@ def _embed(weights: Mapping[str, Weight], shapes: Mapping[str, jax.ShapeDtypeStr
 
 
 @functools.lru_cache(maxsize=4)
-def _abstract(model: ModelConfig) -> Any:
-    """Many meshes are looked at for one model."""
-    return abstract_model(model)
-
-
-@functools.lru_cache(maxsize=4)
 def _moment_bytes(optimizer: OptimizerConfig, model: ModelConfig) -> dict[str, int]:
-    moments = moments_of(optimizer, _abstract(model))
+    moments = moments_of(optimizer, abstract_model(model))
     return {name: sum(leaf.dtype.itemsize for leaf in leaves) for name, leaves in moments.items()}

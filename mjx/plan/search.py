@@ -11,7 +11,7 @@ from mjx.errors import InputError
 from mjx.plan.apart import CompilerDiedError, plan
 from mjx.plan.estimate import Estimate, estimate
 from mjx.plan.read_step import Plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.words import divisors
 
 Overrides = tuple[str, ...]
@@ -70,7 +70,11 @@ class Search:
 
 
 def search(
-    request: Request, *, compiled: int = 4, workers: int = 2, progress: Callable[[str], None] = lambda _: None
+    request: PlanRequest,
+    *,
+    compiled: int = 4,
+    workers: int = 2,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Search:
     """Look at every mesh that the recipe's batch and model divide over, and compile the best.
 
@@ -96,7 +100,7 @@ def search(
     return Search(candidates=tuple(found), results=tuple(sorted(results, key=_rank)))
 
 
-def candidates(request: Request) -> list[Candidate]:
+def candidates(request: PlanRequest) -> list[Candidate]:
     """Every way to run the recipe on the devices that divides.
 
     Raises:
@@ -124,7 +128,7 @@ def candidates(request: Request) -> list[Candidate]:
     return found
 
 
-def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
+def _variants(config: RunConfig, request: PlanRequest) -> Iterator[Overrides]:
     for axis in ("context", "expert"):
         if getattr(config.mesh, axis) == -1:
             raise InputError(f"mesh.{axis} = -1: a search keeps it as it is, so it has to be a number")
@@ -138,7 +142,7 @@ def _variants(config: RunConfig, request: Request) -> Iterator[Overrides]:
                     yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")
 
 
-def _compile(request: Request, candidate: Candidate) -> Result:
+def _compile(request: PlanRequest, candidate: Candidate) -> Result:
     asked = dataclasses.replace(request, overrides=request.overrides + candidate.overrides)
     try:
         return Result(candidate=candidate, plan=plan(asked))

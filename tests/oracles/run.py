@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mjx.models.common.parameter import Tree, bind
+from mjx.models.common.parameter import bind
 from mjx.models.family import Batch, abstract_model
+from mjx.trees import Tree
 from oracles.difference import Difference, Limits, difference, gradient_scale, loss_scale, output_scale
 from oracles.families import Family
 from oracles.report import Compared

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.trees import to_yaml
 
 LLAMA = {
@@ -34,6 +34,6 @@ def recipe(folder: Path, model: dict[str, Any] = LLAMA, **sections: Any) -> str:
     return str(path)
 
 
-def request(path: str, *overrides: str, nodes: int = 2, **options: Any) -> Request:
+def request(path: str, *overrides: str, nodes: int = 2, **options: Any) -> PlanRequest:
     """Of 16 H100, as a rule."""
-    return Request(recipe=path, overrides=overrides, nodes=nodes, **options)
+    return PlanRequest(recipe=path, overrides=overrides, nodes=nodes, **options)

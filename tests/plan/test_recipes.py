@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from mjx.plan.apart import plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "mjx plan" in path.read_text())
@@ -25,7 +25,7 @@ def test_every_size_that_is_promised_is_there():
 def test_a_recipe_fits_and_its_header_says_what_is_planned(path):
     text = path.read_text()
     nodes = int(re.search(r"--nodes (\d+)", text).group(1))
-    made = plan(Request(recipe=str(path), nodes=nodes))
+    made = plan(PlanRequest(recipe=str(path), nodes=nodes))
     assert made.memory.fits
     assert f"{made.devices} × {made.gpu}, {nodes} node" in text
     header = " ".join(line.strip("# ") for line in text.splitlines() if line.startswith("#"))

@@ -16,7 +16,8 @@ from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from mjx.models.huggingface.load import load_parameters
+from mjx.models.huggingface.table_names import as_in_table
+from mjx.models.interop.load import load_parameters
 from mjx.sharding import Rules, default_rules, use_mesh
 from mjx.trees import Tree
 
@@ -163,4 +164,5 @@ def load_pretrained(
     """
     _, architecture = find_architecture(folder.config)
     with folder.tensors() as tensors:
-        return load_parameters(architecture, architecture.name_map(config), tensors, abstract, dtype)
+        names = architecture.name_map(config)
+        return load_parameters(names, as_in_table(tensors, names, architecture), abstract, dtype)

@@ -20,7 +20,7 @@ from mjx.models.family import ModelConfig
 from mjx.models.huggingface.architectures import fitting_architecture
 from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder
 from mjx.models.huggingface.pretrained import PretrainedModel
-from mjx.models.huggingface.tensor_files import TensorWriter
+from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture
 from mjx.trees import flatten
 

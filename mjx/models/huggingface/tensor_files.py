@@ -14,12 +14,10 @@ from jaxtyping import Shaped
 
 from mjx.errors import InputError
 from mjx.models.huggingface.safetensors_header import Entry, read_header
-from mjx.models.huggingface.tensor_writer import INDEX, WHOLE, TensorWriter
+from mjx.models.huggingface.tensor_writer import INDEX, WHOLE
 from mjx.models.interop.stored_file import open_file, read_object
 from mjx.models.interop.strided_read import read_box
 from mjx.models.interop.tensor_layout import Tensor
-
-__all__ = ["TensorFolder", "TensorWriter", "open_tensors"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mjx.plan.program.collectives import Reach
 from mjx.plan.read_step import NCCL_SHARE, Memory, Plan, StepTime, Traffic
 from mjx.plan.report.words import memory_parts, outside_closed_form, traffic_groups, verdict
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import Candidate, Result, Search
 from mjx.sharding.axes import MESH_AXES
 from mjx.words import count_words, mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
@@ -54,7 +54,7 @@ def write_page(path: Path, plan: Plan, advice: Iterable[str] = ()) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def write_search_page(path: Path, request: Request, found: Search) -> None:
+def write_search_page(path: Path, request: PlanRequest, found: Search) -> None:
     """Pictures and tables of what was compiled, and of all that closed forms say."""
     done = {result.candidate.overrides for result in found.results}
     best = next((r for r in found.results if r.plan is not None and r.plan.memory.fits), None)
@@ -428,5 +428,5 @@ def _time_bar(time: StepTime, longest: float) -> tuple[Segment, ...]:
     return _row(parts, longest)
 
 
-def _command(request: Request, candidate: Candidate) -> str:
+def _command(request: PlanRequest, candidate: Candidate) -> str:
     return shlex.join(["mjx", "train", request.recipe, *request.overrides, *candidate.overrides])

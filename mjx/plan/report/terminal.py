@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mjx.plan.read_step import Memory, Plan, StepTime
 from mjx.plan.report.words import memory_parts, outside_closed_form, products_of, traffic_groups, verdict
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import Search
 from mjx.words import mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
 
@@ -44,7 +44,7 @@ def show(console: Console, plan: Plan, advice: Iterable[str] = ()) -> None:
     )
 
 
-def show_search(console: Console, request: Request, found: Search) -> None:
+def show_search(console: Console, request: PlanRequest, found: Search) -> None:
     """Print what was compiled, and what the closed forms say of the rest."""
     fitting = found.fitting
     console.print(

@@ -13,7 +13,7 @@ from oracles.difference import Limits, Scale, difference
 from mjx.errors import InputError
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.huggingface import PretrainedModel, from_pretrained, save_pretrained
-from mjx.models.huggingface.tensor_files import TensorWriter
+from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.sharding import MeshConfig, build_mesh
 
 STRICT = Scale(limit=1e-5, scale=1.0)

@@ -8,10 +8,10 @@ import pytest
 from oracles import megatron
 from oracles.difference import Limits
 
-from mjx.models.common.parameter import flatten
 from mjx.models.gpt import GPTConfig
 from mjx.models.gpt.megatron import megatron_name_map
 from mjx.models.megatron import read_settings, settings_of
+from mjx.trees import flatten
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron"
 CASES = sorted(path.stem for path in GOLDENS.glob("*.npz"))

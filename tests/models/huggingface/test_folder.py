@@ -1,4 +1,4 @@
-"""Folders in Hugging Face's layout: what is in them, what is missing, and new ones that appear when whole."""
+"""Folders in Hugging Face's layout: what is in them, and what is missing."""
 
 import json
 import os

@@ -12,7 +12,8 @@ import pytest
 from mjx.errors import InputError
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.huggingface import PretrainedModel, from_pretrained, save_pretrained
-from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
+from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.sharding import MeshConfig, build_mesh
 from mjx.trees import flatten
 

@@ -17,7 +17,8 @@ from safetensors_bytes import GOOD, entry, write_raw
 
 from mjx.errors import InputError
 from mjx.models.huggingface.safetensors_header import DTYPES
-from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
+from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.interop import strided_read
 
 WHOLE = "model.safetensors"

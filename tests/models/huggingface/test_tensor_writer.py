@@ -14,7 +14,8 @@ import safetensors.numpy
 
 from mjx.errors import InputError
 from mjx.models.huggingface.safetensors_header import DTYPES
-from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
+from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_writer import TensorWriter
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -249,7 +250,6 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from mjx.models.huggingface.tensor_files import TensorWriter
 
 def memory(field):
     return int(re.search(rf"{field}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

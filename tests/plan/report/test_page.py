@@ -12,7 +12,7 @@ from mjx.plan.estimate import Estimate
 from mjx.plan.read_step import NCCL_SHARE, Plan, StepTime
 from mjx.plan.report.page import write_page, write_search_page
 from mjx.plan.report.words import memory_parts, verdict
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.plan.search import Candidate, Result, Search
 from mjx.words import readable_bytes
 
@@ -139,7 +139,7 @@ def candidate(fsdp, kept, compute, remat="none"):
 def search_page(folder, *results):
     others = [candidate(2, 200 * GIB, 0.8), candidate(4, 30 * GIB, 1.5, "full")]
     found = Search(candidates=(*(r.candidate for r in results), *others), results=results)
-    request = Request(recipe="configs/my recipe.yaml", overrides=("training.batch_size=256",), nodes=8)
+    request = PlanRequest(recipe="configs/my recipe.yaml", overrides=("training.batch_size=256",), nodes=8)
     write_search_page(folder / "search.html", request, found)
     return (folder / "search.html").read_text(encoding="utf-8")
 

@@ -1,28 +1,13 @@
-"""Weights from a Hugging Face checkpoint onto devices."""
+"""The names under which a Hugging Face checkpoint may hold what its table names."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from mjx.models.interop import load
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.name_map import NameMap
 from mjx.models.interop.tensor_layout import Tensor
-from mjx.trees import Tree
 
 
-def load_parameters(
-    architecture: Architecture,
-    names: NameMap,
-    tensors: Mapping[str, Tensor],
-    abstract: Tree,
-    dtype: Any = None,
-) -> Tree:
-    """As `mjx.models.interop.load.load_parameters`, from a checkpoint with or without its head's names."""
-    tensors = _as_in_table(tensors, names, architecture)
-    return load.load_parameters(names, tensors, abstract, dtype)
-
-
-def _as_in_table(
+def as_in_table(
     tensors: Mapping[str, Tensor], names: NameMap, architecture: Architecture
 ) -> Mapping[str, Tensor]:
     """With the names of the table, for a checkpoint with other ones, or of the model without its head."""
