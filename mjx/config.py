@@ -10,7 +10,6 @@ from mjx.checkpoint.checkpointer import CheckpointConfig
 from mjx.data.config import DatasetConfig
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig
-from mjx.init_from import fill_in
 from mjx.launch.runtime import RuntimeConfig
 from mjx.launch.watchdog import WatchdogConfig
 from mjx.metrics.profiler import ProfileConfig
@@ -19,6 +18,7 @@ from mjx.models import FAMILIES
 from mjx.models.family import ModelConfig
 from mjx.parse import check_keys, parse
 from mjx.sharding import MeshConfig, ShardingConfig
+from mjx.source import fill_in
 from mjx.training.config import TrainingConfig
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.schedule import ScheduleConfig

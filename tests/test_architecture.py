@@ -40,8 +40,9 @@ FLOORS = [
     {"mjx.models.common", "mjx.models.interop", "mjx.models.backends", "mjx.models.family", "mjx.models"},
     {f"mjx.models.{family}" for family in FAMILIES},
     {"mjx.models.huggingface", "mjx.models.megatron"},  # the adapters
-    {"mjx.data", "mjx.training", "mjx.inference"},
-    {"mjx.init_from"},
+    {"mjx.data", "mjx.training"},
+    {"mjx.inference"},  # of texts too, with tokenizers
+    {"mjx.source"},  # where a model comes from
     {"mjx.config"},  # puts together the configs of all components below
     {"mjx.run"},  # a whole run: needs the whole config, data and launch
     {"mjx.plan"},  # what a run would need, without running it

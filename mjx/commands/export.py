@@ -9,12 +9,12 @@ from mjx.checkpoint.run_folder import RunFolder
 from mjx.checkpoint.weights import save_weights
 from mjx.data.config import DatasetConfig
 from mjx.errors import InputError
-from mjx.init_from import is_run_folder
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.huggingface import PretrainedModel, save_pretrained
 from mjx.parse import parse
 from mjx.run.opened import OpenedModel, open_model, read_inference_config
+from mjx.source import RunSource
 from mjx.trees import Tree, read_yaml, to_yaml
 
 Format = Literal["orbax", "huggingface"]
@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Write the newest checkpoint's weights (or those of `step`) and the config to a new folder."""
     with end_together():
-        if not is_run_folder(path):
+        if not RunSource.is_one(path):
             raise InputError(f"{path} is not a run folder: it has no config.yaml")
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)

@@ -53,7 +53,7 @@ def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list
         tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
         if tokenizer is not None:
             check_vocabulary(tokenizer, config.model, str(tokenizer_path))
-        mesh, rules = build_mesh(config.mesh), config.sharding.build(sequence_parallel=False)
+        mesh, rules = build_mesh(config.mesh), config.sharding.build()
         with _new_run(run_dir) as folder:
             with use_mesh(mesh, rules):
                 abstract = abstract_parameters(abstract_model(config.model), mesh, rules)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mjx.batch import size_of
@@ -24,8 +25,8 @@ from mjx.metrics.progress import Progress
 from mjx.metrics.sinks import MetricSink, open_sinks, read_metrics
 from mjx.models.family import Batch
 from mjx.parse import to_tree
-from mjx.run.initial import keep_companions, load_initial
 from mjx.run.resume import changes_since
+from mjx.source import keep_companions, open_source
 from mjx.training.non_finite import check_finite
 from mjx.training.state import TrainState
 from mjx.training.trainer import Trainer
@@ -97,14 +98,14 @@ def train(config: RunConfig) -> Result:
             )
         elif config.init_from is not None:
             abstract = trainer.layout.abstract.parameters
-            state = trainer.start(load_initial(config.init_from, config.model, abstract))
+            source = open_source(config.init_from)
+            state = trainer.start(source.load(config.model, abstract, dtype=np.float32)[0])
+            keep_companions(source, folder.huggingface)
             progress.say(f"starting from the weights of {config.init_from}")
         else:
             state = trainer.init(plan.seed)
         checkpointer.prepare(start)
         folder.write_config(to_yaml(tree))
-        if config.init_from is not None:
-            keep_companions(config.init_from, folder)
         if first and data.tokenizer is not None:
             data.tokenizer.save(folder.tokenizer)
 

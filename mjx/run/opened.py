@@ -8,19 +8,15 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from mjx.checkpoint.checkpointer import Checkpointer
-from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
-from mjx.init_from import is_run_folder
 from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import ModelConfig, abstract_model
-from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from mjx.parse import to_tree
 from mjx.sharding import Rules, build_mesh, use_mesh
-from mjx.trees import Tree, read_yaml
+from mjx.source import open_source
+from mjx.trees import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +92,7 @@ def read_inference_config(path: str, overrides: Sequence[str] = ()) -> Inference
     Raises:
         InputError: the folder is neither a run nor a Hugging Face model that mjx knows.
     """
-    if is_run_folder(path):
-        tree = without_training(read_yaml(RunFolder(path).config))
-    elif RunFolder(path).path.is_dir() and not HuggingFaceFolder.is_one(path):
-        raise InputError(
-            f"{RunFolder(path).path} is neither a run folder (it has no config.yaml) nor a Hugging Face "
-            "folder (it has no config.json)"
-        )
-    else:
-        tree = {"model": to_tree(read_config(HuggingFaceFolder(path))[1])}
+    tree = without_training(open_source(path).recipe())
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree, InferenceConfig)
@@ -122,22 +110,12 @@ def open_model(path: str, config: InferenceConfig, step: int | None = None, dtyp
     Raises:
         InputError: there is no such checkpoint, or the weights are not those of the model.
     """
-    mesh, rules = build_mesh(config.mesh), config.sharding.build(sequence_parallel=False)
+    source = open_source(path)
+    mesh, rules = build_mesh(config.mesh), config.sharding.build()
     with use_mesh(mesh, rules):
         model = abstract_model(config.model)
         abstract = abstract_parameters(model, mesh, rules)
-        if not is_run_folder(path):
-            if step is not None:
-                raise InputError(f"--step {step}: {path} is a Hugging Face folder, which has no steps")
-            source = HuggingFaceFolder(path)
-            parameters = load_pretrained(source, config.model, abstract, dtype)
-            return OpenedModel(config, mesh, rules, model, parameters, None, source.path, source)
-        folder = RunFolder(path)
-        with Checkpointer(folder.checkpoints) as checkpointer:
-            if step is None:
-                step = checkpointer.latest_step()
-            if step is None:
-                raise InputError(f"{folder.path} has no checkpoint yet")
-            restored, _ = checkpointer.restore({"parameters": abstract}, step, partial=True)
-    source = HuggingFaceFolder(folder.huggingface) if folder.huggingface.is_dir() else None
-    return OpenedModel(config, mesh, rules, model, restored["parameters"], step, folder.tokenizer, source)
+        parameters, step = source.load(config.model, abstract, step=step, dtype=dtype)
+    return OpenedModel(
+        config, mesh, rules, model, parameters, step, source.tokenizer_folder, source.companions
+    )

@@ -12,8 +12,8 @@ from mjx.config import parse_config
 from mjx.data.config import KINDS, DatasetConfig
 from mjx.data.gpt import GPTDatasetConfig, token_batch
 from mjx.errors import InputError
-from mjx.init_from import fill_in
 from mjx.parse import to_tree
+from mjx.source import fill_in
 from mjx.trees import to_yaml
 
 RECIPE = {

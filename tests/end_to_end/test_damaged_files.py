@@ -218,9 +218,8 @@ def test_generate_and_export_name_what_is_missing(refused, run, tmp_path):
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine").write_text("kept")
-    assert (
-        refused("export", run, full) == f"{full} exists and is not an empty folder: weights go to a new one."
-    )
+    said = refused("export", run, full)
+    assert said == f"{full} exists and is not an empty folder: give the name of a new one."
     assert (full / "mine").read_text() == "kept"
     shutil.rmtree(run / "tokenizer")
     assert refused("generate", run, "--prompt", "a") == (f"{run} has no tokenizer, which a text needs")
