@@ -48,13 +48,9 @@ def print_config(config: RunConfig) -> None:
 
 
 def _continue_prompts(config: RunConfig, result) -> list[str]:
-    from mjx.commands.generate import continue_texts
+    from mjx.inference.generate import Generator
+    from mjx.inference.text import continue_texts
 
-    return continue_texts(
-        result.trainer.model,
-        result.state.parameters,
-        result.trainer.mesh,
-        config,
-        result.tokenizer,
-        list(config.training.prompts),
-    )
+    trainer, rules = result.trainer, config.sharding.build()
+    generator = Generator(trainer.model, result.state.parameters, mesh=trainer.mesh, rules=rules)
+    return continue_texts(generator, result.tokenizer, config.training.prompts, config.sampling)

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
-from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
+from mjx.models.common.parameter import bind, parameter_specs, parameters_of
 from mjx.models.family import Generates
 from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
-from mjx.trees import Tree, flatten, unflatten
+from mjx.trees import Tree
 
 OnTokens = Callable[[list[list[int]]], None]
 """Is told each row's new tokens, some at a time."""
@@ -232,16 +232,10 @@ class Generator:
         mesh = self._mesh
         if mesh is None:
             return parameters
-        axes = flatten(logical_axes_of(model))
-        sizes = dict(mesh.shape)
-
-        def place(path: str, array: Array) -> Array:
-            spec = self._rules.spec(
-                axes[path], array.shape, sizes, kind="parameter", array=f"parameter {path}"
-            )
-            return jax.device_put(array, NamedSharding(mesh, spec))
-
-        return unflatten({path: place(path, array) for path, array in flatten(parameters).items()})
+        specs = parameter_specs(model, self._rules, dict(mesh.shape))
+        return jax.tree.map(
+            lambda array, spec: jax.device_put(array, NamedSharding(mesh, spec)), parameters, specs
+        )
 
 
 def generate(

@@ -1,6 +1,7 @@
 """What training, inference and planning know of a model family: this, and nothing more."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -101,6 +102,7 @@ def load_family(name: str) -> Family:
     return importlib.import_module(FAMILIES[name]).FAMILY
 
 
+@functools.lru_cache(maxsize=16)
 def abstract_model(config: ModelConfig) -> Any:
     """The module with shapes in place of arrays: the definition that `bind` fills."""
     return jax.eval_shape(lambda: config.build(nnx.Rngs(params=jax.random.key(0))))

@@ -149,10 +149,9 @@ class ShardingConfig:
     def __post_init__(self):
         self.build()
 
-    def build(self, *, sequence_parallel: bool | None = None) -> Rules:
-        """The whole table; `sequence_parallel` overrules the field (decoding handles one token at a time)."""
-        wanted = self.sequence_parallel if sequence_parallel is None else sequence_parallel
-        return default_rules(sequence_parallel=wanted, overrides=self.rules)
+    def build(self) -> Rules:
+        """The whole table."""
+        return default_rules(sequence_parallel=self.sequence_parallel, overrides=self.rules)
 
 
 def _check_name(name: str, array: str) -> None:

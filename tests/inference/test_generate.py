@@ -189,7 +189,7 @@ def test_a_mesh_generates_what_one_device_generates(mesh, kv_heads):
 def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():
     model, parameters = model_of(config_of())
     mesh = build_mesh(MeshConfig(data=2, tensor=4))
-    with use_mesh(mesh, ShardingConfig().build(sequence_parallel=False)):
+    with use_mesh(mesh, ShardingConfig(sequence_parallel=False).build()):
         generator = Generator(model, parameters)
         texts = generator(PROMPTS, GREEDY)
         state = generator._prefill(

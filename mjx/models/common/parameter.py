@@ -81,7 +81,7 @@ def _nest(model: Any, read: Any) -> Tree:
     return nest({name_of(path): read(variable) for path, variable in paths})
 
 
-def parameter_specs(model: nnx.Module, rules: Rules, mesh_shape: dict[str, int]) -> Tree:
+def parameter_specs(model: Any, rules: Rules, mesh_shape: dict[str, int]) -> Tree:
     """The partition of every parameter.
 
     Raises:
@@ -99,7 +99,7 @@ def parameter_specs(model: nnx.Module, rules: Rules, mesh_shape: dict[str, int])
     )
 
 
-def abstract_parameters(model: nnx.Module, mesh: Mesh, rules: Rules, dtype: Any = None) -> Tree:
+def abstract_parameters(model: Any, mesh: Mesh, rules: Rules, dtype: Any = None) -> Tree:
     """Shapes with shardings: what weights are loaded to; `dtype` None: the model's own.
 
     Raises:
