@@ -21,6 +21,8 @@ def document_starts(
     return real, real & (before >= 0) & (id_before != segment_ids)
 
 
-def keep_real(real: Bool[Array, "batch sequence"], array: Array) -> Array:
-    """Zeros at padding, whatever stands there; also in the gradient."""
+def keep_real(real: Bool[Array, "batch sequence"] | None, array: Array) -> Array:
+    """Zeros at padding, whatever stands there; also in the gradient. None: all are real."""
+    if real is None:
+        return array
     return jnp.where(real.reshape(real.shape + (1,) * (array.ndim - 2)), array, 0)

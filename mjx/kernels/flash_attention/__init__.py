@@ -1,15 +1,15 @@
 """Softmax attention: one function, several implementations."""
 
-from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mjx.kernels.capability import Request, choose, current_device
+from mjx.kernels.call import given, implementation_of
 from mjx.kernels.flash_attention.arguments import check_arrays, check_numbers, offset, segments
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.kernels.flash_attention.mask import visible_keys
+from mjx.kernels.flash_attention.options import AttentionOptions
 
 __all__ = ["flash_attention"]
 
@@ -61,17 +61,26 @@ def flash_attention(
         InputError: shapes, dtypes or options that do not fit each other, or that the implementation
             cannot do.
     """
-    q, k, v = jnp.asarray(q), jnp.asarray(k), jnp.asarray(v)
-    sinks = None if sinks is None else jnp.asarray(sinks)
+    q, k, v, sinks = given(q, k, v, sinks)
     check_arrays(q, k, v, sinks)
     check_numbers(scale=scale, window=window, soft_cap=soft_cap, dropout_rate=dropout_rate)
     of_queries, of_keys = segments(q, k, segment_ids, query_segment_ids, key_segment_ids)
-    query_offset = offset("query_offset", query_offset, q.shape[0])
-    key_offset = offset("key_offset", key_offset, q.shape[0])
     if dropout_rate == 0 or dropout_key is None:
         dropout_rate, dropout_key = 0.0, None
-
-    known = isinstance(query_offset, int) and isinstance(key_offset, int)
+    options = AttentionOptions(
+        scale=q.shape[3] ** -0.5 if scale is None else float(scale),
+        causal=causal,
+        window=window,
+        query_segment_ids=of_queries,
+        key_segment_ids=of_keys,
+        query_offset=offset("query_offset", query_offset, q.shape[0]),
+        key_offset=offset("key_offset", key_offset, q.shape[0]),
+        soft_cap=soft_cap,
+        sinks=sinks,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )
+    distance = options.distance
     asked = {
         "gqa": k.shape[2] != q.shape[2],
         "window": window is not None and causal,
@@ -79,54 +88,35 @@ def flash_attention(
         "segments": of_queries is not None,
         "soft-cap": soft_cap is not None,
         "sinks": sinks is not None,
-        "offsets": known and (query_offset != key_offset or (causal and q.shape[1] > k.shape[1])),
-        "offset per row": not known,
+        "offsets": distance is not None and (distance != 0 or (causal and q.shape[1] > k.shape[1])),
+        "offset per row": distance is None,
         "log-sum-exp": return_log_sum_exp,
         "dropout": dropout_key is not None,
         "value_dim": v.shape[3] != q.shape[3],
     }
-    platform, compute_capability = current_device()
-    request = Request(
-        platform=platform,
-        compute_capability=compute_capability,
+    module = implementation_of(
+        *("attention", __name__, IMPLEMENTATIONS, implementation),
         dtype=q.dtype.name,
-        features=frozenset(name for name, wanted in asked.items() if wanted),
+        asked=asked,
         sizes={"head_dim": q.shape[3]},
     )
-    chosen = choose("attention", IMPLEMENTATIONS, implementation, request)
-
-    if isinstance(query_offset, int) and isinstance(key_offset, int):
-        begin, end = visible_keys(
-            q.shape[1],
-            k.shape[1],
-            causal=causal,
-            window=window,
-            query_offset=query_offset,
-            key_offset=key_offset,
-        )
-        if begin >= end:  # one key that nothing sees: no array is without elements
-            begin, end = 0, 1
-            k, v = jnp.zeros_like(k[:, :1]), jnp.zeros_like(v[:, :1])
-            of_keys = None if of_keys is None else of_keys[:, :1]
-        elif (begin, end) != (0, k.shape[1]):
-            k, v = k[:, begin:end], v[:, begin:end]
-            of_keys = None if of_keys is None else of_keys[:, begin:end]
-            key_offset += begin
-    module = import_module(f"mjx.kernels.flash_attention.{chosen}")
-    out, log_sum_exp = module.attention(
-        q,
-        k,
-        v,
-        scale=q.shape[3] ** -0.5 if scale is None else float(scale),
-        causal=causal,
-        window=window,
-        query_segment_ids=of_queries,
-        key_segment_ids=of_keys,
-        query_offset=query_offset,
-        key_offset=key_offset,
-        soft_cap=soft_cap,
-        sinks=sinks,
-        dropout_rate=dropout_rate,
-        dropout_key=dropout_key,
-    )
+    out, log_sum_exp = module.attention(q, *_in_sight(q.shape[1], k, v, options))
     return (out, log_sum_exp) if return_log_sum_exp else out
+
+
+def _in_sight(queries: int, k: Array, v: Array, options: AttentionOptions) -> tuple[Any, ...]:
+    """Keys, values and options without the keys that no query can see by its position."""
+    first, ids = options.key_offset, options.key_segment_ids
+    if options.distance is None or not isinstance(first, int):
+        return k, v, options
+    begin, end = visible_keys(
+        queries, k.shape[1], causal=options.causal, window=options.window, distance=options.distance
+    )
+    if begin >= end:  # one key that nothing sees: no array is without elements
+        ids = None if ids is None else ids[:, :1]
+        return jnp.zeros_like(k[:, :1]), jnp.zeros_like(v[:, :1]), options._replace(key_segment_ids=ids)
+    if (begin, end) == (0, k.shape[1]):
+        return k, v, options
+    k, v = k[:, begin:end], v[:, begin:end]
+    ids = None if ids is None else ids[:, begin:end]
+    return k, v, options._replace(key_segment_ids=ids, key_offset=first + begin)

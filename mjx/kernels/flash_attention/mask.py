@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from mjx.kernels.flash_attention.options import AttentionOptions
+
 
 class Places(NamedTuple):
     """Where queries and keys stand; None for what does not matter."""
@@ -22,27 +24,23 @@ class Places(NamedTuple):
 def places(
     queries: int,
     keys: int,
-    *,
-    causal: bool,
-    window: int | None,
-    query_offset: int | Int[Array, " batch"],
-    key_offset: int | Int[Array, " batch"],
-    query_segment_ids: Int[Array, "batch query"] | None,
-    key_segment_ids: Int[Array, "batch key"] | None,
+    options: AttentionOptions,
 ) -> Places:
     """The places of queries and keys that follow one another from the offsets on.
 
     Of keys that are out of sight by offsets known now (`visible_keys`), there should be none.
     """
+    causal, window = options.causal, options.window
+    query_segment_ids, key_segment_ids = options.query_segment_ids, options.key_segment_ids
     of_queries = of_keys = sees = seen = None
     if query_segment_ids is not None and key_segment_ids is not None:
         sees, seen = query_segment_ids > 0, key_segment_ids > 0
     if causal or window is not None:
         of_queries, of_keys = (
             jnp.asarray(offset, jnp.int32).reshape(-1, 1) + jnp.arange(count, dtype=jnp.int32)
-            for offset, count in ((query_offset, queries), (key_offset, keys))
+            for offset, count in ((options.query_offset, queries), (options.key_offset, keys))
         )
-        if not (isinstance(query_offset, int) and isinstance(key_offset, int)):
+        if options.distance is None:
             ahead = 0 if causal else (window or 1) - 1
             near = of_keys <= of_queries[:, -1:] + ahead
             if window is not None:
@@ -75,10 +73,10 @@ def attention_mask(
 
 
 def visible_keys(
-    queries: int, keys: int, *, causal: bool, window: int | None, query_offset: int, key_offset: int
+    queries: int, keys: int, *, causal: bool, window: int | None, distance: int
 ) -> tuple[int, int]:
     """(first, past the last) of the keys that some query may see by its position."""
-    first, last = query_offset - key_offset, query_offset - key_offset + queries - 1
+    first, last = distance, distance + queries - 1
     begin, end = 0, keys
     if causal:
         end = min(end, last + 1)

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mjx.kernels.capability import current_device
 from mjx.kernels.flash_attention import blocks
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
 from mjx.kernels.flash_attention.blocks import Options, Places, Running
+from mjx.kernels.flash_attention.options import AttentionOptions
 from mjx.kernels.matrix_product import product
 from mjx.kernels.padding import pad_to, power_of_two, round_up
 
@@ -319,18 +320,8 @@ def attention(
     q: Float[Array, "batch query heads head_dim"],
     k: Float[Array, "batch key kv_heads head_dim"],
     v: Float[Array, "batch key kv_heads value_dim"],
+    options: AttentionOptions,
     *,
-    scale: float,
-    causal: bool = True,
-    window: int | None = None,
-    query_segment_ids: Int[Array, "batch query"] | None = None,
-    key_segment_ids: Int[Array, "batch key"] | None = None,
-    query_offset: int | Int[Array, " batch"] = 0,
-    key_offset: int | Int[Array, " batch"] = 0,
-    soft_cap: float | None = None,
-    sinks: Float[Array, " heads"] | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: None = None,
     config: KernelConfig | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
@@ -339,16 +330,21 @@ def attention(
         "q": q,
         "k": k,
         "v": v,
-        "query_offset": jnp.broadcast_to(jnp.asarray(query_offset, jnp.int32), q.shape[:1]),
-        "key_offset": jnp.broadcast_to(jnp.asarray(key_offset, jnp.int32), q.shape[:1]),
+        "query_offset": jnp.broadcast_to(jnp.asarray(options.query_offset, jnp.int32), q.shape[:1]),
+        "key_offset": jnp.broadcast_to(jnp.asarray(options.key_offset, jnp.int32), q.shape[:1]),
     }
-    if query_segment_ids is not None and key_segment_ids is not None:
-        arrays |= {"query_segments": query_segment_ids, "key_segments": key_segment_ids}
-    if sinks is not None:
-        arrays["sinks"] = sinks
-    per_row = not (isinstance(query_offset, int) and isinstance(key_offset, int))
-    options = Options(float(scale), causal, window, soft_cap, guarded=per_row)
+    if options.query_segment_ids is not None and options.key_segment_ids is not None:
+        arrays |= {"query_segments": options.query_segment_ids, "key_segments": options.key_segment_ids}
+    if options.sinks is not None:
+        arrays["sinks"] = options.sinks
+    static = Options(
+        float(options.scale),
+        options.causal,
+        options.window,
+        options.soft_cap,
+        guarded=options.distance is None,
+    )
     config = config or configs(q.shape[-1], v.shape[-1], q.dtype, current_device()[1])[0]
-    results: Any = _attention(options, config, interpret, arrays)
+    results: Any = _attention(static, config, interpret, arrays)
     out, log_sum = results
     return out, jnp.swapaxes(log_sum, 1, 2)

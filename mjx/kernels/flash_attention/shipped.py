@@ -11,6 +11,7 @@ from jaxtyping import Array
 from mjx.kernels.flash_attention import pallas_triton
 from mjx.kernels.flash_attention.block_sizes import CONFIGS
 from mjx.kernels.flash_attention.mosaic.shipped import mosaic
+from mjx.kernels.flash_attention.options import AttentionOptions
 from mjx.kernels.shipped import Shipped, ShippedProgram
 
 _GPUS = {"hopper": "h100", "ampere": "a100"}
@@ -67,13 +68,13 @@ def gradients(
     sinks,
 ) -> Any:
     """Of q, k and v; the forward pass is in it."""
-    options: dict[str, Any] = {}
+    options = AttentionOptions(scale=0.1)
     if every_option:
-        options = {"query_segment_ids": segments, "key_segment_ids": segments, "sinks": sinks}
-        options |= {"window": 1024, "soft_cap": 50.0}
+        options = options._replace(query_segment_ids=segments, key_segment_ids=segments, sinks=sinks)
+        options = options._replace(window=1024, soft_cap=50.0)
 
     def loss(q, k, v):
-        out, _ = attention(q, k, v, scale=0.1, config=config, **options)
+        out, _ = attention(q, k, v, options, config=config)
         return jnp.sum(jnp.square(out.astype(jnp.float32)))
 
     return jax.grad(loss, (0, 1, 2))(q, k, v)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx.kernels.flash_attention import block_sizes, flash_attention, shipped
+from mjx.kernels.flash_attention.options import AttentionOptions
 from mjx.kernels.workload import Published, Work
 
 _TOKAMAX = "tokamax's Mosaic kernel, July 2026"
@@ -47,7 +48,8 @@ class AttentionWorkload:
         module = import_module(f"mjx.kernels.flash_attention.{implementation}")
 
         def forward(q, k, v):
-            return module.attention(q, k, v, scale=self.head_dim**-0.5, window=self.window, config=config)[0]
+            options = AttentionOptions(scale=self.head_dim**-0.5, window=self.window)
+            return module.attention(q, k, v, options, config=config)[0]
 
         return forward
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from mjx.kernels.flash_attention.chunks import Chunks, chunk_sizes, cut
 from mjx.kernels.flash_attention.mask import Places, attention_mask, places
+from mjx.kernels.flash_attention.options import AttentionOptions
 
 
 class _Static(NamedTuple):
@@ -42,18 +43,7 @@ def attention(
     q: Float[Array, "batch query heads head_dim"],
     k: Float[Array, "batch key kv_heads head_dim"],
     v: Float[Array, "batch key kv_heads value_dim"],
-    *,
-    scale: float,
-    causal: bool,
-    window: int | None,
-    query_segment_ids: Int[Array, "batch query"] | None,
-    key_segment_ids: Int[Array, "batch key"] | None,
-    query_offset: int | Int[Array, " batch"],
-    key_offset: int | Int[Array, " batch"],
-    soft_cap: float | None,
-    sinks: Float[Array, " heads"] | None,
-    dropout_rate: float,
-    dropout_key: Key[Array, ""] | None,
+    options: AttentionOptions,
 ) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
     """As `reference.attention`.
 
@@ -61,21 +51,11 @@ def attention(
     """
     batch, queries, heads, _ = q.shape
     keys, kv_heads = k.shape[1:3]
-    distance = None
-    if isinstance(query_offset, int) and isinstance(key_offset, int):
-        distance = query_offset - key_offset
-    where = places(
-        queries,
-        keys,
-        causal=causal,
-        window=window,
-        query_offset=query_offset,
-        key_offset=key_offset,
-        query_segment_ids=query_segment_ids,
-        key_segment_ids=key_segment_ids,
-    )
+    where = places(queries, keys, options)
     sizes = chunk_sizes(queries, keys)
-    chunks = cut(queries, keys, causal=causal, window=window, distance=distance, sizes=sizes)
+    chunks = cut(
+        queries, keys, causal=options.causal, window=options.window, distance=options.distance, sizes=sizes
+    )
 
     def chunked(x: Array, count: int, chunk: int, fill: str = "constant") -> Array:
         """[batch, sequence, …] → [chunks, batch, chunk, …]"""
@@ -95,11 +75,19 @@ def attention(
             for x, cutting in zip(where, (of_queries, of_keys) * 3, strict=True)
         )
     )
+    sinks = options.sinks
     if sinks is not None:
         sinks = sinks.astype(_accumulator(q)).reshape(kv_heads, -1)
-    if not dropout_rate:
-        dropout_key = None
-    static = _Static(chunks, keys, scale, causal, window, soft_cap, dropout_rate)
+    static = _Static(
+        chunks,
+        keys,
+        options.scale,
+        options.causal,
+        options.window,
+        options.soft_cap,
+        options.dropout_rate,
+    )
+    dropout_key = options.dropout_key if options.dropout_rate else None
     out, log_sum_exp = _attention(static, q, k, v, sinks, where, dropout_key)
 
     def joined(x: Array) -> Array:

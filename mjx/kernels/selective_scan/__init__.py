@@ -1,12 +1,11 @@
 """The selective scan (Gu and Dao 2023): a state space with a decay for each channel and state."""
 
-from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mjx.kernels.capability import Request, choose, current_device
+from mjx.kernels.call import given, implementation_of
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.selective_scan import step
@@ -51,11 +50,8 @@ def selective_scan(
 
     Raises InputError for shapes, types and options that do not fit.
     """
-    u, delta, A, B, C = (jnp.asarray(array) for array in (u, delta, A, B, C))
-    D, z, delta_bias, initial_state, segment_ids = (
-        None if array is None else jnp.asarray(array)
-        for array in (D, z, delta_bias, initial_state, segment_ids)
-    )
+    u, delta, A, B, C = given(u, delta, A, B, C)
+    D, z, delta_bias, initial_state, segment_ids = given(D, z, delta_bias, initial_state, segment_ids)
     state = {"initial_state": initial_state}
     _check("selective_scan", "batch sequence", u, delta, A, B, C, D, z, delta_bias, state, segment_ids)
     asked = {
@@ -67,27 +63,19 @@ def selective_scan(
         "final state": return_final_state,
         "segments": segment_ids is not None,
     }
-    platform, compute_capability = current_device()
-    request = Request(
-        platform=platform,
-        compute_capability=compute_capability,
+    module = implementation_of(
+        *("selective_scan", __name__, IMPLEMENTATIONS, implementation),
         dtype=u.dtype.name,
-        features=frozenset(name for name, wanted in asked.items() if wanted),
+        asked=asked,
         sizes={"state": A.shape[1]},
     )
-    chosen = choose("selective_scan", IMPLEMENTATIONS, implementation, request)
     wide = jnp.promote_types(u.dtype, jnp.float32)
-    real = starts = None
-    if segment_ids is not None:
-        real, starts = document_starts(segment_ids)
-        u, delta, B, C = (keep_real(real, array) for array in (u, delta, B, C))
-        z = None if z is None else keep_real(real, z)
-    delta = time_step(delta, delta_bias, delta_softplus, wide)
-    if real is not None:
-        delta = keep_real(real, delta)
+    real, starts = (None, None) if segment_ids is None else document_starts(segment_ids)
+    u, delta, B, C = (keep_real(real, array) for array in (u, delta, B, C))
+    z = None if z is None else keep_real(real, z)
+    delta = keep_real(real, time_step(delta, delta_bias, delta_softplus, wide))
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), wide)
-    module = import_module(f"mjx.kernels.selective_scan.{chosen}")
     y, final_state = module.selective_scan(
         u,
         delta,
@@ -116,8 +104,8 @@ def selective_scan_step(
     delta_softplus: bool = False,
 ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels state"]]:
     """One token of `selective_scan`, for decoding: its output and the state after it (float32)."""
-    state, u, delta, A, B, C = (jnp.asarray(array) for array in (state, u, delta, A, B, C))
-    D, z, delta_bias = (None if array is None else jnp.asarray(array) for array in (D, z, delta_bias))
+    state, u, delta, A, B, C = given(state, u, delta, A, B, C)
+    D, z, delta_bias = given(D, z, delta_bias)
     named = {"state": state}
     _check("selective_scan_step", "batch", u, delta, A, B, C, D, z, delta_bias, named, None)
     wide = jnp.promote_types(u.dtype, jnp.float32)

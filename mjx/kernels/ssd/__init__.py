@@ -1,13 +1,12 @@
 """State-space duality (Dao and Gu 2024): the scan of a selective state space with one decay per head."""
 
-from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
-from mjx.kernels.capability import Request, choose, current_device
+from mjx.kernels.call import given, implementation_of
 from mjx.kernels.documents import document_starts, keep_real
 from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.ssd import step
@@ -53,10 +52,8 @@ def ssd(
 
     Raises InputError for shapes, types and options that do not fit.
     """
-    x, dt, A, B, C = (jnp.asarray(array) for array in (x, dt, A, B, C))
-    D, z, dt_bias, initial_state, segment_ids = (
-        None if array is None else jnp.asarray(array) for array in (D, z, dt_bias, initial_state, segment_ids)
-    )
+    x, dt, A, B, C = given(x, dt, A, B, C)
+    D, z, dt_bias, initial_state, segment_ids = given(D, z, dt_bias, initial_state, segment_ids)
     state = {"initial_state": initial_state}
     _check("ssd", "batch sequence", x, dt, A, B, C, D, z, dt_bias, state, segment_ids)
     asked = {
@@ -70,29 +67,22 @@ def ssd(
         "final state": return_final_state,
         "segments": segment_ids is not None,
     }
-    platform, compute_capability = current_device()
-    request = Request(
-        platform=platform,
-        compute_capability=compute_capability,
+    module = implementation_of(
+        *("ssd", __name__, IMPLEMENTATIONS, implementation),
         dtype=x.dtype.name,
-        features=frozenset(name for name, wanted in asked.items() if wanted),
+        asked=asked,
         sizes={"head_dim": x.shape[3], "state": B.shape[3]},
     )
-    chosen = choose("ssd", IMPLEMENTATIONS, implementation, request)
     if chunk_size < 1:
         raise InputError(f"ssd: chunk_size = {chunk_size} has to be at least 1, such as 64")
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    real = starts = None
-    if segment_ids is not None:
-        real, starts = document_starts(segment_ids)
-        x, dt, B, C = (keep_real(real, array) for array in (x, dt, B, C))
-        z = None if z is None else keep_real(real, z)
-    dt = time_step(dt, dt_bias, dt_softplus, wide)
-    if real is not None:
-        dt = keep_real(real, dt)
+    real, starts = (None, None) if segment_ids is None else document_starts(segment_ids)
+    x, dt, B, C = (keep_real(real, array) for array in (x, dt, B, C))
+    z = None if z is None else keep_real(real, z)
+    dt = keep_real(real, time_step(dt, dt_bias, dt_softplus, wide))
     if initial_state is None:
         initial_state = jnp.zeros((x.shape[0], *x.shape[2:], B.shape[-1]), wide)
-    y, final_state = import_module(f"mjx.kernels.ssd.{chosen}").ssd(
+    y, final_state = module.ssd(
         x,
         dt,
         A.astype(wide),
@@ -121,8 +111,8 @@ def ssd_step(
     dt_softplus: bool = False,
 ) -> tuple[Float[Array, "batch heads head_dim"], Float[Array, "batch heads head_dim state"]]:
     """One token of `ssd`, for decoding: its output and the state after it (float32)."""
-    state, x, dt, A, B, C = (jnp.asarray(array) for array in (state, x, dt, A, B, C))
-    D, z, dt_bias = (None if array is None else jnp.asarray(array) for array in (D, z, dt_bias))
+    state, x, dt, A, B, C = given(state, x, dt, A, B, C)
+    D, z, dt_bias = given(D, z, dt_bias)
     _check("ssd_step", "batch", x, dt, A, B, C, D, z, dt_bias, {"state": state}, None)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     dt = time_step(dt, dt_bias, dt_softplus, wide)

@@ -7,18 +7,18 @@ import pytest
 from attention_cases import inputs
 
 from mjx.errors import InputError
-from mjx.kernels import flash_attention as package
+from mjx.kernels import call
 from mjx.kernels.flash_attention import flash_attention
 
 
 @pytest.fixture
 def on_a_hopper_gpu(monkeypatch):
-    monkeypatch.setattr(package, "current_device", lambda: ("gpu", 9.0))
+    monkeypatch.setattr(call, "current_device", lambda: ("gpu", 9.0))
 
 
 @pytest.fixture
 def on_an_ampere_gpu(monkeypatch):
-    monkeypatch.setattr(package, "current_device", lambda: ("gpu", 8.0))
+    monkeypatch.setattr(call, "current_device", lambda: ("gpu", 8.0))
 
 
 @pytest.mark.parametrize("options", [{}, {"causal": False}, {"window": 5}, {"scale": 0.3, "keys": 30}])

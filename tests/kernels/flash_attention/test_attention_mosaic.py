@@ -14,6 +14,7 @@ from mjx.gpus.target import lowering_for
 from mjx.kernels.flash_attention import flash_attention, mosaic
 from mjx.kernels.flash_attention.mosaic import blocks as parts
 from mjx.kernels.flash_attention.mosaic.config import CONFIGS, BlockSizes, KernelConfig
+from mjx.kernels.flash_attention.options import AttentionOptions
 
 interpreted = pytest.mark.skipif(
     not hasattr(plgpu, "InterpretGPUParams"),
@@ -69,9 +70,8 @@ def results(function, arrays):
 
 def kernels(**options):
     def function(q, k, v, sinks=None):
-        return mosaic.attention(
-            q, k, v, sinks=sinks, scale=q.shape[-1] ** -0.5, config=SMALL, interpret=interpreter(), **options
-        )
+        asked = AttentionOptions(scale=q.shape[-1] ** -0.5, sinks=sinks, **options)
+        return mosaic.attention(q, k, v, asked, config=SMALL, interpret=interpreter())
 
     return function
 
@@ -139,7 +139,7 @@ def test_a_buffer_that_is_filled_before_it_is_read_is_a_race_that_the_detector_f
 
 
 def loss(q, k, v, **options):
-    out, log_sum_exp = mosaic.attention(q, k, v, scale=0.1, **options)
+    out, log_sum_exp = mosaic.attention(q, k, v, AttentionOptions(scale=0.1, **options))
     return jnp.sum(out.astype(jnp.float32)) + jnp.sum(log_sum_exp)
 
 
@@ -162,6 +162,7 @@ def test_all_three_kernels_lower_for_an_h100(dtype, widths):
 def test_other_widths_and_options_are_refused_in_a_sentence():
     q = jnp.zeros((1, 64, 2, 192), jnp.bfloat16)
     with pytest.raises(InputError, match="64/64, 128/128, not 192/192"):
-        mosaic.attention(q, q, q, scale=1.0)
+        mosaic.attention(q, q, q, AttentionOptions(scale=1.0))
+    asked = AttentionOptions(scale=1.0, query_segment_ids=jnp.ones((1, 64), int))
     with pytest.raises(InputError, match="no segment ids"):
-        mosaic.attention(q, q, q, scale=1.0, query_segment_ids=jnp.ones((1, 64), int))
+        mosaic.attention(q, q, q, asked)

@@ -14,6 +14,7 @@ from jax.experimental import pallas as pl
 from mjx.gpus.target import lowering_for
 from mjx.kernels.flash_attention import flash_attention, pallas_triton
 from mjx.kernels.flash_attention.block_sizes import BlockSizes, KernelConfig, configs
+from mjx.kernels.flash_attention.options import AttentionOptions
 
 # Blocks of queries and keys that differ, and that no length here is a multiple of.
 SMALL = KernelConfig(BlockSizes(32, 16, 4), BlockSizes(16, 32, 4), BlockSizes(32, 16, 4))
@@ -43,18 +44,14 @@ CASES = {
 def kernels(q, k, v, sinks, config=SMALL, **options):
     """As `flash_attention`, interpreted."""
     segments = options.pop("segment_ids", None)
-    return pallas_triton.attention(
-        q,
-        k,
-        v,
-        sinks=sinks,
+    asked = AttentionOptions(
         scale=q.shape[-1] ** -0.5,
+        sinks=sinks,
         query_segment_ids=segments,
         key_segment_ids=segments,
-        config=config,
-        interpret=True,
         **options,
     )
+    return pallas_triton.attention(q, k, v, asked, config=config, interpret=True)
 
 
 def reference(q, k, v, sinks, **options):
@@ -135,7 +132,7 @@ def test_all_kernels_lower_for_a_gpu(triton_programs, head_dim, dtype):
     shapes = [jax.ShapeDtypeStruct((2, 300, heads, head_dim), dtype) for heads in (8, 2, 2)]
 
     def loss(q, k, v):
-        out, log_sum_exp = pallas_triton.attention(q, k, v, scale=0.1, window=100, soft_cap=30.0)
+        out, log_sum_exp = pallas_triton.attention(q, k, v, AttentionOptions(0.1, window=100, soft_cap=30.0))
         return jnp.sum(out.astype(jnp.float32)) + jnp.sum(log_sum_exp)
 
     with lowering_for("h100"):

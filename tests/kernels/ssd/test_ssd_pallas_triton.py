@@ -137,7 +137,7 @@ def test_half_precision_is_as_near_to_float32_as_the_xla_path(dtype):
 def public(monkeypatch):
     """`ssd` as on a GPU, but interpreted."""
     monkeypatch.setattr(pallas_triton, "ssd", kernels)
-    monkeypatch.setattr("mjx.kernels.ssd.current_device", lambda: ("gpu", 9.0))
+    monkeypatch.setattr("mjx.kernels.call.current_device", lambda: ("gpu", 9.0))
     return functools.partial(ssd, implementation="pallas_triton", return_final_state=True)
 
 

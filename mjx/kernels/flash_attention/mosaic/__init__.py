@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mjx.errors import InputError
 from mjx.kernels.flash_attention.blocks import LN_2, Options
 from mjx.kernels.flash_attention.mosaic.config import CONFIGS, KernelConfig
+from mjx.kernels.flash_attention.options import AttentionOptions
 
 # Options, position of the first query less that of the first key, number of keys, block sizes, interpreter.
 _Static = tuple[Options, int, int, KernelConfig, Any]
@@ -53,26 +54,16 @@ def attention(
     q: Float[Array, "batch query heads head_dim"],
     k: Float[Array, "batch key kv_heads head_dim"],
     v: Float[Array, "batch key kv_heads value_dim"],
+    options: AttentionOptions,
     *,
-    scale: float,
-    causal: bool = True,
-    window: int | None = None,
-    query_segment_ids: Int[Array, "batch query"] | None = None,
-    key_segment_ids: Int[Array, "batch key"] | None = None,
-    query_offset: int | Int[Array, " batch"] = 0,
-    key_offset: int | Int[Array, " batch"] = 0,
-    soft_cap: float | None = None,
-    sinks: Float[Array, " heads"] | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: None = None,
     config: KernelConfig | None = None,
     interpret: Any = None,
 ) -> tuple[Float[Array, "batch query heads value_dim"], Float[Array, "batch query heads"]]:
     """As `flash_attention`, without segments, offsets per row and dropout; `interpret` is Mosaic's
     `InterpretGPUParams`."""
-    if query_segment_ids is not None or key_segment_ids is not None:
+    if options.query_segment_ids is not None or options.key_segment_ids is not None:
         raise InputError("attention: the Mosaic kernels take no segment ids")
-    if not (isinstance(query_offset, int) and isinstance(key_offset, int)):
+    if options.distance is None:
         raise InputError("attention: the Mosaic kernels take offsets that are known when they are compiled")
     widths = (q.shape[-1], v.shape[-1])
     if config is None and widths not in CONFIGS:
@@ -80,11 +71,11 @@ def attention(
         raise InputError(
             f"attention: the Mosaic kernels take head_dim/value_dim of {known}, not {widths[0]}/{widths[1]}"
         )
-    options = Options(float(scale), causal, window, soft_cap)
-    static = (options, query_offset - key_offset, k.shape[1], config or CONFIGS[widths], interpret)
+    compiled = Options(float(options.scale), options.causal, options.window, options.soft_cap)
+    static = (compiled, options.distance, k.shape[1], config or CONFIGS[widths], interpret)
     results: Any = _attention(static, *(_whole_tiles(x) for x in (q, k, v)))
     out, log_sum = (x[:, : q.shape[1]] for x in (results[0], jnp.swapaxes(results[1], 1, 2)))
-    return (out, log_sum) if sinks is None else _with_sinks(out, log_sum, sinks)
+    return (out, log_sum) if options.sinks is None else _with_sinks(out, log_sum, options.sinks)
 
 
 def _whole_tiles(x: Array) -> Array:

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from mjx.kernels.flash_attention.mosaic import attention
 from mjx.kernels.flash_attention.mosaic.config import CONFIGS
+from mjx.kernels.flash_attention.options import AttentionOptions
 from mjx.kernels.shipped import ShippedProgram
 
 
 def _gradients(causal: bool, *arrays: jax.Array) -> Any:
-    def loss(*arrays: jax.Array) -> jax.Array:
-        out, log_sum_exp = attention(*arrays, scale=0.1, causal=causal)
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        out, log_sum_exp = attention(q, k, v, AttentionOptions(0.1, causal))
         return jnp.sum(out.astype(jnp.float32)) + jnp.sum(log_sum_exp)
 
     return jax.grad(loss, (0, 1, 2))(*arrays)
