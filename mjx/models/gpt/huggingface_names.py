@@ -1,7 +1,15 @@
 """How Hugging Face's decoder-only models name their tensors, and how these lie in ours."""
 
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.name_map import name_map, norm_rows
+from mjx.models.gpt.name_map import name_map
+from mjx.models.interop.mixer_rows import (
+    FROM_HEADS,
+    NARROW,
+    WIDE,
+    attention_rows,
+    mlp_rows,
+    norm_rows,
+)
 from mjx.models.interop.name_map import NameMap, Row
 
 _QUERY, _KEY, _VALUE, _OUTPUT = (
@@ -9,45 +17,15 @@ _QUERY, _KEY, _VALUE, _OUTPUT = (
 )
 _GATE, _UP, _DOWN = (f"{{mlp}}.mlp.{name}.kernel" for name in ("gate", "up", "down"))
 
-_TO_HEADS = "(heads head_dim) embed -> embed heads head_dim"
-_FROM_HEADS = "embed (heads head_dim) -> heads head_dim embed"
-_HEADS_BIAS = "(heads head_dim) -> heads head_dim"
-_WIDE = "mlp embed -> embed mlp"
-_NARROW = "embed mlp -> mlp embed"
-
 
 def llama_names(config: GPTConfig) -> NameMap:
     """The names that most decoders since Llama have."""
     layer = "model.layers.{layer}"
-    attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
     rows = [
         *_llama_norms(config),
-        *[
-            Row(f"{attention}.{theirs}_proj.weight", ours, _TO_HEADS)
-            for theirs, ours in (("q", _QUERY), ("k", _KEY), ("v", _VALUE))
-        ],
-        Row(f"{attention}.o_proj.weight", _OUTPUT, _FROM_HEADS),
-        Row(f"{mlp}.up_proj.weight", _UP, _WIDE),
-        Row(f"{mlp}.down_proj.weight", _DOWN, _NARROW),
+        *attention_rows(config.attention, f"{layer}.self_attn"),
+        *mlp_rows(config.mlp, f"{layer}.mlp"),
     ]
-    if config.mlp.gated:
-        rows.append(Row(f"{mlp}.gate_proj.weight", _GATE, _WIDE))
-    if config.attention.qkv_bias:
-        rows += [
-            Row(f"{attention}.{name[0]}_proj.bias", f"{{attention}}.attention.{name}.bias", _HEADS_BIAS)
-            for name in ("query", "key", "value")
-        ]
-    if config.attention.output_bias:
-        rows.append(Row(f"{attention}.o_proj.bias", "{attention}.attention.output.bias"))
-    if config.attention.qk_norm is not None:
-        layout = _HEADS_BIAS if config.attention.qk_norm_over == "all_heads" else None
-        rows += [
-            Row(f"{attention}.{name[0]}_norm.weight", f"{{attention}}.attention.{name}_norm.scale", layout)
-            for name in ("query", "key")
-        ]
-    if config.mlp.bias:
-        halves = ("gate", "up", "down") if config.mlp.gated else ("up", "down")
-        rows += [Row(f"{mlp}.{half}_proj.bias", f"{{mlp}}.mlp.{half}.bias") for half in halves]
     return _named(config, rows, table="model.embed_tokens.weight", head="lm_head.weight")
 
 
@@ -61,9 +39,9 @@ def phi3_names(config: GPTConfig) -> NameMap:
             (_QUERY, _KEY, _VALUE),
             "([heads] head_dim) embed -> embed heads head_dim",
         ),
-        Row(f"{layer}.self_attn.o_proj.weight", _OUTPUT, _FROM_HEADS),
+        Row(f"{layer}.self_attn.o_proj.weight", _OUTPUT, FROM_HEADS),
         Row(f"{layer}.mlp.gate_up_proj.weight", (_GATE, _UP), "[mlp] embed -> embed mlp"),
-        Row(f"{layer}.mlp.down_proj.weight", _DOWN, _NARROW),
+        Row(f"{layer}.mlp.down_proj.weight", _DOWN, NARROW),
     ]
     return _named(config, rows, table="model.embed_tokens.weight", head="lm_head.weight")
 
@@ -77,9 +55,9 @@ def _llama_norms(config: GPTConfig) -> list[Row]:
     }
     both = {"input_layernorm": "{attention}.norm", "pre_feedforward_layernorm": "{mlp}.norm", **behind}
     norms = {"input": before, "output": behind, "both": both}[config.norm_placement]
-    rows = norm_rows(config, "model.norm", "final_norm")
+    rows = norm_rows(config.norm, "model.norm", "final_norm")
     for theirs, ours in norms.items():
-        rows += norm_rows(config, f"model.layers.{{layer}}.{theirs}", ours)
+        rows += norm_rows(config.norm, f"model.layers.{{layer}}.{theirs}", ours)
     return rows
 
 
@@ -88,7 +66,7 @@ def gpt2_names(config: GPTConfig) -> NameMap:
     layer = "transformer.h.{layer}"
     rows = [
         Row("transformer.wpe.weight", "positions.weight"),
-        *norm_rows(config, f"{layer}.ln_1", "{attention}.norm"),
+        *norm_rows(config.norm, f"{layer}.ln_1", "{attention}.norm"),
         Row(
             f"{layer}.attn.c_attn.weight",
             (_QUERY, _KEY, _VALUE),
@@ -101,12 +79,12 @@ def gpt2_names(config: GPTConfig) -> NameMap:
         ),
         Row(f"{layer}.attn.c_proj.weight", _OUTPUT, "(heads head_dim) embed -> heads head_dim embed"),
         Row(f"{layer}.attn.c_proj.bias", "{attention}.attention.output.bias"),
-        *norm_rows(config, f"{layer}.ln_2", "{mlp}.norm"),
+        *norm_rows(config.norm, f"{layer}.ln_2", "{mlp}.norm"),
         Row(f"{layer}.mlp.c_fc.weight", _UP),
         Row(f"{layer}.mlp.c_fc.bias", "{mlp}.mlp.up.bias"),
         Row(f"{layer}.mlp.c_proj.weight", _DOWN),
         Row(f"{layer}.mlp.c_proj.bias", "{mlp}.mlp.down.bias"),
-        *norm_rows(config, "transformer.ln_f", "final_norm"),
+        *norm_rows(config.norm, "transformer.ln_f", "final_norm"),
     ]
     return _named(config, rows, table="transformer.wte.weight", head="lm_head.weight")
 
@@ -116,20 +94,20 @@ def gpt_neox_names(config: GPTConfig) -> NameMap:
     layer = "gpt_neox.layers.{layer}"
     heads = {"group": config.attention.num_heads}
     rows = [
-        *norm_rows(config, f"{layer}.input_layernorm", "{attention}.norm"),
+        *norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm"),
         Row(
             f"{layer}.attention.query_key_value.weight",
             (_QUERY, _KEY, _VALUE),
             "(group [heads] head_dim) embed -> embed (group heads) head_dim",
             heads,
         ),
-        Row(f"{layer}.attention.dense.weight", _OUTPUT, _FROM_HEADS),
-        *norm_rows(config, f"{layer}.post_attention_layernorm", "{mlp}.norm"),
-        Row(f"{layer}.mlp.dense_h_to_4h.weight", _UP, _WIDE),
+        Row(f"{layer}.attention.dense.weight", _OUTPUT, FROM_HEADS),
+        *norm_rows(config.norm, f"{layer}.post_attention_layernorm", "{mlp}.norm"),
+        Row(f"{layer}.mlp.dense_h_to_4h.weight", _UP, WIDE),
         Row(f"{layer}.mlp.dense_h_to_4h.bias", "{mlp}.mlp.up.bias"),
-        Row(f"{layer}.mlp.dense_4h_to_h.weight", _DOWN, _NARROW),
+        Row(f"{layer}.mlp.dense_4h_to_h.weight", _DOWN, NARROW),
         Row(f"{layer}.mlp.dense_4h_to_h.bias", "{mlp}.mlp.down.bias"),
-        *norm_rows(config, "gpt_neox.final_layer_norm", "final_norm"),
+        *norm_rows(config.norm, "gpt_neox.final_layer_norm", "final_norm"),
     ]
     if config.attention.qkv_bias:
         rows += [

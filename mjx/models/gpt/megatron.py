@@ -4,8 +4,9 @@ from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.megatron_settings import SETTINGS, describes
-from mjx.models.gpt.name_map import name_map, norm_rows
+from mjx.models.gpt.name_map import name_map
 from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
 
 
@@ -33,7 +34,7 @@ def _rows(config: GPTConfig) -> list[Row]:
     rows = [Row("embedding.word_embeddings.weight", "embedding.weight", rows=config.vocab_size, padded=True)]
     if config.max_positions is not None:
         rows.append(Row("embedding.position_embeddings.weight", "positions.weight"))
-    rows += norm_rows(config, f"{layer}.input_layernorm", "{attention}.norm")
+    rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm")
 
     # The queries of a key/value head (and their gates), its key and its value lie together.
     projections = ("query", "gate", "key", "value") if attention.output_gate else ("query", "key", "value")
@@ -76,7 +77,7 @@ def _rows(config: GPTConfig) -> list[Row]:
     if attention.output_bias:
         rows.append(Row(f"{inner}.linear_proj.bias", "{attention}.attention.output.bias"))
 
-    rows += norm_rows(config, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
+    rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
     wide = ("{mlp}.mlp.gate", "{mlp}.mlp.up") if mlp.gated else ("{mlp}.mlp.up",)
     kernels = tuple(f"{name}.kernel" for name in wide)
     rows.append(Row(f"{layer}.mlp.linear_fc1.weight", kernels, "[mlp] embed -> embed mlp"))
@@ -86,7 +87,7 @@ def _rows(config: GPTConfig) -> list[Row]:
         rows.append(Row(f"{layer}.mlp.linear_fc1.bias", biases, "[mlp] -> mlp"))
         rows.append(Row(f"{layer}.mlp.linear_fc2.bias", "{mlp}.mlp.down.bias"))
 
-    rows += norm_rows(config, "decoder.final_layernorm", "final_norm")
+    rows += norm_rows(config.norm, "decoder.final_layernorm", "final_norm")
     if not config.tie_embeddings:
         rows.append(Row("output_layer.weight", "head.weight", rows=config.vocab_size, padded=True))
     return rows

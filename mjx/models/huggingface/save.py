@@ -89,7 +89,7 @@ def save_pretrained(
         cleaning.push(files)  # whatever fails, nothing half-written stays
         on_primary(begin)
         for name, (_, kind) in sizes.items():
-            tensor = names.their_tensor(name, lambda path, layer: _on_host(flat[path], layer))
+            tensor = names.their_tensor(name, lambda path, index: _on_host(flat[path], index))
             if opened and failure is None:  # the other processes go on: all take part in every gather
                 try:
                     opened[0].write(name, np.asarray(tensor).astype(kind, copy=False))
@@ -106,16 +106,15 @@ def save_pretrained(
     return chosen
 
 
-def _on_host(leaf: jax.Array, layer: int | None) -> np.ndarray:
-    """A parameter, or one of its layers, whole on every process."""
+def _on_host(leaf: jax.Array, index: tuple[int, ...]) -> np.ndarray:
+    """A parameter, or what is at an index on its first axes, whole on every process."""
     if leaf.is_fully_addressable:
         if len(leaf.sharding.device_set) == 1 and next(iter(leaf.devices())).platform == "cpu":
-            whole = np.asarray(leaf)  # a view
-            return whole if layer is None else whole[layer]
-        return np.asarray(leaf if layer is None else leaf[layer])
+            return np.asarray(leaf)[index]  # a view
+        return np.asarray(leaf[index] if index else leaf)
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(leaf if layer is None else leaf[layer], tiled=True))
+    return np.asarray(multihost_utils.process_allgather(leaf[index] if index else leaf, tiled=True))
 
 
 def _config_json(

@@ -69,11 +69,9 @@ def read_shards(
 
 
 def _warn_of_non_finite(parameters: Mapping[str, jax.Array], names: NameMap) -> None:
-    layered = {path: len(names.sources(path)) > 1 for path in parameters}
-
     def finite(parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return {
-            path: jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)) if layered[path] else None)
+            path: jnp.all(jnp.isfinite(leaf), axis=tuple(range(names.depth(path), leaf.ndim)))
             for path, leaf in parameters.items()
         }
 

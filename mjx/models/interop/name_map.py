@@ -6,18 +6,24 @@ where their axes go (`TensorLayout`):
 ```
 Row("h.{layer}.attn.c_proj.weight", "{attention}.attention.output.kernel",
     "(heads head_dim) embed -> heads head_dim embed")
+Row("h.{layer}.moe.experts.{expert}.w2.weight", "{moe}.moe.down.kernel", "embed mlp -> mlp embed")
 ```
 
-`{layer}` in their name stands for every layer; `{attention}` or `{mlp}` in ours for the place where the
-stack keeps that layer's sub-layer. Any part of a parameter can be read by itself, so that each process
-reads only what its own devices hold.
+`{layer}` in their name stands for every layer that has what ours names: `{attention}`, the place where the
+stack keeps that layer's sub-layer of this kind. Layers without one have no such tensor. `{expert}` stands for
+every element of the parameter's `experts` axis, its first behind `layers`. What their name numbers is not in
+the layout: `embed mlp -> mlp embed` is of one expert. A tensor of all experts has the axis in its layout.
+
+So the rows of a mixer are written once, and a model's table is those of its mixers, one after the other.
+Any part of a parameter can be read by itself, so that each process reads only what its own devices hold.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +32,11 @@ from mjx.errors import InputError
 from mjx.models.interop.tensor_layout import Index, InMemory, Shape, Tensor, TensorLayout
 from mjx.trees import Tree, flatten, unflatten
 
-Place = tuple[str, int | None]
-"""A parameter's dotted path, and its index on the `layers` axis (None: it has no such axis)."""
+Place = tuple[str, tuple[int, ...]]
+"""A parameter's dotted path, and an index on its first axes: none, of a layer, of a layer and an expert."""
+Sublayers = Callable[[str, int], tuple[str, int] | None]
+"""Where the stack keeps a layer's sub-layer: `("attention", 3)` → its path, and its index on the `layers` axis.
+None: the layer has none of this kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Row:
     """One tensor of theirs."""
 
     theirs: str
-    """Its name, e.g. `h.{layer}.ln_1.weight`."""
+    """Its name, e.g. `h.{layer}.ln_1.weight`, `h.{layer}.experts.{expert}.w1.weight`."""
     ours: str | tuple[str, ...]
     """The parameters that it holds, in order."""
     layout: str | None = None
@@ -48,23 +57,21 @@ class Row:
     """Whether theirs may be padded too: what it has beyond `rows` is not read."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """A row, for one layer."""
+class _Entry(NamedTuple):
+    """A row, for one layer and expert."""
 
     places: tuple[Place, ...]
     layout: TensorLayout
-    rows: int | None
-    padded: bool
+    row: Row
 
 
 class NameMap:
     """A table for one model: a bijection between their tensors and our parameters.
 
     Args:
-        rows: the table.
+        rows: the table. Two rows may have one name, where no layer has both.
         num_layers: what `{layer}` ranges over.
-        place: where the stack keeps a layer's sub-layer: `("attention", 3)` → its path and index.
+        place: where the stack keeps a layer's sub-layer.
         shapes: the shapes of our parameters (`parameters_of` an abstract model).
         copies: tensors of theirs that may be there as well, and must equal another (a tied head).
         ignored: regular expressions of tensors that are no parameters (masks and tables saved with them).
@@ -74,40 +81,58 @@ class NameMap:
         self,
         rows: Sequence[Row],
         num_layers: int,
-        place: Callable[[str, int], tuple[str, int]],
+        place: Sublayers,
         shapes: Tree,
         *,
         copies: Mapping[str, str] | None = None,
         ignored: Sequence[str] = (),
     ):
         self._shapes = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
-        expanded = [(name, places, row) for row in rows for name, places in _expand(row, num_layers, place)]
-        self._sources: dict[Place, tuple[str, int]] = {}
-        names: set[str] = set()
+        expanded = [
+            (name, places, row)
+            for row in rows
+            for name, places in _expand(row, num_layers, place, self._shapes)
+        ]
+        self._sources: dict[str, dict[tuple[int, ...], tuple[str, int]]] = {}
+        """Of a parameter's path and an index on its first axes: the tensor that holds it, as which part."""
+        odd = self._fill(expanded)
+        if odd:
+            raise ValueError(f"the name map is not a bijection: {', '.join(odd[:5])} ({len(odd)} in all)")
+        layouts: dict[tuple[Any, ...], TensorLayout] = {}  # the same for thousands of experts
+        self._entries: dict[str, _Entry] = {}
+        for name, places, row in expanded:
+            key = (id(row), *(self._shape(place) for place in places))
+            if key not in layouts:
+                layouts[key] = TensorLayout(row.layout, key[1:], row.sizes)
+            self._entries[name] = _Entry(places, layouts[key], row)
+        self._copies = dict(copies or {})
+        self._ignored = [re.compile(pattern) for pattern in ignored]
+
+    def _fill(self, expanded: Sequence[tuple[str, tuple[Place, ...], Row]]) -> list[str]:
+        """Note every parameter's tensors; what is there twice, or only on one side, is odd."""
         odd: list[str] = []
+        names: set[str] = set()
         for name, places, _ in expanded:
             odd += [name] if name in names else []
             names.add(name)
-            for part, spot in enumerate(places):
-                odd += [str(spot)] if spot in self._sources or spot[0] not in self._shapes else []
-                self._sources[spot] = (name, part)
-        for path, shape in self._shapes.items():
-            if (path, None) not in self._sources:
-                missing = [layer for layer in range(shape[0]) if (path, layer) not in self._sources]
-                odd += [f"{path}, layer {layer}" for layer in missing]
-        if odd:
-            raise ValueError(f"the name map is not a bijection: {', '.join(odd[:5])} ({len(odd)} in all)")
-        self._entries = {
-            name: _Entry(
-                tuple(places),
-                TensorLayout(row.layout, [self._shape(spot) for spot in places], row.sizes),
-                row.rows,
-                row.padded,
-            )
-            for name, places, row in expanded
-        }
-        self._copies = dict(copies or {})
-        self._ignored = [re.compile(pattern) for pattern in ignored]
+            for part, (path, index) in enumerate(places):
+                shape, given = self._shapes.get(path), self._sources.setdefault(path, {})
+                if (
+                    index in given
+                    or shape is None
+                    or len(index) > len(shape)
+                    or not all(0 <= at < size for at, size in zip(index, shape, strict=False))
+                    or (given and len(index) != len(next(iter(given))))
+                ):
+                    odd.append(_shown(path, index))
+                given[index] = (name, part)
+        for path in self._shapes:
+            given = self._sources.get(path)
+            if given is None:
+                odd.append(path)
+            elif len(given) < math.prod(self._shapes[path][: len(next(iter(given)))]):
+                odd += [_shown(path, index) for index in self._indices(path) if index not in given]
+        return odd
 
     @property
     def theirs(self) -> dict[str, Shape]:
@@ -115,7 +140,7 @@ class NameMap:
         shapes = {}
         for name, entry in self._entries.items():
             shape = entry.layout.theirs
-            shapes[name] = shape if entry.rows is None else (entry.rows, *shape[1:])
+            shapes[name] = shape if entry.row.rows is None else (entry.row.rows, *shape[1:])
         return shapes
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
@@ -142,7 +167,7 @@ class NameMap:
             raise InputError(f"the tensors do not fit the model: {' and '.join(parts)}")
         for name, shape in expected.items():
             found = tuple(tensors[name].shape)
-            more = self._entries[name].padded and found[:1] > shape[:1]
+            more = self._entries[name].row.padded and found[:1] > shape[:1]
             if found != ((found[0], *shape[1:]) if more else shape):
                 ours = ", ".join(path for path, _ in self._entries[name].places)
                 raise InputError(
@@ -165,20 +190,23 @@ class NameMap:
         as they are stored.
         """
         dtype = dtype or self.stored_dtype(tensors, path)
-        if (path, None) in self._sources:
-            return self._read(tensors, (path, None), index).astype(dtype, copy=False)
-        layers = range(*index[0].indices(self._shapes[path][0]))
-        shape = [slice_.stop - slice_.start for slice_ in index[1:]]
-        out = _aligned((len(layers), *shape), dtype)
-        for place, layer in enumerate(layers):
-            out[place] = self._read(tensors, (path, layer), index[1:])
+        depth, shape = self.depth(path), self._shapes[path]
+        if not depth:
+            return self._read(tensors, (path, ()), index).astype(dtype, copy=False)
+        numbers = [range(*slice_.indices(size)) for slice_, size in zip(index[:depth], shape, strict=False)]
+        rest = [slice_.stop - slice_.start for slice_ in index[depth:]]
+        out = _aligned((*map(len, numbers), *rest), dtype)
+        for at, place in zip(np.ndindex(*map(len, numbers)), itertools.product(*numbers), strict=True):
+            out[at] = self._read(tensors, (path, place), index[depth:])
         return out
 
+    def depth(self, path: str) -> int:
+        """On how many of a parameter's first axes (layers, experts) each element is a tensor of its own."""
+        return len(next(iter(self._sources[path])))
+
     def sources(self, path: str) -> list[str]:
-        """The tensors that a parameter is read from, layer by layer where it has layers."""
-        if (path, None) in self._sources:
-            return [self._sources[path, None][0]]
-        return [self._sources[path, layer][0] for layer in range(self._shapes[path][0])]
+        """The tensors that a parameter is read from, in the order of its first `depth` axes."""
+        return [self._sources[path][index][0] for index in self._indices(path)]
 
     def parts(self, name: str) -> list[str]:
         """The parameters that one tensor of theirs holds."""
@@ -213,36 +241,38 @@ class NameMap:
             {path: self.read(named, path, _whole(shape)) for path, shape in self._shapes.items()}
         )
 
-    def their_tensor(self, name: str, read: Callable[[str, int | None], np.ndarray]) -> np.ndarray:
-        """One tensor of theirs; `read(path, layer)` gives our arrays (`layer` None: the whole parameter)."""
+    def their_tensor(self, name: str, read: Callable[[str, tuple[int, ...]], np.ndarray]) -> np.ndarray:
+        """One tensor of theirs; `read(path, index)` gives our arrays, at an index on their first axes."""
         entry = self._entries[name]
-        tensor = entry.layout.write([read(path, layer) for path, layer in entry.places])
-        return tensor if entry.rows is None else tensor[: entry.rows]
+        tensor = entry.layout.write([read(path, index) for path, index in entry.places])
+        return tensor if entry.row.rows is None else tensor[: entry.row.rows]
 
     def to_theirs(self, parameters: Tree) -> dict[str, np.ndarray]:
         """Their tensors from our parameters (or from gradients of the same shape)."""
         flat = {path: np.asarray(leaf) for path, leaf in flatten(parameters).items()}
 
-        def read(path: str, layer: int | None) -> np.ndarray:
-            return flat[path] if layer is None else flat[path][layer]
-
-        return {name: self.their_tensor(name, read) for name in self._entries}
+        return {
+            name: self.their_tensor(name, lambda path, index: flat[path][index]) for name in self._entries
+        }
 
     def _read(self, tensors: Mapping[str, Tensor], place: Place, index: Index) -> np.ndarray:
-        name, part = self._sources[place]
-        entry = self._entries[name]
-        if entry.rows is None:
-            return entry.layout.read(tensors[name], part, index)
+        path, at = place
+        name, part = self._sources[path][at]
+        _, layout, row = self._entries[name]
+        if row.rows is None:
+            return layout.read(tensors[name], part, index)
         start, stop, _ = index[0].indices(self._shape(place)[0])
-        held = slice(min(start, entry.rows), min(stop, entry.rows))
-        array = entry.layout.read(tensors[name], part, (held, *index[1:]))
+        held = slice(min(start, row.rows), min(stop, row.rows))
+        array = layout.read(tensors[name], part, (held, *index[1:]))
         missing = (stop - start) - (held.stop - held.start)
         return np.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1))) if missing else array
 
     def _shape(self, place: Place) -> Shape:
-        path, layer = place
-        shape = self._shapes[path]
-        return shape if layer is None else shape[1:]
+        path, index = place
+        return self._shapes[path][len(index) :]
+
+    def _indices(self, path: str) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*map(range, self._shapes[path][: self.depth(path)]))
 
 
 def _whole(shape: Shape) -> Index:
@@ -260,22 +290,43 @@ def _equal(a: Tensor, b: Tensor, rows: int = 4096) -> bool:
 
 
 def _expand(
-    row: Row, num_layers: int, place: Callable[[str, int], tuple[str, int]]
-) -> Iterator[tuple[str, list[Place]]]:
-    """The row's tensors, one per layer."""
+    row: Row, num_layers: int, place: Sublayers, shapes: Mapping[str, Shape]
+) -> Iterator[tuple[str, tuple[Place, ...]]]:
+    """The row's tensors, of every layer that has them and every expert."""
     ours = (row.ours,) if isinstance(row.ours, str) else row.ours
-    if "{layer}" not in row.theirs:
-        yield row.theirs, [(path, None) for path in ours]
-        return
-    for layer in range(num_layers):
+    numbered = set(re.findall(r"{(.*?)}", row.theirs))
+    if numbered - {"layer", "expert"}:
+        raise ValueError(f"{row.theirs} numbers something else than {{layer}} and {{expert}}")
+    kinds = [re.match(r"\{(\w+)\}", pattern) for pattern in ours]
+    for layer in range(num_layers) if "layer" in numbered else (None,):
         places: list[Place] = []
-        for pattern in ours:
-            kind = re.match(r"\{(\w+)\}", pattern)
-            if kind is None:
+        for pattern, kind in zip(ours, kinds, strict=True):
+            if layer is None:
+                places.append((pattern, ()))
+            elif kind is None:
                 raise ValueError(f"{pattern} of the per-layer row {row.theirs} does not name a sub-layer")
-            path, index = place(kind.group(1), layer)
-            places.append((path + pattern[kind.end() :], index))
-        yield row.theirs.format(layer=layer), places
+            elif (found := place(kind.group(1), layer)) is not None:
+                places.append((found[0] + pattern[kind.end() :], (found[1],)))
+        if places and len(places) < len(ours):
+            raise ValueError(f"layer {layer} has only some of the sub-layers that {row.theirs} holds")
+        if "expert" not in numbered:
+            if places:
+                yield row.theirs.format(layer=layer), tuple(places)
+            continue
+        for expert in range(_num_experts(places[0], shapes) if places else 0):
+            name = row.theirs.format(layer=layer, expert=expert)
+            yield name, tuple((path, (*index, expert)) for path, index in places)
+
+
+def _num_experts(place: Place, shapes: Mapping[str, Shape]) -> int:
+    """What `{expert}` ranges over; 1 for what is no parameter or has no such axis, so that it is named."""
+    path, index = place
+    behind = shapes.get(path, ())[len(index) :]
+    return behind[0] if behind else 1
+
+
+def _shown(path: str, index: tuple[int, ...]) -> str:
+    return f"{path}[{', '.join(map(str, index))}]" if index else path
 
 
 def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
