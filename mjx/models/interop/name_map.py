@@ -35,7 +35,7 @@ from mjx.trees import Tree, flatten, unflatten
 Place = tuple[str, tuple[int, ...]]
 """A parameter's dotted path, and an index on its first axes: none, of a layer, of a layer and an expert."""
 Sublayers = Callable[[str, int], tuple[str, int] | None]
-"""Where the stack keeps a layer's sub-layer: `("attention", 3)` → its path, and its index on the `layers` axis.
+"""Where the stack keeps a layer's sub-layer: `("attention", 3)` → its path and its index on `layers`.
 None: the layer has none of this kind."""
 
 

@@ -16,8 +16,8 @@ LAYOUTS = {
     "interleaved": ("(mlp [pair]) embed -> embed (mlp pair)", [(6, 5), (6, 5)], {"pair": 1}),
     "in turn": ("experts embed (mlp [1]) -> experts embed mlp", [(3, 4, 5)] * 2, {}),
     "of several kinds": (
-        "[(heads head_dim) | (heads head_dim) | (groups state) | (groups state) | heads] embed -> embed heads "
-        "head_dim | embed heads head_dim | embed groups state | embed groups state | embed heads",
+        "[(heads head_dim) | (heads head_dim) | (groups state) | (groups state) | heads] embed -> "
+        "embed heads head_dim | embed heads head_dim | embed groups state | embed groups state | embed heads",
         [(3, 4, 5), (3, 4, 5), (3, 2, 3), (3, 2, 3), (3, 4)],
         {},
     ),
