@@ -1,0 +1,117 @@
+"""The contract of a family: what must hold for each of its variants.
+
+`python tests/families/contract.py [FAMILY …]` prints a table of variants × checks. A new family needs a file
+`NAME.py` beside this one, whose `tiny()` gives its variants.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from families import descriptions, numbers, training
+from families.variant import NotApplicableError, Variant
+from mjx.models import FAMILIES
+
+Check = Callable[[Variant], None]
+
+CHECKS: dict[str, Check] = {
+    "same numbers on every mesh": training.meshes,
+    "resumes bit by bit, and on another mesh": training.resuming,
+    "two processes are one": training.two_processes,
+    "remat": numbers.remat,
+    "microbatches": numbers.microbatches,
+    "packed documents are separate ones": numbers.packing,
+    "padding changes nothing": numbers.padding,
+    "every parameter has gradients and axis names": numbers.gradients,
+    "decoding is the whole pass": numbers.decoding,
+    "Hugging Face there and back": descriptions.huggingface,
+    "Megatron there and back": descriptions.megatron,
+    "parameters": descriptions.parameter_count,
+    "FLOPs": descriptions.flops,
+    "mjx explain": descriptions.explanation,
+    "mjx plan": descriptions.planning,
+}
+OF_ONE_VARIANT = (training.two_processes, descriptions.planning)
+"""Checks of the machinery around the model: the first variant of a family shows it."""
+OPTIMIZED = (descriptions.planning,)
+"""Checks of programs as they are compiled for users; the others are compiled in a hurry."""
+
+
+def variants(family: str) -> Sequence[Variant]:
+    """Those of a family.
+
+    Raises:
+        ModuleNotFoundError: it has none.
+    """
+    return importlib.import_module(f"families.{family}").tiny()
+
+
+def rows(family: str) -> list[tuple[Variant, list[str]]]:
+    """Each variant of a family, and the checks that it stands for."""
+    first, *others = variants(family)
+    fewer = [name for name, check in CHECKS.items() if check not in OF_ONE_VARIANT]
+    return [(first, list(CHECKS)), *((variant, fewer) for variant in others)]
+
+
+def hold(variant: Variant, name: str) -> None:
+    """Raise if this check does not hold.
+
+    Raises:
+        NotApplicableError: the variant does not have what it is about.
+    """
+    check = CHECKS[name]
+    jax.config.update("jax_disable_most_optimizations", check not in OPTIMIZED)
+    check(variant)
+
+
+def _cell(variant: Variant, name: str) -> tuple[str, str | None]:
+    """What stands in the table, and what went wrong."""
+    start = time.perf_counter()
+    try:
+        hold(variant, name)
+    except NotApplicableError:
+        return "not applicable", None
+    except Exception as error:
+        found = f"{variant.name}, {name}: {type(error).__name__}: {error}"
+        return f"[red]failed[/] {time.perf_counter() - start:.1f} s", found
+    return f"ok {time.perf_counter() - start:.1f} s", None
+
+
+def _print_table(families: Sequence[str]) -> int:
+    """Of these families; returns how many checks failed."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    console, failures, start = Console(), [], time.perf_counter()
+    for family in families:
+        shown = rows(family)
+        table = Table("", *(variant.name for variant, _ in shown), title=family)
+        for name in CHECKS:
+            cells = []
+            for variant, its in shown:
+                text, failure = _cell(variant, name) if name in its else ("by the first", None)
+                cells.append(text)
+                failures += [failure] if failure else []
+            table.add_row(name, *cells)
+        console.print(table)
+    for failure in failures:
+        console.print(failure, markup=False)
+    console.print(f"{len(failures)} failed, {time.perf_counter() - start:.0f} s")
+    return len(failures)
+
+
+ALL = [(variant, name) for family in FAMILIES for variant, its in rows(family) for name in its]
+"""Every check of every variant of every family."""
+
+if __name__ == "__main__":
+    sys.exit(min(_print_table(sys.argv[1:] or list(FAMILIES)), 1))
