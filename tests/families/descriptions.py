@@ -16,6 +16,7 @@ from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model, load_family
 from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.name_map import NameMap
+from mjx.models.megatron.settings import read_settings, settings_of
 from mjx.plan.apart import plan
 from mjx.plan.request import Request
 from mjx.trees import flatten, to_yaml
@@ -33,8 +34,8 @@ def flops(variant: Variant) -> None:
     config, batch, model = variant.config, variant.batch(0), abstract_model(variant.config)
     counts = model.counts(batch)
     traced = matmul_flops(lambda model: model.loss(batch, counts)[0], model)
-    forward = config.flops_per_token(variant.sequence) * variant.rows * variant.sequence / 3
-    np.testing.assert_allclose(forward, traced - variant.flops_not_counted(), rtol=1e-9)
+    computed = traced - variant.flops_not_counted()
+    np.testing.assert_allclose(config.flops(variant.arrays()) / 3, computed, rtol=1e-9)
 
 
 def huggingface(variant: Variant) -> None:
@@ -45,7 +46,7 @@ def huggingface(variant: Variant) -> None:
     architecture = fitting_architecture(config, variant.huggingface)
     written = architecture.config.to_theirs(config) | {"model_type": architecture.model_type}
     assert find_architecture(written) == (config.family, architecture)
-    returned = architecture.config.to_ours(written)
+    returned = architecture.config.to_ours(written, "config.json")
     assert architecture.canonical(returned) == architecture.canonical(config)
     _assert_there_and_back(variant, architecture.name_map(config))
 
@@ -55,9 +56,9 @@ def megatron(variant: Variant) -> None:
     known = load_family(variant.config.family).megatron
     if known is None or not variant.megatron:
         raise NotApplicableError("Megatron-Core has no such model")
-    settings = known.settings.to_theirs(variant.config)
-    assert known.describes(settings)
-    assert known.canonical(known.settings.to_ours(settings)) == known.canonical(variant.config)
+    family, returned = read_settings(settings_of(variant.config), "Megatron-LM")
+    assert family == variant.config.family
+    assert known.canonical(returned) == known.canonical(variant.config)
     _assert_there_and_back(variant, known.name_map(variant.config))
 
 

@@ -114,5 +114,6 @@ def tiny() -> tuple[TokenVariant, ...]:
             # A layer 2·64 + 3·32·32 (queries, gates, output) + 2·32·16 + 4 (sinks) + 64 + 32 (their norms) +
             # 2·32·48.
             num_parameters=3904 + 2 * 7396,
+            chance=True,
         ),
     )

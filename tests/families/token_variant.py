@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from families.variant import Arrays, Prompt, Variant
+from mjx.batch import BatchArrays
+from mjx.data.gpt.config import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.language_model import LanguageModelConfig
 from mjx.trees import Tree
@@ -19,12 +21,13 @@ class TokenVariant(Variant):
     """A language model from left to right."""
 
     config: LanguageModelConfig
+    sequence: int = 16
     packs: bool = False
     """Whether the rows that it trains on hold several documents."""
-    extras: tuple[str, ...] = dataclasses.field(init=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "extras", ("positions", "segment_ids") if self.packs else ())
+    def arrays(self) -> BatchArrays:
+        extras = ("positions", "segment_ids") if self.packs else ()
+        return token_batch(self.rows, self.sequence, extras=extras)
 
     def batch(self, seed: int) -> Arrays:
         if self.packs:
@@ -51,7 +54,7 @@ class TokenVariant(Variant):
         }
 
     def packed(self) -> tuple[Arrays, Arrays]:
-        return self._documents(0, self.rows // 2)
+        return self._documents(0, self.rows if self.packs else self.rows // 2)
 
     def prompt(self) -> Prompt:
         random = np.random.RandomState(3)
@@ -80,8 +83,8 @@ class TokenVariant(Variant):
         return tokens * (hidden + 2 * self.config.hidden_size * padding)
 
     def recipe(self) -> Tree:
-        tree = super().recipe()
-        return tree | {"data": tree["data"] | {"vocab_size": self.config.vocab_size}}
+        data = {"corpus": "python-docs", "sequence_length": self.sequence}
+        return super().recipe() | {"data": data | {"vocab_size": self.config.vocab_size}}
 
     def _documents(self, seed: int, rows: int) -> tuple[Arrays, Arrays]:
         """Two documents and some padding in every row; and each document in a row, padded behind."""

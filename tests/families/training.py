@@ -39,9 +39,7 @@ def trainer(variant: Variant, mesh: str) -> Trainer:
     return Trainer(
         variant.config,
         steps=STEPS,
-        batch_size=variant.rows,
-        sequence_length=variant.sequence,
-        extras=variant.extras,
+        batch=variant.arrays(),
         mesh=build_mesh(MESHES[mesh]) if mesh != ONE else build_mesh(MeshConfig(), jax.devices()[:1]),
         optimizer=OptimizerConfig(),
         schedule=ScheduleConfig(learning_rate=3e-3, warmup_steps=1),

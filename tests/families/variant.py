@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mjx.batch import BatchArrays
 from mjx.models.family import ModelConfig
 from mjx.parse import to_tree
 from mjx.trees import Tree
@@ -36,11 +37,10 @@ class Variant:
     num_parameters: int
     """Counted by hand."""
     rows: int = 8
-    sequence: int = 16
-    extras: tuple[str, ...] = ()
-    """What its batches have that not every batch has."""
     context: bool = True
     """Whether a mesh may split its sequences."""
+    chance: bool = False
+    """Whether it has dropout."""
     unseen: tuple[str, ...] = ()
     """Parameters (patterns of paths) that the loss hardly sees: their gradient is the noise of rounding,
     which Adam scales up to the size of any other update. No two orders of summation agree on them."""
@@ -50,6 +50,10 @@ class Variant:
     """The `model_type` that can hold it; None: it has none."""
     megatron: bool = False
     """Whether Megatron-Core has this model."""
+
+    def arrays(self) -> BatchArrays:
+        """What its batches are made of."""
+        raise NotImplementedError
 
     def batch(self, seed: int) -> Arrays:
         """A batch; some of what is in it counts for nothing."""
@@ -77,11 +81,7 @@ class Variant:
 
     def recipe(self) -> Tree:
         """A recipe that `mjx explain` and `mjx plan` take."""
-        return {
-            "model": to_tree(self.config),
-            "data": {"corpus": "python-docs", "sequence_length": self.sequence},
-            "training": {"steps": 10, "batch_size": self.rows},
-        }
+        return {"model": to_tree(self.config), "training": {"steps": 10, "batch_size": self.rows}}
 
     def is_one_of(self, path: str, patterns: tuple[str, ...]) -> bool:
         """Whether a parameter's path, or that of one of its moments, fits one of the patterns."""

@@ -16,7 +16,7 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameters_of
-from mjx.models.common.rope import RoPEConfig, RoPEScaling
+from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import GPTConfig
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh, use_mesh
 from mjx.trees import flatten, unflatten
@@ -52,35 +52,15 @@ def model_of(config: GPTConfig, seed: int = 0):
 
 
 CONFIGS = {
-    "multi-head": {},
     "grouped-query": {"attention": {"num_query_groups": 2, "output_gate": True, "qkv_bias": True}},
-    "multi-query": {"attention": {"num_query_groups": 1, "soft_cap": 2.0}},
-    "sliding window every other layer": {
-        "attention": {"window": 4},
-        "window_pattern": (True, False),
-        "num_layers": 4,
-    },
     "sliding window in three of five layers, rope in some": {
         "attention": {"window": 3, "softmax": "learnable"},
         "window_pattern": (True, False, True),
         "rope_pattern": (True, True, False),
         "num_layers": 5,
     },
-    "partial interleaved rope": {"attention": {"rope": RoPEConfig(percent=0.5, layout="interleaved")}},
-    "stretched rope": {
-        "attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="llama3", factor=8, original_positions=16))}
-    },
-    "yarn": {
-        "attention": {"rope": RoPEConfig(scaling=RoPEScaling(kind="yarn", factor=4, original_positions=16))}
-    },
-    "learned positions": {"attention": {"rope": None}, "max_positions": 40, "norm": NormConfig()},
     "qk-norm and off-by-one softmax": {
         "attention": {"qk_norm": NormConfig(kind="rmsnorm"), "softmax": "off-by-one", "scale": 1.0}
-    },
-    "tied table, biases": {
-        "tie_embeddings": True,
-        "attention": {"qkv_bias": True, "output_bias": True},
-        "mlp": MLPConfig(features=40, bias=True),
     },
 }
 

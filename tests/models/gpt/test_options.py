@@ -1,7 +1,6 @@
-"""The options of the decoder, one by one and together: against the reference, on a mesh, and with caches."""
+"""The options of the decoder, one by one and together, against the reference."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
-from mjx.sharding import MeshConfig, build_mesh, use_mesh
 from mjx.trees import flatten, unflatten
 
 VOCAB, EMBED, LAYERS, HEADS, HEAD_DIM = 50, 32, 4, 4, 8
@@ -73,9 +71,6 @@ OPTIONS = {
 }
 
 
-TOGETHER = [name for name in OPTIONS if name.startswith("like")]
-
-
 def config_of(name: str, **changes) -> GPTConfig:
     options = {
         "num_layers": LAYERS,
@@ -120,59 +115,6 @@ def test_logits_and_loss_equal_the_reference_to_1e_5(name):
     logits = reference.logits(config, values, tokens)
     np.testing.assert_allclose(got, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
     assert float(got_loss) == pytest.approx(reference.loss(config, values, batch).total, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["like GPT-NeoX", "like OLMo 2", "like Gemma 2"])
-def test_tensor_4_and_fsdp_2_give_the_loss_and_gradients_of_one_device(name):
-    config = config_of(name, vocab_divisor=8)
-    model, values = model_of(config)
-    tokens = tokens_of()
-    batch = {
-        "tokens": tokens,
-        "labels": np.roll(tokens, -1, axis=1),
-        "loss_mask": np.ones(tokens.shape, np.float32),
-    }
-
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss_and_logits(parameters):
-        bound = bind(model, parameters)
-        return bound.loss(batch, {"tokens": tokens.size})[0], bound(tokens)
-
-    (expected, logits), expected_gradients = jax.jit(loss_and_logits)(unflatten(values))
-    with use_mesh(build_mesh(MeshConfig(data=1, fsdp=2, tensor=4))):
-        (got, ours), gradients = jax.jit(loss_and_logits)(unflatten(values))
-    assert float(got) == pytest.approx(float(expected), rel=1e-6)
-    np.testing.assert_allclose(ours, logits, rtol=1e-5, atol=1e-5 * float(jnp.abs(logits).max()))
-    for path, expected in flatten(expected_gradients).items():
-        largest = float(jnp.abs(expected).max())
-        assert largest > 0, path
-        np.testing.assert_allclose(
-            flatten(gradients)[path], expected, rtol=1e-4, atol=5e-5 * largest, err_msg=path
-        )
-
-
-@pytest.mark.parametrize(
-    ("name", "unrolled"), [*((name, True) for name in TOGETHER), ("like Gemma 3", False)]
-)
-def test_token_by_token_with_caches_gives_the_logits_of_the_whole_row(name, unrolled):
-    """Rows of unequal length, further than the windows reach."""
-    model, _ = model_of(config_of(name))
-    tokens = tokens_of(rows=2, sequence=20)
-    expected = jax.jit(model)(tokens)
-    model = model.unrolled() if unrolled else model
-    starts = np.array([3, 7])
-    prompts = np.where(np.arange(8) < starts[:, None], tokens[:, :8], 0)
-
-    step = jax.jit(model.next)
-    first, caches = jax.jit(lambda: model.begin({"tokens": prompts}, jnp.asarray(starts), 24))()
-    scale = float(jnp.abs(expected).max())
-    np.testing.assert_allclose(first, expected[np.arange(2), starts - 1], rtol=1e-4, atol=2e-5 * scale)
-    for ahead in range(12):
-        at = starts + ahead
-        logits, caches = step(tokens[np.arange(2), at][:, None], caches, jnp.asarray(at))
-        np.testing.assert_allclose(
-            logits[:, 0], expected[np.arange(2), at], rtol=1e-4, atol=2e-5 * float(jnp.abs(expected).max())
-        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
