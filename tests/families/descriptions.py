@@ -102,7 +102,7 @@ def _padding(variant: Variant) -> int:
 
 
 def _assert_there_and_back(variant: Variant, names: NameMap) -> None:
-    ours = parameters(variant.config)
+    ours = parameters(variant)
     theirs = names.to_theirs(ours)
     returned = names.to_ours(theirs)
     differing = 0

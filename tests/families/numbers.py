@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from families.training import beginning
 from families.variant import Arrays, NotApplicableError, Variant
 from mjx.models.common.parameter import bind, differentiated, logical_axes_of, parameters_of
 from mjx.models.family import Generates, ModelConfig, abstract_model
@@ -18,14 +18,13 @@ from mjx.trees import Tree, flatten, unflatten
 
 
 @functools.cache
-def parameters(config: ModelConfig) -> Tree:
+def parameters(variant: Variant) -> Tree:
     """None of them with a special value, as zeros of biases and ones of gains are."""
-    made = jax.jit(lambda key: parameters_of(config.build(nnx.Rngs(params=key))))(jax.random.key(0))
     random = np.random.RandomState(1)
     return unflatten(
         {
-            path: (np.asarray(leaf) + 0.1 * random.randn(*leaf.shape)).astype(leaf.dtype)
-            for path, leaf in flatten(made).items()
+            path: (leaf + 0.1 * random.randn(*leaf.shape)).astype(leaf.dtype)
+            for path, leaf in flatten(beginning(variant).parameters).items()
         }
     )
 
@@ -44,7 +43,7 @@ def measure(
     config = dataclasses.replace(variant.config, **changes)
     counts = abstract_model(config).counts(batch)
     program = gradient_program(config, microbatches)
-    loss, report, gradients = program(parameters(variant.config), batch, counts, key)
+    loss, report, gradients = program(parameters(variant), batch, counts, key)
     said = {f"losses.{name}": each.total for name, each in report.losses.items()}
     said |= {f"statistics.{path}": each.array for path, each in flatten(report.statistics).items()}
     said |= {f"gradients.{path}": leaf for path, leaf in flatten(gradients).items()}
@@ -118,7 +117,7 @@ def gradients(variant: Variant) -> None:
 def decoding(variant: Variant) -> None:
     """With caches, logits are those of one pass over the whole row: behind prompts of several lengths, token
     by token, several at once, and next to a row that has ended; with stacked layers and without."""
-    model: Any = bind(abstract_model(variant.config), parameters(variant.config))
+    model: Any = bind(abstract_model(variant.config), parameters(variant))
     if not isinstance(model, Generates):
         raise NotApplicableError("it generates nothing")
     prompt = variant.prompt()

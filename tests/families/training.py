@@ -47,6 +47,17 @@ def trainer(variant: Variant, mesh: str) -> Trainer:
     )
 
 
+@functools.cache
+def beginning(variant: Variant) -> TrainState:
+    """The first state, on the host: drawn once for all meshes."""
+    return jax.device_get(trainer(variant, ONE).init(seed=0))
+
+
+def begin(trainer: Trainer, variant: Variant) -> TrainState:
+    """The first state, on the trainer's mesh."""
+    return jax.device_put(beginning(variant), trainer.layout.shardings)
+
+
 def train(trainer: Trainer, variant: Variant, state: TrainState, steps: range) -> tuple[TrainState, Saved]:
     """The state after these steps, and `losses`."""
     losses = []
@@ -67,7 +78,7 @@ def arrays_of(state: TrainState) -> Saved:
 def trained(variant: Variant, mesh: str) -> Saved:
     """State and losses after all steps on a mesh."""
     made = trainer(variant, mesh)
-    state, losses = train(made, variant, made.init(seed=0), range(STEPS))
+    state, losses = train(made, variant, begin(made, variant), range(STEPS))
     return arrays_of(state) | losses
 
 
@@ -93,7 +104,7 @@ def meshes(variant: Variant) -> None:
 def resuming(variant: Variant) -> None:
     """Four steps are two, a checkpoint and two more: bit by bit on the same mesh; and on another mesh."""
     made, other = trainer(variant, "data 2 × tensor 4"), trainer(variant, "fsdp 8")
-    half, losses = train(made, variant, made.init(seed=0), range(2))
+    half, losses = train(made, variant, begin(made, variant), range(2))
     with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:
         checkpointer.save(2, half, data_state={}, config="", wait=True)
         saved = arrays_of(half)
