@@ -327,6 +327,7 @@ def test_a_folder_has_one_subject(root):
 
 
 OTHER_TESTS = {
+    "oracles": "cases of other libraries, for parity.py",
     "end_to_end": "whole commands, and the faults that happen to them",
     "examples": "the programs of examples/",
     "families": "what every family must do",

@@ -27,7 +27,7 @@ class State(typing.NamedTuple):
         ({"value": 1}, [("value",)]),
         ({"a": {"value": 1}}, [("a", "value")]),  # a dict's key is a name, a Variable's attribute is none
     ],
-    ids=str,
+    ids=["nested", "dataclass", "list", "module", "state", "value", "nested value"],
 )
 def test_a_leaf_has_one_name_whatever_containers_hold_it(tree, names):
     assert [name_of(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]] == names
