@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
+from mjx.data.gpt import token_batch
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 from mjx.inference.generate import Generator
@@ -80,7 +81,7 @@ def verify(path: str, options: VerifyOptions) -> bool:
     tokens, mask = _pad(prompts, options.padding_side)
     length = tokens.shape[1] + options.new_tokens
     try:
-        config.check_sequence(length)
+        config.check_batch(token_batch(len(prompts), length))
     except InputError as error:
         raise InputError(f"rows of {length} tokens, new ones included, do not fit: {error}") from error
 

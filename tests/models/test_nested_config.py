@@ -136,7 +136,7 @@ def test_a_run_starts_from_it_with_what_a_run_may_choose(tmp_path):
 def test_another_librarys_config_makes_it_and_what_that_cannot_say_is_named():
     theirs = {"model_type": "captioner", "scale": 0.5, "layers": 2}
     family, architecture = find_architecture(theirs)
-    model = architecture.config.to_ours(theirs)
+    model = architecture.config.to_ours(theirs, "config.json")
     assert family == "captioner"
     assert model == CaptionerConfig(language=dataclasses.replace(NARROW, dropout=0.0), scale=0.5)
     assert fitting_architecture(dataclasses.replace(model, language=NARROW)) is CAPTIONER

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from planning import recipe, request
 
+from mjx.data.gpt import token_batch
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import SublayerConfig
@@ -109,8 +110,7 @@ def test_activations_are_shown_under_the_path_of_their_parameters(tmp_path):
     _, config, _ = mixture(tmp_path)
     model = jax.eval_shape(lambda: config.model.build(nnx.Rngs(params=jax.random.key(0))))
     batch = {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype)
-        for name, array in config.model.batch(2, 16).items()
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in token_batch(2, 16).items()
     }
     sections = dict.fromkeys(found.section for found in activations_of(model, batch))
     alike = [section for section in sections if "segments" in section]

@@ -1,6 +1,5 @@
 """Megatron's settings, of whichever family, as the config of a model."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.config_map import Entry, Theirs, shown
 from mjx.models.interop.megatron_model import MegatronModel
 from mjx.models.megatron.spelling import spelled
+from mjx.parse import to_tree
 from mjx.trees import flatten
 
 
@@ -86,7 +86,7 @@ def check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str)
 
 def _differences(table: MegatronModel, ours: ModelConfig, theirs: ModelConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted path → the two values, where the models differ."""
-    a, b = (flatten(dataclasses.asdict(table.canonical(config))) for config in (ours, theirs))
+    a, b = (flatten(to_tree(table.canonical(config))) for config in (ours, theirs))
     return {
         path: (a.get(path), b.get(path))
         for path in sorted(a.keys() | b.keys())
