@@ -18,7 +18,7 @@ LIMITS = {"ratio of the depths": 1.25, "seconds to find the segments of 300 laye
 
 def measure(num_layers: int) -> None:
     """Print the seconds of tracing and of compiling."""
-    from mjx.data.gpt import token_batch
+    from mjx.batch import token_batch
     from mjx.models.common.attention import AttentionConfig
     from mjx.models.common.mlp import MLPConfig
     from mjx.models.common.norm import NormConfig

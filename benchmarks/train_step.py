@@ -71,7 +71,7 @@ def initial_parameters() -> dict[str, Any]:
 
 def mjx_step() -> Step:
     """mjx through its public API."""
-    from mjx.data.gpt import token_batch
+    from mjx.batch import token_batch
     from mjx.launch import RuntimeConfig, start
     from mjx.models.common.attention import AttentionConfig
     from mjx.models.common.mlp import MLPConfig

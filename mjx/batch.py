@@ -1,7 +1,7 @@
 """What a batch is made of: said by the data, laid out by training, checked by the model."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mjx.errors import InputError
 
@@ -18,6 +18,16 @@ class BatchArray:
 
 BatchArrays = Mapping[str, BatchArray]
 """The arrays of a batch, by name."""
+
+
+def token_batch(rows: int, sequence: int, extras: Sequence[str] = ()) -> dict[str, BatchArray]:
+    """The arrays of a batch of token rows: tokens, labels, loss_mask, and of those that not every batch has
+    (`positions`, `segment_ids`) the `extras`."""
+    dtypes = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"} | dict.fromkeys(extras, "int32")
+    return {
+        name: BatchArray(shape=(rows, sequence), dtype=dtype, axes=("batch", "sequence"))
+        for name, dtype in dtypes.items()
+    }
 
 
 def size_of(arrays: BatchArrays) -> tuple[int, int]:

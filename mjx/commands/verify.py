@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 from mjx.inference.generate import Generator

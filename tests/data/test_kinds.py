@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from mjx.batch import BatchArray
+from mjx.batch import BatchArray, token_batch
 from mjx.config import parse_config
 from mjx.data.config import KINDS, DatasetConfig
-from mjx.data.gpt import GPTDatasetConfig, token_batch
+from mjx.data.gpt import GPTDatasetConfig
 from mjx.errors import InputError
 from mjx.parse import to_tree
 from mjx.source import fill_in

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from planning import recipe, request
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import SublayerConfig

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.gpt import GPTConfig

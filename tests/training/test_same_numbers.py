@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig

@@ -1,7 +1,7 @@
 """Rows of a token stream and of packed documents, in Megatron's order."""
 
-from mjx.data.gpt.config import GPTDatasetConfig, token_batch
+from mjx.data.gpt.config import GPTDatasetConfig
 
 CONFIG = GPTDatasetConfig
 
-__all__ = ["CONFIG", "GPTDatasetConfig", "token_batch"]
+__all__ = ["CONFIG", "GPTDatasetConfig"]

@@ -1,10 +1,9 @@
 """Rows of tokens for a causal language model: windows of the token stream, or whole documents, packed."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
-from mjx.batch import BatchArray, BatchArrays
+from mjx.batch import BatchArrays, token_batch
 from mjx.data.dataset import Dataset
 from mjx.data.gpt.dataset import GPTDataset
 from mjx.data.gpt.index import load_gpt_index
@@ -13,16 +12,6 @@ from mjx.data.indexed import IndexedDataset
 from mjx.data.text import TextConfig
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
-
-
-def token_batch(rows: int, sequence: int, extras: Sequence[str] = ()) -> dict[str, BatchArray]:
-    """The arrays of a batch of token rows: tokens, labels, loss_mask, and of those that not every batch has
-    (`positions`, `segment_ids`) the `extras`."""
-    dtypes = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"} | dict.fromkeys(extras, "int32")
-    return {
-        name: BatchArray(shape=(rows, sequence), dtype=dtype, axes=("batch", "sequence"))
-        for name, dtype in dtypes.items()
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

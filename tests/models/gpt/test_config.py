@@ -5,8 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from mjx.batch import BatchArray
-from mjx.data.gpt import token_batch
+from mjx.batch import BatchArray, token_batch
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig

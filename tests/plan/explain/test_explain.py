@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import jax
 import pytest
 
+from mjx.batch import token_batch
 from mjx.cli import main
 from mjx.config import parse_config
-from mjx.data.gpt import token_batch
 from mjx.models.common.parameter import parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
