@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.linear import Linear
 from mjx.models.common.mlp import MLPConfig

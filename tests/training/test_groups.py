@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mjx.data.gpt import token_batch
+from mjx.batch import token_batch
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
