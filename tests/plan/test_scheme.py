@@ -11,7 +11,7 @@ from planning import recipe, request
 from mjx.batch import token_batch
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameter
-from mjx.models.common.pattern import SublayerConfig
+from mjx.models.common.pattern import Mixed, MixerConfig, SublayerConfig
 from mjx.models.gpt import GPTConfig
 from mjx.plan.estimate import estimate
 from mjx.plan.explain.activations import activations_of
@@ -21,7 +21,7 @@ EMBED, EXPERTS, MLP = 1024, 8, 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Experts:
+class Experts(MixerConfig):
     """A mixer with a stack of weights, a router, and a convolution that lies between no residual streams."""
 
     name = "experts"
@@ -29,13 +29,7 @@ class Experts:
     def build(self, embed, *, std, output_std, rngs):
         return _Experts(embed)
 
-    def init_cache(self, batch, slots, dtype):
-        return None
-
-    def num_parameters(self, embed):
-        return embed * EXPERTS + 2 * EXPERTS * embed * MLP + 4 * embed
-
-    def flops_per_token(self, embed, sequence):
+    def flops_per_token(self, embed, lengths):
         return 2 * (embed * EXPERTS + 2 * 2 * embed * MLP + 4 * embed)
 
 
@@ -47,7 +41,7 @@ class _Experts(nnx.Module):
         self.taps = parameter(jnp.zeros((4, MLP)), "conv", "mlp")
 
     def __call__(self, x, context, cache):
-        return x, cache
+        return Mixed(x, cache)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
