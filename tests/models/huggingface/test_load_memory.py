@@ -83,7 +83,7 @@ def write_checkpoint(folder: Path, config: dict) -> int:
     """With weights in a sparse file, zeros but for a one at the end of every tensor; returns its size."""
     (folder / "config.json").write_text(json.dumps(config))
     architecture = next(a for a in ARCHITECTURES if a.model_type == "llama")
-    shapes = architecture.name_map(architecture.config.to_ours(config)).theirs
+    shapes = architecture.name_map(architecture.config.to_ours(config, "config.json")).theirs
     sizes = {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}
     path = folder / "model.safetensors"
     start, entries = write_header(sizes, {"format": "pt"})

@@ -54,7 +54,7 @@ TOKENS = np.random.RandomState(0).randint(0, 61, (2, 8))
 
 def weights_of(config: dict, dtype=np.float32) -> dict[str, np.ndarray]:
     architecture = next(each for each in ARCHITECTURES if each.model_type == config["model_type"])
-    shapes = architecture.name_map(architecture.config.to_ours(config)).theirs
+    shapes = architecture.name_map(architecture.config.to_ours(config, "config.json")).theirs
     draw = np.random.RandomState(0)
     return {name: (0.2 * draw.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
 

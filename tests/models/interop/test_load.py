@@ -13,7 +13,8 @@ from mjx.models.common.parameter import parameters_of
 from mjx.models.family import abstract_model
 from mjx.models.gpt import FAMILY
 from mjx.models.huggingface import PretrainedModel, save, save_pretrained
-from mjx.models.huggingface.tensor_files import TensorWriter, open_tensors
+from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.interop.load import load_parameters
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.sharding import MeshConfig, build_mesh
