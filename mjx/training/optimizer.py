@@ -50,6 +50,9 @@ class OptimizerConfig:
     non_finite: NonFinitePolicy = "stop"
     """When the loss or the gradient norm is not finite: `stop` training, or `skip` the update."""
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.moment_dtype, self.muon, tuple(self.groups.items())))
+
     def __post_init__(self):
         for name in ("beta1", "beta2", "momentum"):
             value = getattr(self, name)
