@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from families import descriptions, numbers, training
@@ -96,14 +97,13 @@ def _print_table(families: Sequence[str]) -> int:
     for family in families:
         shown = rows(family)
         table = Table("", *(variant.name for variant, _ in shown), title=family)
-        for name in CHECKS:
-            cells = []
-            for variant, its in shown:
-                text, failure = _cell(variant, name) if name in its else ("by the first", None)
-                cells.append(text)
-                failures += [failure] if failure else []
-            table.add_row(name, *cells)
-        console.print(table)
+        with Live(table, console=console):
+            for name in CHECKS:
+                cells = [
+                    _cell(variant, name) if name in its else ("by the first", None) for variant, its in shown
+                ]
+                table.add_row(name, *(text for text, _ in cells))
+                failures += [failure for _, failure in cells if failure]
     for failure in failures:
         console.print(failure, markup=False)
     console.print(f"{len(failures)} failed, {time.perf_counter() - start:.0f} s")
