@@ -18,7 +18,7 @@ from mjx.models.huggingface.architectures import find_architecture, fitting_arch
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron.settings import read_settings, settings_of
 from mjx.plan.apart import plan
-from mjx.plan.request import Request
+from mjx.plan.request import PlanRequest
 from mjx.trees import flatten, to_yaml
 
 
@@ -74,7 +74,7 @@ def explanation(variant: Variant) -> None:
 def planning(variant: Variant) -> None:
     """`mjx plan` compiles its step, and says its work and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        made = plan(Request(recipe=_recipe(variant, folder), gpus_per_node=2, compiler="cpu"))
+        made = plan(PlanRequest(recipe=_recipe(variant, folder), gpus_per_node=2, compiler="cpu"))
     assert made.parameters == variant.num_parameters
     assert made.memory.parameters >= 4 * variant.num_parameters
 
