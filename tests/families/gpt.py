@@ -39,7 +39,7 @@ def tiny() -> tuple[TokenVariant, ...]:
                 attention=AttentionConfig(
                     num_heads=4,
                     num_query_groups=2,
-                    rope=RoPEConfig(scaling=RoPEScaling(kind="llama3", factor=8, original_positions=16)),
+                    rope=RoPEConfig(scaling=RoPEScaling(kind="llama3", factor=8)),
                 ),
                 mlp=MLPConfig(features=48, activation="silu", gated=True),
                 norm=RMS,
