@@ -11,15 +11,16 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 TESTS = Path(__file__).parent
-OPTIMIZED = ("plan", "end_to_end")
-"""What looks at programs as they are compiled for users, or runs whole commands."""
+OPTIMIZED = ("plan", "end_to_end", "models/gpt", "models/huggingface", "test_parity.py")
+"""What looks at programs as they are compiled for users, runs whole commands, or is held to other libraries'
+numbers."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compiled in a hurry: without the optimizations of LLVM, which take more than half of a test's time."""
-    folder = item.path.relative_to(TESTS).parts[0]
-    optimized = folder in OPTIMIZED or item.get_closest_marker("gpu_compile") is not None
+    path = item.path.relative_to(TESTS)
+    optimized = any(path.is_relative_to(each) for each in OPTIMIZED) or item.get_closest_marker("gpu_compile") is not None
     jax.config.update("jax_disable_most_optimizations", not optimized)
 
 
