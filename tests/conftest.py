@@ -20,7 +20,8 @@ numbers."""
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compiled in a hurry: without the optimizations of LLVM, which take more than half of a test's time."""
     path = item.path.relative_to(TESTS)
-    optimized = any(path.is_relative_to(each) for each in OPTIMIZED) or item.get_closest_marker("gpu_compile") is not None
+    for_gpus = item.get_closest_marker("gpu_compile") is not None
+    optimized = for_gpus or any(path.is_relative_to(each) for each in OPTIMIZED)
     jax.config.update("jax_disable_most_optimizations", not optimized)
 
 
