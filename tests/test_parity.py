@@ -152,7 +152,7 @@ def test_rounding_excuses_no_more_than_it_explains(case):
 
 
 def test_a_limit_is_named_or_refused(case):
-    assert parity.main(["megatron", str(case()), "--limit", "loss=1e-12", "--limit", "rounding=0"]) == 1
+    assert parity.main(["megatron", str(case()), "--limit", "outputs=1e-12", "--limit", "rounding=0"]) == 1
     with pytest.raises(SystemExit) as ended:
         parity.main(["megatron", str(case()), "--limit", "logits=1"])
     assert ended.value.code == 2

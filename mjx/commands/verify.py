@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +24,7 @@ from mjx.inference.sampling import SamplingConfig
 from mjx.models.common.parameter import bind
 from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.training.optimizer import global_norm
 
 RANGES = 16
 """Lines of the table of positions: of longer rows a line has several."""
@@ -77,7 +77,9 @@ def verify(path: str, options: VerifyOptions) -> bool:
     folder = HuggingFaceFolder(path)
     check_head(folder)
     _, config = read_config(folder)
-    prompts = _prompts(folder, config.vocab_size, options)
+    if config.vocabulary is None:
+        raise InputError(f"{folder.path} holds a model that takes no tokens, so that it continues no text")
+    prompts = _prompts(folder, config.vocabulary, options)
     tokens, mask = _pad(prompts, options.padding_side)
     length = tokens.shape[1] + options.new_tokens
     try:
@@ -203,8 +205,9 @@ def _mjx(
     }
 
     def loss(parameters: Any):
-        bound = bind(model.definition, parameters)
-        return bound.loss(batch, bound.counts(batch))[0]
+        module = bind(model.definition, parameters)
+        total, _ = module.loss(batch, module.counts(batch))
+        return total
 
     norm = None
     if options.gradients:
@@ -221,7 +224,7 @@ def _mjx(
 
 def _value_and_norm(loss, parameters):
     value, gradients = jax.value_and_grad(loss)(parameters)
-    return value, optax.tree.norm(gradients)
+    return value, global_norm(gradients)
 
 
 def _positions(ours: _Side, theirs: _Side, real: Bool[np.ndarray, "batch sequence"]) -> Table:

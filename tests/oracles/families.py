@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mjx.models.common import language_model
+from mjx.models.common.language_model import Inputs
 from mjx.models.family import Batch
-from mjx.models.gpt.megatron import megatron_name_map
-from mjx.models.interop.name_map import NameMap
 
-Inputs = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,23 +28,19 @@ class Family:
     """What a case may hold."""
     needed: tuple[str, ...]
     """What it has to."""
-    batch: Callable[[Inputs], Batch]
+    batch: Callable[[Arrays], Batch]
     compute: Callable[[Any, Batch], dict[str, Array]]
     """`compute(model, batch)`: outputs and losses by name. The gradients are those of "loss"."""
     losses: tuple[str, ...] = ("loss",)
     """Those of what is computed that are losses, each one number or one per layer."""
-    names: Callable[[Any], NameMap] | None = None
-    """The library's tensors, where it does not say itself which model's they are."""
     unsupported: Callable[[Any], dict[str, bool]] = lambda config: {}
     """What of a config no case can be compared of: a reason, and whether it holds."""
-    counted: Callable[[Inputs], np.ndarray | None] = lambda inputs: None
+    counted: Callable[[Arrays], np.ndarray | None] = lambda inputs: None
     """Which places of the outputs mean something; None: all."""
 
 
 def _decoder(model, batch: Batch) -> dict[str, Array]:
-    hidden = model.hidden_states(
-        language_model.Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
-    )
+    hidden = model.hidden_states(Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids")))
     logits = model.logits(hidden)
     computed = {"logits": logits, "last_hidden_state": hidden}
     if "labels" in batch:
@@ -63,7 +57,7 @@ def _megatron_gpt(model, batch: Batch) -> dict[str, Array]:
     return _decoder(model, batch)
 
 
-def _megatron_tokens(inputs: Inputs) -> Batch:
+def _megatron_tokens(inputs: Arrays) -> Batch:
     batch = {name: _ints(inputs[name]) for name in ("tokens", "labels")}
     mask = inputs.get("loss_mask", np.ones(batch["tokens"].shape))
     batch["loss_mask"] = np.asarray(mask, np.float32)
@@ -72,7 +66,7 @@ def _megatron_tokens(inputs: Inputs) -> Batch:
     return batch
 
 
-def _huggingface_tokens(inputs: Inputs) -> Batch:
+def _huggingface_tokens(inputs: Arrays) -> Batch:
     tokens = _ints(inputs["input_ids"])
     batch = {"tokens": tokens}
     for theirs, ours in (("attention_mask", "segment_ids"), ("position_ids", "positions")):
@@ -85,7 +79,7 @@ def _huggingface_tokens(inputs: Inputs) -> Batch:
     return batch
 
 
-def _attended(inputs: Inputs) -> np.ndarray | None:
+def _attended(inputs: Arrays) -> np.ndarray | None:
     return inputs["attention_mask"].astype(bool) if "attention_mask" in inputs else None
 
 
@@ -118,7 +112,6 @@ MEGATRON = {
         needed=("tokens", "labels"),
         batch=_megatron_tokens,
         compute=_megatron_gpt,
-        names=megatron_name_map,
         unsupported=lambda config: {
             "dropout, which is random": bool(config.dropout or config.attention.dropout),
             "bfloat16; cases are compared in float32": config.dtype != "float32",

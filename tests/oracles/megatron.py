@@ -107,8 +107,8 @@ def configs(case: MegatronCase, **changes: Any) -> list[tuple[Family, Any]]:
 
 def _check_known(settings: dict[str, Any], where: str) -> None:
     """What a run's arguments may hold besides is passed over; a case holds what its model was built with."""
-    tables = [theirs for name in FAMILIES if (theirs := load_family(name).megatron) is not None]
-    known = {name for theirs in tables for name in theirs.settings.known}
+    models = [load_family(family).megatron for family in FAMILIES]
+    known = {name for model in models if model is not None for name in model.settings.known}
     unknown = [
         key
         for key, value in settings.items()
@@ -150,7 +150,7 @@ def _distance(compared: Compared) -> float:
 
 
 def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) -> Compared:
-    names = _name_map(family, config)
+    names = name_map(config)
     weights = _tensors(case, names.theirs)
     parameters = names.to_ours(weights)
     compared = compare_numbers(
@@ -172,11 +172,16 @@ def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) ->
     )
 
 
-def _name_map(family: Family, config: Any) -> NameMap:
-    if family.names is None:
-        raise UnsupportedError("the family's row says no names of Megatron's tensors")
+def name_map(config: Any) -> NameMap:
+    """Megatron's tensors of a model.
+
+    Raises:
+        UnsupportedError: it has no such model.
+    """
+    theirs = load_family(config.family).megatron
+    assert theirs is not None  # its settings were read
     try:
-        return family.names(config)
+        return theirs.name_map(config)
     except InputError as error:
         raise UnsupportedError(str(error)) from error
 
