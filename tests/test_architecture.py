@@ -332,7 +332,6 @@ OTHER_TESTS = {
     "examples": "the programs of examples/",
     "families": "what every family must do",
     "goldens": "what other libraries and earlier commits say, and how that was made",
-    "oracles": "cases that other libraries wrote, run and compared; the door is parity.py",
     "reference": "every block in NumPy",
     "launch/programs": "what the launcher's tests start",
 }

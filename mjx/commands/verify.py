@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
-from mjx.batch import token_batch
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 from mjx.inference.generate import Generator
 from mjx.inference.sampling import SamplingConfig
 from mjx.models.common.parameter import bind
+from mjx.models.family import abstract_model
 from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.training.optimizer import global_norm
@@ -81,11 +81,12 @@ def verify(path: str, options: VerifyOptions) -> bool:
         raise InputError(f"{folder.path} holds a model that takes no tokens, so that it continues no text")
     prompts = _prompts(folder, config.vocabulary, options)
     tokens, mask = _pad(prompts, options.padding_side)
-    length = tokens.shape[1] + options.new_tokens
-    try:
-        config.check_batch(token_batch(len(prompts), length))
-    except InputError as error:
-        raise InputError(f"rows of {length} tokens, new ones included, do not fit: {error}") from error
+    length, longest = tokens.shape[1] + options.new_tokens, abstract_model(config).max_positions
+    if longest is not None and length > longest:
+        raise InputError(
+            f"rows of {tokens.shape[1]} tokens with {options.new_tokens} new ones do not fit the model, "
+            f"which has {longest} positions"
+        )
 
     result = _transformers(folder.path, tokens, mask, options)
     norm = float(result["gradient_norm"]) if options.gradients else None

@@ -94,6 +94,13 @@ def test_prompts_that_do_not_fit_are_refused(content, sentence, folder, refused)
     assert sentence in refused("verify", folder, "--prompt-file", folder / "prompts.json")
 
 
+def test_rows_that_are_too_long_for_learned_positions_are_refused(folder, refused):
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 61, "n_positions": 16}
+    (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32, "n_layer": 1, "n_head": 4}))
+    said = refused("verify", folder, "--length", 10, "--new-tokens", 7)
+    assert "rows of 10 tokens with 7 new ones do not fit the model, which has 16 positions" in said
+
+
 def test_the_summary_tells_a_tie_from_a_difference():
     draw = np.random.default_rng(0)
     logits = draw.normal(size=(2, 3, 7)).astype(np.float32)
