@@ -5,6 +5,7 @@ import math
 import jax
 import pytest
 
+from mjx.batch import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.parameter import logical_axes_of, parameters_of
@@ -52,7 +53,7 @@ def test_each_parameter_has_the_moments_of_its_kind(name, dtype, of_matrix, of_o
 @pytest.mark.parametrize(("name", "dtype", "of_matrix", "of_others"), SETTINGS)
 def test_they_are_all_of_a_state_but_its_counters(name, dtype, of_matrix, of_others):
     optimizer = OptimizerConfig(name=name, moment_dtype=dtype)
-    trainer = Trainer(CONFIG, steps=1, batch_size=8, sequence_length=8, optimizer=optimizer)
+    trainer = Trainer(CONFIG, steps=1, batch=token_batch(rows=8, sequence=8), optimizer=optimizer)
     state = [leaf for leaf in jax.tree.leaves(trainer.layout.shapes.optimizer) if leaf.shape]
     moments = [leaf for leaves in moments_of(optimizer, trainer.model).values() for leaf in leaves]
 

@@ -136,7 +136,7 @@ def test_the_embeddings_have_a_dropout_of_their_own():
 
     def loss(**options) -> float:
         model, _ = model_of(config_of("embedding scale", num_layers=1, **options))
-        return float(jax.jit(model.loss)(batch, key)[0])
+        return float(jax.jit(lambda key: model.loss(batch, {"tokens": 1.0}, key=key)[0])(key))
 
     without, everywhere = loss(), loss(dropout=0.5)
     assert loss(dropout=0.5, embedding_dropout=0.5) == everywhere != without

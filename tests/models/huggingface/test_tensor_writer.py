@@ -250,6 +250,7 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 import numpy as np
+from mjx.models.huggingface.tensor_writer import TensorWriter
 
 def memory(field):
     return int(re.search(rf"{field}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
