@@ -50,7 +50,7 @@ class CrossAttentionConfig(MixerConfig):
         for name in ("num_heads", "head_dim", "memory_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"cross_attention.{name} = {getattr(self, name)} must be positive")
-        if self.num_heads % self.kv_heads:
+        if self.kv_heads < 1 or self.num_heads % self.kv_heads:
             raise InputError(
                 f"cross_attention.num_query_groups = {self.num_query_groups} does not divide num_heads = "
                 f"{self.num_heads}"
@@ -67,7 +67,7 @@ class CrossAttentionConfig(MixerConfig):
     @property
     def kv_heads(self) -> int:
         """Key/value heads."""
-        return self.num_heads if self.num_query_groups is None else max(self.num_query_groups, 1)
+        return self.num_heads if self.num_query_groups is None else self.num_query_groups
 
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "CrossAttention":
         return CrossAttention(self, embed, std=std, output_std=output_std, rngs=rngs)

@@ -13,6 +13,7 @@ from flax import nnx
 from reference import decoder as reference
 from reference.norm import norm
 
+from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.context import Context, Memory
 from mjx.models.common.cross_attention import CrossAttentionConfig
@@ -347,3 +348,9 @@ def test_evaluation_takes_each_loss_over_all_batches():
     whole = model.loss(batch_of(), model.counts(batch_of()))[1].losses
     for name, loss in losses.items():
         assert float(loss.total / counts[loss.count]) == pytest.approx(float(whole[name].total), rel=1e-5)
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_groups_of_queries_that_do_not_divide_the_heads_are_refused(groups):
+    with pytest.raises(InputError, match=f"num_query_groups = {groups} does not divide num_heads = 4"):
+        dataclasses.replace(CROSS, num_query_groups=groups)
