@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
+from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
@@ -232,7 +233,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         microbatches=training.microbatches,
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,
-        loss_chunks=getattr(config.model, "loss_chunks", 1),
+        loss_chunks=config.model.loss_chunks if isinstance(config.model, LanguageModelConfig) else 1,
         dtype_bytes=jnp.dtype(config.model.compute_dtype).itemsize,
     )
 
