@@ -18,8 +18,8 @@ def main(folder: str, request_file: str, result_file: str) -> None:
     with np.load(request_file) as file:
         request = dict(file)
     try:
-        import torch
-        import transformers
+        import torch  # pyright: ignore[reportMissingImports]
+        import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         sentence = f"{error}: mjx verify needs torch and transformers (pip install 'mjx[parity]')"
         np.savez(result_file, error=np.array(sentence))
