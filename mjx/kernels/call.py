@@ -1,7 +1,6 @@
 """The front door of an op: which of its implementations computes a call."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,15 +10,14 @@ from mjx.kernels.capability import Request, Table, choose, current_device
 
 def implementation_of(
     op: str,
-    package: str,
     table: Table,
     implementation: str,
     *,
     dtype: str,
     asked: Mapping[str, bool],
     sizes: Mapping[str, int],
-) -> Any:
-    """The module in `package` that computes a call here; `asked` says for each feature whether it is needed.
+) -> str:
+    """The name of the one that computes a call here; `asked` says for each feature whether it is needed.
 
     Raises:
         InputError: the one that is named, or for `auto` every one, cannot do what is asked.
@@ -32,7 +30,7 @@ def implementation_of(
         features=frozenset(name for name, wanted in asked.items() if wanted),
         sizes=sizes,
     )
-    return import_module(f"{package}.{choose(op, table, implementation, request)}")
+    return choose(op, table, implementation, request)
 
 
 def given(*arrays: Any) -> tuple[Any, ...]:

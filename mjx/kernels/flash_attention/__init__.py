@@ -1,5 +1,6 @@
 """Softmax attention: one function, several implementations."""
 
+from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.kernels.flash_attention.mask import visible_keys
 from mjx.kernels.flash_attention.options import AttentionOptions
 
-__all__ = ["flash_attention"]
+__all__ = ["chosen_implementation", "flash_attention"]
 
 
 def flash_attention(
@@ -80,28 +81,44 @@ def flash_attention(
         dropout_rate=dropout_rate,
         dropout_key=dropout_key,
     )
-    distance = options.distance
-    asked = {
-        "gqa": k.shape[2] != q.shape[2],
-        "window": window is not None and causal,
-        "two-sided window": window is not None and not causal,
-        "segments": of_queries is not None,
-        "soft-cap": soft_cap is not None,
-        "sinks": sinks is not None,
-        "offsets": distance is not None and (distance != 0 or (causal and q.shape[1] > k.shape[1])),
-        "offset per row": distance is None,
-        "log-sum-exp": return_log_sum_exp,
-        "dropout": dropout_key is not None,
-        "value_dim": v.shape[3] != q.shape[3],
-    }
-    module = implementation_of(
-        *("attention", __name__, IMPLEMENTATIONS, implementation),
-        dtype=q.dtype.name,
-        asked=asked,
-        sizes={"head_dim": q.shape[3]},
-    )
+    name = chosen_implementation(q, k, v, options, implementation, return_log_sum_exp=return_log_sum_exp)
+    module = import_module(f"{__name__}.{name}")
     out, log_sum_exp = module.attention(q, *_in_sight(q.shape[1], k, v, options))
     return (out, log_sum_exp) if return_log_sum_exp else out
+
+
+def chosen_implementation(
+    q: Float[Array, "batch query heads head_dim"],
+    k: Float[Array, "batch key kv_heads head_dim"],
+    v: Float[Array, "batch key kv_heads value_dim"],
+    options: AttentionOptions,
+    implementation: str = "auto",
+    *,
+    return_log_sum_exp: bool = False,
+) -> str:
+    """The name of the one that computes this call here.
+
+    Raises:
+        InputError: the one that is named, or for `auto` every one, cannot do what is asked.
+    """
+    distance, window = options.distance, options.window
+    asked = {
+        "gqa": k.shape[2] != q.shape[2],
+        "window": window is not None and options.causal,
+        "two-sided window": window is not None and not options.causal,
+        "segments": options.query_segment_ids is not None,
+        "soft-cap": options.soft_cap is not None,
+        "sinks": options.sinks is not None,
+        "offsets": distance is not None and (distance != 0 or (options.causal and q.shape[1] > k.shape[1])),
+        "offset per row": distance is None,
+        "log-sum-exp": return_log_sum_exp,
+        "dropout": options.dropout_key is not None and options.dropout_rate > 0,
+        "value_dim": v.shape[3] != q.shape[3],
+    }
+    sizes = {"head_dim": q.shape[3]}
+    return implementation_of(
+        "attention", IMPLEMENTATIONS, implementation, dtype=q.dtype.name, asked=asked, sizes=sizes
+    )
 
 
 def _in_sight(queries: int, k: Array, v: Array, options: AttentionOptions) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """The selective scan (Gu and Dao 2023): a state space with a decay for each channel and state."""
 
+from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
@@ -63,12 +64,13 @@ def selective_scan(
         "final state": return_final_state,
         "segments": segment_ids is not None,
     }
-    module = implementation_of(
-        *("selective_scan", __name__, IMPLEMENTATIONS, implementation),
+    name = implementation_of(
+        *("selective_scan", IMPLEMENTATIONS, implementation),
         dtype=u.dtype.name,
         asked=asked,
         sizes={"state": A.shape[1]},
     )
+    module = import_module(f"{__name__}.{name}")
     wide = jnp.promote_types(u.dtype, jnp.float32)
     real, starts = (None, None) if segment_ids is None else document_starts(segment_ids)
     u, delta, B, C = (keep_real(real, array) for array in (u, delta, B, C))

@@ -1,5 +1,6 @@
 """State-space duality (Dao and Gu 2024): the scan of a selective state space with one decay per head."""
 
+from importlib import import_module
 from typing import Any, Literal, overload
 
 import jax.numpy as jnp
@@ -67,12 +68,13 @@ def ssd(
         "final state": return_final_state,
         "segments": segment_ids is not None,
     }
-    module = implementation_of(
-        *("ssd", __name__, IMPLEMENTATIONS, implementation),
+    name = implementation_of(
+        *("ssd", IMPLEMENTATIONS, implementation),
         dtype=x.dtype.name,
         asked=asked,
         sizes={"head_dim": x.shape[3], "state": B.shape[3]},
     )
+    module = import_module(f"{__name__}.{name}")
     if chunk_size < 1:
         raise InputError(f"ssd: chunk_size = {chunk_size} has to be at least 1, such as 64")
     wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -1,16 +1,18 @@
 """The one place that chooses how attention is computed: by which implementation, and by whom on a mesh."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.errors import InputError
-from mjx.kernels.flash_attention import flash_attention
+from mjx.kernels.flash_attention import chosen_implementation, flash_attention
+from mjx.kernels.flash_attention.arguments import offset
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
+from mjx.kernels.flash_attention.options import AttentionOptions
 from mjx.models.backends import Implementation
 from mjx.sharding.constrain import activation_spec, mesh_shape
 
@@ -45,85 +47,87 @@ def attend(
     Raises:
         InputError: the implementation that is named cannot do it, or not on this mesh.
     """
-    implementation = scores.implementation
-    if implementation == "auto" and mesh_shape().get("context", 1) > 1:
-        implementation = "xla"  # the partitioner can split it by tokens; others take whole rows
-    compute = functools.partial(
-        flash_attention,
-        scale=scores.scale,
+    options = AttentionOptions(
+        scale=q.shape[3] ** -0.5 if scores.scale is None else scores.scale,
         causal=scores.causal,
         window=scores.window,
-        soft_cap=scores.soft_cap,
-        dropout_rate=scores.dropout,
-        dropout_key=dropout_key,
-        implementation=implementation,
-    )
-    if implementation in IMPLEMENTATIONS and IMPLEMENTATIONS[implementation].per_device:
-        compute = functools.partial(attend_per_device, compute, implementation)
-    return compute(
-        q,
-        k,
-        v,
         query_segment_ids=query_segment_ids,
         key_segment_ids=key_segment_ids,
-        query_offset=query_offset,
+        query_offset=offset("query_offset", query_offset, q.shape[0]),
+        soft_cap=scores.soft_cap,
         sinks=sinks,
+        dropout_rate=scores.dropout,
+        dropout_key=dropout_key if scores.dropout else None,
     )
+    implementation = chosen_implementation(q, k, v, options, scores.implementation)
+
+    def compute(q: Array, k: Array, v: Array, options: AttentionOptions) -> Array:
+        return flash_attention(q, k, v, **options._asdict(), implementation=implementation)
+
+    if not IMPLEMENTATIONS[implementation].per_device:
+        return compute(q, k, v, options)
+    refusal = refusal_per_device(q, k)
+    if refusal is None:
+        return attend_per_device(compute, q, k, v, options)
+    if scores.implementation == "auto":  # XLA's partitioner can split this one as it likes
+        return flash_attention(q, k, v, **options._asdict(), implementation="xla")
+    raise InputError(f"attention.implementation = {implementation!r} {refusal}; xla can")
+
+
+def refusal_per_device(
+    q: Float[Array, "batch sequence heads head_dim"], k: Float[Array, "batch keys kv_heads head_dim"]
+) -> str | None:
+    """Why no device could compute its own rows and heads on the mesh in force; None where each can."""
+    _, sequence, heads = _partition(q, "heads")
+    _, keys, kv_heads = _partition(k, "kv_heads")
+    split = sequence or keys
+    if split is not None:
+        return f"takes whole sequences, but the mesh splits them (mesh.{split})"
+    if heads != kv_heads:
+        return (
+            f"takes as many shares of key/value heads as of query heads, but {k.shape[2]} key/value heads "
+            f"are too few for mesh.tensor = {mesh_shape().get('tensor', 1)}"
+        )
+    return None
 
 
 def attend_per_device(
-    compute: Callable[..., Array],
-    implementation: str,
+    compute: Callable[[Array, Array, Array, AttentionOptions], Array],
     q: Float[Array, "batch sequence heads head_dim"],
     k: Float[Array, "batch keys kv_heads head_dim"],
     v: Float[Array, "batch keys kv_heads value_dim"],
-    *,
-    query_segment_ids: Int[Array, "batch sequence"] | None = None,
-    key_segment_ids: Int[Array, "batch keys"] | None = None,
-    sinks: Float[Array, " heads"] | None = None,
-    query_offset: int | Int[Array, "..."] = 0,
+    options: AttentionOptions,
 ) -> Float[Array, "batch sequence heads value_dim"]:
-    """`compute(q, k, v, …)` inside `jax.shard_map`: each device computes its own rows and heads.
+    """`compute` inside `jax.shard_map`: each device computes its own rows and heads.
 
     XLA does not look into a kernel: by itself it would gather all rows and heads on every device.
-
-    Raises:
-        InputError: the mesh splits what a device needs whole.
+    The mesh has to allow it (`refusal_per_device`).
     """
-    options = {"query_segment_ids": query_segment_ids, "key_segment_ids": key_segment_ids, "sinks": sinks}
     if all(size == 1 for size in mesh_shape().values()):
-        return compute(q, k, v, **options, query_offset=query_offset)
-    of_queries = activation_spec(("batch", "sequence", "heads", "head_dim"), q.shape)
-    of_keys = activation_spec(("batch", "sequence", "kv_heads", "head_dim"), k.shape)
-    batch, sequence, heads, _ = (*of_queries, *[None] * (4 - len(of_queries)))
-    of_kv_heads = of_keys[2] if len(of_keys) > 2 else None
-    if sequence is not None:
-        raise InputError(
-            f"attention.implementation = {implementation!r} takes whole sequences, but the mesh splits them "
-            f"(mesh.{sequence}); xla can"
-        )
-    if of_kv_heads != heads:
-        raise InputError(
-            f"attention.implementation = {implementation!r} takes as many shares of key/value heads as of "
-            f"query heads, but {k.shape[2]} key/value heads are too few for mesh.tensor = "
-            f"{mesh_shape().get('tensor', 1)}; xla can"
-        )
-    rows = PartitionSpec(batch)
-    specs = {"query_segment_ids": rows, "key_segment_ids": rows, "sinks": PartitionSpec(heads)}
-    arrays = {"q": (q, of_queries), "k": (k, of_keys), "v": (v, of_keys)}
-    arrays |= {name: (array, specs[name]) for name, array in options.items() if array is not None}
-    known = {}
-    if isinstance(query_offset, int):
-        known["query_offset"] = query_offset
-    else:
-        arrays["query_offset"] = (query_offset, rows if query_offset.ndim else PartitionSpec())
+        return compute(q, k, v, options)
+    batch, _, heads = _partition(q, "heads")
+    whole, rows = PartitionSpec(batch, None, heads), PartitionSpec(batch)
+    specs = {"query_segment_ids": rows, "key_segment_ids": rows, "query_offset": rows, "key_offset": rows}
+    specs["sinks"] = PartitionSpec(heads)
+    arrays = {
+        name: value
+        for name, value in options._asdict().items()
+        if name in specs and value is not None and not isinstance(value, int)
+    }
 
-    def local(arrays: dict[str, Array]) -> Array:
-        return compute(**{**dict.fromkeys(options), **known, **arrays})
+    def local(q: Array, k: Array, v: Array, arrays: dict[str, Array]) -> Array:
+        return compute(q, k, v, options._replace(**arrays))
 
     return jax.shard_map(
         local,
-        in_specs=({name: spec for name, (_, spec) in arrays.items()},),
-        out_specs=of_queries,
+        in_specs=(whole, whole, whole, {name: specs[name] for name in arrays}),
+        out_specs=whole,
         check_vma=False,  # kernels do not say over what their results vary
-    )({name: array for name, (array, _) in arrays.items()})
+    )(q, k, v, arrays)
+
+
+def _partition(x: Float[Array, "batch sequence heads head_dim"], heads: str) -> tuple[Any, Any, Any]:
+    """Over which mesh axes rows, tokens and heads are split."""
+    spec = activation_spec(("batch", "sequence", heads, "head_dim"), x.shape)
+    batch, sequence, of_heads, _ = (*spec, *[None] * (4 - len(spec)))
+    return batch, sequence, of_heads
