@@ -28,6 +28,7 @@ from mjx.models import FAMILIES
 Check = Callable[[Variant], None]
 
 CHECKS: dict[str, Check] = {
+    "same numbers on a mesh of three axes": training.mesh,
     "same numbers on every mesh": training.meshes,
     "resumes bit by bit, and on another mesh": training.resuming,
     "two processes are one": training.two_processes,
@@ -44,7 +45,7 @@ CHECKS: dict[str, Check] = {
     "mjx explain": descriptions.explanation,
     "mjx plan": descriptions.planning,
 }
-OF_ONE_VARIANT = (training.two_processes, descriptions.planning)
+OF_ONE_VARIANT = (training.meshes, training.two_processes, descriptions.planning)
 """Checks of the machinery around the model: the first variant of a family shows it."""
 OPTIMIZED = (descriptions.planning,)
 """Checks of programs as they are compiled for users; the others are compiled in a hurry."""
