@@ -259,13 +259,15 @@ def check_free_space(folder: Path, needed: int, what: str, advice: str = "Free s
 
 
 def disk_full_error(
-    error: BaseException, folder: Path, needed: int, what: str, spared: str = ""
+    error: BaseException, folder: Path, needed: int | None, what: str, spared: str = ""
 ) -> InputError | None:
     """The sentence for a write that the disk, a quota or a file-size limit refused, or None.
 
-    `error` may be what a library made of it. `spared` is said at the end: what is as it was.
+    `error` may be what a library made of it. `needed`: bytes, if that is known. `spared` is said at
+    the end: what is as it was.
     """
-    codes = [f"os_error_code='{code}'" for code in _FULL]  # as tensorstore puts it
+    # As tensorstore puts it, and libraries in Rust.
+    codes = [text for code in _FULL for text in (f"os_error_code='{code}'", f"(os error {code})")]
     seen: BaseException | None = error
     while seen is not None:
         refused = isinstance(seen, OSError) and seen.errno in _FULL
@@ -274,9 +276,9 @@ def disk_full_error(
             if isinstance(seen, OSError) and seen.strerror:
                 reason = seen.strerror
             free = readable_gigabytes(shutil.disk_usage(folder).free)
-            return InputError(
-                f"{what} could not be written: {reason}. It needs {readable_gigabytes(needed)} in {folder}, "
-                f"and the disk has {free} free. {spared}".rstrip()
-            )
+            has = f"The disk of {folder} has {free} free."
+            if needed is not None:
+                has = f"It needs {readable_gigabytes(needed)} in {folder}, and the disk has {free} free."
+            return InputError(f"{what} could not be written: {reason}. {has} {spared}".rstrip())
         seen = seen.__cause__ or seen.__context__
     return None

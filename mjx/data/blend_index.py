@@ -77,7 +77,8 @@ def load_blend_index(
         return {"dataset_index": dataset_index, "sample_index": sample_index}
 
     key = {"weights": [float(weight).hex() for weight in weights], "size": size}
-    arrays = cached_arrays(cache_dir, "blend", key, build, timeout)
+    names = ("dataset_index", "sample_index")
+    arrays = cached_arrays(cache_dir, "blend", key, names, build, timeout)
     return arrays["dataset_index"], arrays["sample_index"]
 
 

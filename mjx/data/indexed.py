@@ -8,6 +8,7 @@ and reads.
 
 import array
 import hashlib
+import logging
 import os
 import struct
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mjx.errors import InputError
-from mjx.files import NewFiles
+from mjx.files import NewFiles, disk_full_error
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -34,6 +35,12 @@ _VERIFIED_AT_ONCE = 1 << 22
 def token_dtype(vocab_size: int | None) -> type[np.uint16] | type[np.int32]:
     """The dtype in which Megatron stores the tokens of a vocabulary (unknown: int32)."""
     return np.uint16 if vocab_size is not None and vocab_size < 65500 else np.int32
+
+
+def dataset_prefix(path: str | os.PathLike[str]) -> str:
+    """What to write to: without the `.bin` or `.idx` of somebody who means both files."""
+    text = os.fspath(path)
+    return text[:-4] if text.lower().endswith((".bin", ".idx")) else text
 
 
 def bin_path(prefix: str | os.PathLike[str]) -> Path:
@@ -120,6 +127,14 @@ class IndexedDataset:
             have = tokens.stat().st_size
             if have < end:
                 raise InputError(f"{tokens} has {have} bytes, but {index} speaks of {end}: it is truncated.")
+            if have > end:
+                logging.getLogger("mjx").warning(
+                    "%s has %d bytes, but %s speaks of only %d: do they belong together?",
+                    tokens,
+                    have,
+                    index,
+                    end,
+                )
 
     def __len__(self) -> int:
         return len(self.sequence_lengths)
@@ -193,6 +208,9 @@ class IndexedDatasetWriter:
             )
         self._code = codes[self.dtype]
         self._bounds = np.iinfo(self.dtype)
+        prefix = dataset_prefix(prefix)
+        if prefix.endswith("/"):
+            raise InputError(f"{prefix} is a folder: say the name of the files in it too, {prefix}NAME.")
         self._paths = (bin_path(prefix), idx_path(prefix))
         self._files = NewFiles(contended=True)
         self._lengths = array.array("i")
@@ -235,23 +253,35 @@ class IndexedDatasetWriter:
                 f"Document {document} has the token id {tokens[place]}, which does not fit into "
                 f"{self.dtype}: is vocab_size right?"
             )
-        np.asarray(tokens, self.dtype).tofile(self._file)
+        # Not `tofile`, whose errors do not say that the disk is full.
+        self._file.write(np.ascontiguousarray(tokens, self.dtype).data)
         self.num_tokens += len(tokens)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        failure = error
+        if error is not None:
             self._files.discard()
-            return
-        with self._files:
-            self._write_index()
+        else:
+            try:
+                with self._files:
+                    self._write_index()
+            except OSError as refused:
+                failure = refused
+        if failure is not None:
+            folder, spared = self._paths[0].parent, "Nothing there has changed."
+            full = disk_full_error(failure, folder, None, str(self._paths[0]), spared)
+            if full is not None:
+                raise full from failure
+            if failure is not error:
+                raise failure
 
     def _write_index(self) -> None:
         lengths = np.frombuffer(self._lengths, dtype=np.int32) if self._lengths else np.empty(0, np.int32)
         ends = np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
         file = self._files.open(self._paths[1])
         file.write(HEADER.pack(MAGIC, VERSION, self._code, len(lengths), len(self._documents)))
-        lengths.tofile(file)
-        np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)].tofile(file)
-        np.frombuffer(self._documents, dtype=np.int64).tofile(file)
+        file.write(lengths.data)
+        file.write(np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)].data)
+        file.write(self._documents)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mjx.data.build import write_documents
 from mjx.data.cache import build_once
 from mjx.data.corpora import corpus
+from mjx.data.indexed import IndexedDataset
 from mjx.data.tokenizers import Tokenizer, load_tokenizer, train_bpe
 
 DEFAULT_VOCAB_SIZE = 4096
@@ -22,8 +23,7 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class PreparedCorpus:
-    prefix: str
-    """Of the `.bin` and `.idx`."""
+    tokens: IndexedDataset
     tokenizer: Tokenizer
 
 
@@ -63,11 +63,14 @@ def prepare_corpus(
         used = train_bpe(documents, vocab_size) if tokenizer is None else tokenizer
         used.save(folder)
         write_documents(documents, folder / "text", used)
-        (folder / "description.json").write_text(text)
+        (folder / "description.json").write_text(text, encoding="utf-8")
+
+    def open_(folder: Path) -> PreparedCorpus:
+        tokens = IndexedDataset(folder / "text")
+        return PreparedCorpus(tokens, load_tokenizer(folder) if tokenizer is None else tokenizer)
 
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    folder = build_once(Path(cache_dir) / f"corpus-{name}-{digest}", build, timeout)
-    return PreparedCorpus(str(folder / "text"), load_tokenizer(folder) if tokenizer is None else tokenizer)
+    return build_once(Path(cache_dir) / f"corpus-{name}-{digest}", build, open_, timeout)
 
 
 def _fingerprint(tokenizer: Tokenizer) -> str:

@@ -179,13 +179,13 @@ class WandbSink:
                 "installed (pip install 'mjx[wandb]', or leave wandb_project unset)"
             ) from error
         id_file = run_folder / "wandb_id"
-        if resume_step == 0 or not id_file.exists():
-            id_file.write_text(secrets.token_hex(4) + "\n")
+        if resume_step == 0 or not (id_file.exists() and id_file.read_text(encoding="utf-8").strip()):
+            write_whole(id_file, secrets.token_hex(4) + "\n")
         self._run = wandb.init(
             project=config.wandb_project,
             entity=config.wandb_entity,
             name=run_folder.resolve().name,
-            id=id_file.read_text().strip(),
+            id=id_file.read_text(encoding="utf-8").strip(),
             resume="allow",
             dir=str(run_folder),
             config=dict(run_config or {}),

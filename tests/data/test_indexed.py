@@ -89,6 +89,17 @@ def test_a_bin_shorter_than_the_index_says_is_refused(prefix):
         IndexedDataset(prefix)
 
 
+def test_a_bin_longer_than_the_index_says_is_pointed_at(prefix, caplog):
+    IndexedDataset(prefix)
+    assert not caplog.messages
+    path = Path(f"{prefix}.bin")
+    path.write_bytes(path.read_bytes() + b"xx")
+    IndexedDataset(prefix)
+    assert caplog.messages == [
+        f"{path} has 14 bytes, but {prefix}.idx speaks of only 12: do they belong together?"
+    ]
+
+
 def test_unsorted_pointers_are_found_when_an_index_is_verified(prefix):
     path = Path(f"{prefix}.idx")
     raw = bytearray(path.read_bytes())

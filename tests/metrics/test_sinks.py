@@ -156,6 +156,9 @@ def test_wandb_goes_on_in_the_same_run_after_resuming_and_in_a_new_one_after_a_f
     assert runs[0].logged == [{"step": 1, "loss": 10.0}, {"step": 2, "loss": 5.0}]
     assert runs[0].options["id"] == runs[1].options["id"] != runs[2].options["id"]
     assert all(run.finished and run.options["resume"] == "allow" for run in runs)
+    (folder / "wandb_id").write_text("")  # of a disk that was full
+    write_steps(folder, [2], resume_step=1, config=config)
+    assert runs[-1].options["id"]
 
 
 def test_a_config_that_cannot_work_is_refused_by_name_and_value():

@@ -173,4 +173,5 @@ def load_gpt_index(
         dataset.verify()
         return vars(build_gpt_index(dataset.sequence_lengths, split, **choices))
 
-    return GPTIndex(**cached_arrays(cache_dir, "gpt", key, build, timeout))
+    names = [field.name for field in dataclasses.fields(GPTIndex)]
+    return GPTIndex(**cached_arrays(cache_dir, "gpt", key, names, build, timeout))

@@ -144,7 +144,8 @@ def load_packed_index(
         dataset.verify()
         return vars(build_packed_index(dataset.sequence_lengths, split, **choices))
 
-    return PackedIndex(**cached_arrays(cache_dir, "packed", key, build, timeout))
+    names = [field.name for field in dataclasses.fields(PackedIndex)]
+    return PackedIndex(**cached_arrays(cache_dir, "packed", key, names, build, timeout))
 
 
 class PackedDataset:
