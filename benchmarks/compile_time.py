@@ -70,7 +70,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for depth in DEPTHS:
             command = [sys.executable, __file__, "--layers", str(depth)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            out = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
             trace, compile_ = map(float, out.split()[-2:])
             seconds[depth].append((trace, compile_))
     totals = {}

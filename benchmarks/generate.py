@@ -75,7 +75,7 @@ CONTENDERS = {"mjx": mjx_generate, "transformers": transformers_generate}
 
 def worker(name: str, options: argparse.Namespace) -> None:
     """Answers each line of standard input with the seconds of one token and of `--new` tokens."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     # Before the libraries start their thread pools, whose sizes follow from it.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
@@ -118,7 +118,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
             for key in ("batch", "prompt", "new", "threads"):
                 command += [f"--{key}", str(getattr(options, key))]
             processes[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
             )
             first = answer(name)  # one at a time: compiling takes all cores
             if "error" in first:

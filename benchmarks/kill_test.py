@@ -40,7 +40,7 @@ def command(options: argparse.Namespace, run: Path) -> list[str]:
 def losses(run: Path) -> list[tuple[int, float]]:
     """(step, training loss) of each whole line of metrics.jsonl."""
     file = run / "metrics.jsonl"
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
     records = map(json.loads, lines)
     return [(record["step"], record["loss"]) for record in records if "loss" in record]
 
@@ -68,7 +68,7 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
 def finish(options: argparse.Namespace, run: Path) -> float:
     """One start that nobody disturbs; its seconds."""
     began = time.monotonic()
-    ended = subprocess.run(command(options, run), capture_output=True, text=True, check=False)
+    ended = subprocess.run(command(options, run), capture_output=True, encoding="utf-8", check=False)
     if ended.returncode:
         sys.exit(f"mjx train ended with {ended.returncode}:\n{ended.stderr}")
     return time.monotonic() - began

@@ -267,7 +267,9 @@ class Contender:
         command = [python, __file__, "--worker", name]
         command += ["--threads", str(options.threads), "--warmup", str(options.warmup)]
         self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
         self.seconds: list[float] = []
         self.cpu_seconds: list[float] = []
 
@@ -294,7 +296,7 @@ class Contender:
 
 def worker(name: str, threads: int, warmup: int) -> None:
     """Reads numbers of steps from standard input and answers each with the mean seconds of a step."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
 
     def answer(**values: Any) -> None:

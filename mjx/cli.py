@@ -1,6 +1,7 @@
 """The `mjx` command. Only argparse is imported here, so that help comes at once."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 0 when it did what was asked (a run stopped by a signal has saved), 2 for what the
     user can mend, 130 for Ctrl-C, 1 for a bug (and for a model that `verify` finds to differ).
     """
+    _print_whatever_comes()
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     # argparse takes positional arguments only in one row: those after an option come back as unknown.
@@ -36,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"mjx: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_whatever_comes() -> None:
+    """Escape the characters that the terminal's encoding lacks, as Python does on standard error anyway."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,13 +172,21 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="prepare data")
     kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = _command(kinds, "build", _data_build, "tokenize text into .bin/.idx")
-    build.add_argument("inputs", nargs="+", metavar="FILE", help=".txt, .jsonl or .parquet")
+    build.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help=".txt, .json, .jsonl, .ndjson (or these with .gz, .bz2, .xz, .zst), .parquet; folders, patterns",
+    )
     build.add_argument("--output", required=True, metavar="PREFIX", help="writes PREFIX.bin and PREFIX.idx")
     build.add_argument("--tokenizer", required=True, help="a tokenizer's file or folder, or 'byte'")
     build.add_argument("--key", default="text", help="the JSON key or Parquet column (text)")
     build.add_argument("--split-blank-lines", action="store_true", help=".txt: a blank line ends a document")
     build.add_argument(
         "--no-eod", action="store_true", help="do not end documents with the end-of-document id"
+    )
+    build.add_argument(
+        "--skip-bad-lines", action="store_true", help="leave out lines that cannot be read, and count them"
     )
     build.add_argument(
         "--workers", type=int, default=1, help="processes that tokenize (1; it uses all cores)"

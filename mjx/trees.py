@@ -73,7 +73,7 @@ def read_yaml(path: str | Path) -> Tree:
         InputError: it is not.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

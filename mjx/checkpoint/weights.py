@@ -69,7 +69,7 @@ def load_weights(path: str | os.PathLike, abstract: Any) -> Any:
 def _record_as_numpy(folder: Path) -> None:
     """Orbax would give arrays recorded as `jax.Array` back on the devices that saved them, or not at all."""
     for file in folder.glob("*/_METADATA"):
-        metadata = json.loads(file.read_text())
+        metadata = json.loads(file.read_text(encoding="utf-8"))
         for entry in metadata["tree_metadata"].values():
             entry["value_metadata"]["value_type"] = "np.ndarray"
-        file.write_text(json.dumps(metadata))
+        file.write_text(json.dumps(metadata), encoding="utf-8")

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mjx.data.build import build_dataset
+from mjx.data.documents import BadLines
+from mjx.data.indexed import dataset_prefix
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 
@@ -15,6 +17,7 @@ def data_build(options: argparse.Namespace) -> None:
     if options.workers < 1:
         raise InputError(f"--workers = {options.workers} must be at least 1")
     tokenizer = load_tokenizer(options.tokenizer)
+    bad = BadLines(skip=options.skip_bad_lines)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -32,5 +35,9 @@ def data_build(options: argparse.Namespace) -> None:
             append_eod=not options.no_eod,
             workers=options.workers,
             progress=show,
+            bad_lines=bad,
         )
-    print(f"wrote {documents:,} documents, {tokens:,} tokens to {options.output}.bin and .idx")
+    prefix = dataset_prefix(options.output)
+    print(f"wrote {documents:,} documents, {tokens:,} tokens to {prefix}.bin and .idx")
+    if bad.skip:
+        print(f"left out {bad.count:,} bad lines" + (f"; the first: {bad.first}" if bad.count else ""))

@@ -1,8 +1,10 @@
 """`mjx generate MODEL --prompt TEXT`: continue text, or answer, with a trained model."""
 
 import dataclasses
+import os
 
 from mjx.data.tokenizers import ChatTemplate
+from mjx.errors import InputError
 from mjx.inference.generate import Generator
 from mjx.inference.text import continue_texts
 from mjx.launch.failure import end_together
@@ -15,6 +17,7 @@ def generate(
 ) -> None:
     """Print each prompt with its continuation; of a model with a chat template, its answer to the prompt."""
     with end_together():
+        prompts = [_text_of(prompt) for prompt in prompts]
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)
         # Converted once: as they are stored, every token would convert them again.
@@ -28,3 +31,13 @@ def generate(
         texts = continue_texts(generator, tokenizer, prompts, sampling, template=template)
         if processes.is_first:
             print("\n\n".join(texts))
+
+
+def _text_of(argument: str) -> str:
+    """An argument in UTF-8, also where the locale knows only ASCII."""
+    if not any("\udc80" <= sign <= "\udcff" for sign in argument):
+        return argument
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--prompt {argument!r} is not text: its bytes are not UTF-8") from error

@@ -33,14 +33,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], str]:
             raise InputError(f"{checkpoint.path} does not hold the arguments of its run")
         return checkpoint.arguments, {}, f"{checkpoint.path.name}/{COMMON}"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text; give a shell script, a JSON file or a checkpoint"
         ) from error
-    if path.suffix != ".json":
+    if path.suffix.lower() != ".json":
         return *read_script(text, path.name), path.name
     try:
         settings = json.loads(text)

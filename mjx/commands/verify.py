@@ -123,10 +123,10 @@ def _prompts(folder: HuggingFaceFolder, vocab_size: int, options: VerifyOptions)
     texts, prompts = list(options.texts), []
     if options.prompt_file is not None:
         try:
-            content = Path(options.prompt_file).read_text(encoding="utf-8")
+            content = Path(options.prompt_file).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--prompt-file {options.prompt_file} cannot be read: {error}") from error
-        if options.prompt_file.endswith(".json"):
+        if options.prompt_file.lower().endswith(".json"):
             prompts = _ids(options.prompt_file, content, vocab_size)
         else:
             texts += [line for line in content.splitlines() if line.strip()]
@@ -175,7 +175,7 @@ def _transformers(
             [sys.executable, "-m", "mjx.commands.transformers_child", path, asked, answer],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         if child.returncode != 0 or not answer.exists():

@@ -2,22 +2,18 @@
 
 import collections
 import concurrent.futures
-import json
 import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from mjx.data.indexed import IndexedDatasetWriter, token_dtype
+from mjx.data.documents import BadLines, read_documents
+from mjx.data.indexed import IndexedDatasetWriter, dataset_prefix, token_dtype
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
-from mjx.data.tokenizers.protocol import optional_package
 from mjx.errors import InputError
-
-TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 4096
@@ -36,24 +32,27 @@ def build_dataset(
     append_eod: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
+    bad_lines: BadLines | None = None,
 ) -> tuple[int, int]:
     """Turns text files into PREFIX.bin and PREFIX.idx; returns the documents and tokens written.
 
     Args:
-        inputs: Files .txt (a document each), .jsonl (a document a line) or .parquet (a document a row).
+        inputs: As `find_files` takes them: .txt (a document each), JSON (a document an object) or Parquet (a
+            document a row).
         prefix: Of the files to write.
         tokenizer: Makes the tokens; its vocabulary decides whether they are stored in 2 bytes or 4.
-        key: The key of the text in a JSON line, the column of the text in a parquet file.
+        key: The key of the text in a JSON object, the column of the text in a Parquet file.
         blank_line_separated: A .txt file holds many documents, with blank lines between them.
         append_eod: End each document with the tokenizer's end-of-document token.
         workers: Processes that tokenize. The tokenizers of libraries use all cores with 1; more pay off for
             gigabytes on many cores, and ask for a script whose work is under `if __name__ == "__main__"`.
         progress: Called as the work goes on.
+        bad_lines: What is done with lines that cannot be read (None: the first is an error).
 
     Raises:
         InputError: names the file and the line of what cannot be read.
     """
-    texts = read_documents(inputs, key=key, blank_line_separated=blank_line_separated)
+    texts = read_documents(inputs, key=key, blank_line_separated=blank_line_separated, bad_lines=bad_lines)
     return write_documents(
         texts, prefix, tokenizer, append_eod=append_eod, workers=workers, progress=progress
     )
@@ -73,7 +72,7 @@ def write_documents(
         raise InputError(
             "append_eod = true, but the tokenizer has no end-of-document token; set append_eod to false."
         )
-    eod = tokenizer.eod_id if append_eod else None
+    eod, prefix = tokenizer.eod_id if append_eod else None, dataset_prefix(prefix)
     documents = 0
     with IndexedDatasetWriter(prefix, token_dtype(tokenizer.vocab_size)) as writer:
         batches = _batches(texts)
@@ -87,9 +86,7 @@ def write_documents(
             if progress is not None:
                 progress(documents, writer.num_tokens)
         if not documents:
-            raise InputError(
-                f"There is no document to write into {os.fspath(prefix)}.bin: the input is empty."
-            )
+            raise InputError(f"There is no document to write into {prefix}.bin: the input is empty.")
     return documents, writer.num_tokens
 
 
@@ -156,86 +153,3 @@ def _encode_in_processes(
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-
-
-def read_documents(
-    inputs: Sequence[str | os.PathLike[str]], *, key: str = "text", blank_line_separated: bool = False
-) -> Iterator[str]:
-    """The documents of text files, in order; the kind of a file is its suffix."""
-    for path in map(Path, inputs):
-        if path.suffix not in TEXT_SUFFIXES:
-            raise InputError(f"{path} is of no known kind; known are {', '.join(TEXT_SUFFIXES)}.")
-        if not path.is_file():
-            raise InputError(f"{path} does not exist.")
-        if path.suffix == ".jsonl":
-            yield from _json_lines(path, key)
-        elif path.suffix == ".parquet":
-            yield from _parquet(path, key)
-        elif blank_line_separated:
-            yield from _paragraphs(path)
-        else:
-            yield "".join(text for _, text in _lines(path))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode()
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
-                raise InputError(f"{path}, line {number}: {byte} is not UTF-8.") from error
-
-
-def _paragraphs(path: Path) -> Iterator[str]:
-    lines: list[str] = []
-    for _, line in _lines(path):
-        if line.strip():
-            lines.append(line)
-        elif lines:
-            yield "".join(lines).rstrip("\r\n")
-            lines = []
-    if lines:
-        yield "".join(lines).rstrip("\r\n")
-
-
-def _json_lines(path: Path, key: str) -> Iterator[str]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place}: not JSON ({error}).") from error
-        if not isinstance(record, dict):
-            raise InputError(f'{place}: not an object with the key "{key}".')
-        yield _text(record.get(key), place, f'key "{key}"', list(record))
-
-
-def _parquet(path: Path, column: str) -> Iterator[str]:
-    optional_package("pyarrow", path)
-    parquet = optional_package("pyarrow.parquet", path)
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are both
-        raise InputError(f"{path} is not a parquet file: {error}.") from error
-    with file:
-        if column not in file.schema_arrow.names:
-            raise InputError(f'{path} has no column "{column}"; it has {", ".join(file.schema_arrow.names)}.')
-        row = 0
-        for batch in file.iter_batches(columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield _text(value, f"{path}, row {row}", f'column "{column}"', [column])
-
-
-def _text(value: object, place: str, name: str, keys: list[str]) -> str:
-    if not isinstance(value, str):
-        found = f"it has {', '.join(keys) or 'none'}" if value is None else f"it is a {type(value).__name__}"
-        raise InputError(f"{place}: no text under {name} ({found}).")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place}: {name} has half of a surrogate pair, which is no text.") from error
-    return value

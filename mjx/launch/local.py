@@ -82,7 +82,7 @@ def _start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Po
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             start_new_session=True,
         )

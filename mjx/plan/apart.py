@@ -39,7 +39,7 @@ def plan(request: PlanRequest) -> Plan:
             [sys.executable, "-m", "mjx.plan.child", str(asked), str(answer)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         if child.returncode != 0 or not answer.exists():

@@ -101,7 +101,7 @@ def _compiled(trainer: Trainer, lowered: Any, options: dict[str, Any]) -> Compil
 
 def _report(folder: Path, name: str) -> str:
     (path,) = [path for path in folder.glob(f"*-{name}.txt") if "jit_step" in path.name]
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def _step(
@@ -134,7 +134,8 @@ def _by_cpu(config: RunConfig, request: PlanRequest) -> CompiledStep:
             compiler_options={"xla_dump_to": folder, "xla_dump_hlo_pass_re": "spmd-partitioning"}
         )
         found = sorted(Path(folder).glob("*jit_step*after_spmd-partitioning*.txt"))
-        text = found[0].read_text() if found else compiled.as_text()  # one device: nothing is partitioned
+        # On one device nothing is partitioned.
+        text = found[0].read_text(encoding="utf-8") if found else compiled.as_text()
     done = time.perf_counter()
     return dataclasses.replace(
         _step(trainer, compiled, text, None, None),

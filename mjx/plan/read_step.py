@@ -293,7 +293,7 @@ def _peak_memory() -> float:
     status = Path("/proc/self/status")
     if not status.exists():  # no Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    (line,) = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024.0
 
 

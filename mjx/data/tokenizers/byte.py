@@ -34,5 +34,6 @@ class ByteTokenizer:
         path = Path(folder, BYTE_FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            json.dumps({"kind": "byte", "vocab_size": self.vocab_size, "eod_id": self.eod_id}) + "\n"
+            json.dumps({"kind": "byte", "vocab_size": self.vocab_size, "eod_id": self.eod_id}) + "\n",
+            encoding="utf-8",
         )

@@ -42,13 +42,14 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
         )
     if path.name == BYTE_FILE:
         return ByteTokenizer()
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         return HuggingFaceTokenizer.load(path)
     with path.open("rb") as file:
         start = file.read(256)
-    if path.suffix == ".tiktoken" or is_tiktoken(start):
+    if suffix == ".tiktoken" or is_tiktoken(start):
         return TiktokenTokenizer(path)
-    if path.suffix == ".model":
+    if suffix == ".model":
         return SentencePieceTokenizer(path)
     raise InputError(
         f"tokenizer = {path} is of no known kind; known are tokenizer.json, *.model and *.tiktoken."

@@ -62,7 +62,8 @@ class Recorder:
             f'"{real.ptxas}" -v "$@" 2> "$kept/log"; status=$?\n'
             'cat "$kept/log" >&2\n'
             '[ "$2" = -o ] && [ -f "$3" ] && cp "$3" "$kept/cubin"\n'
-            "exit $status\n"
+            "exit $status\n",
+            encoding="utf-8",
         )
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
@@ -107,7 +108,7 @@ def read_launches(dump: Path) -> dict[str, tuple[int, int]]:
     found = {}
     for file in dump.glob("*.thunk_sequence.txt"):
         pattern = r"(\S+) grid: \[.*?\] threads: \[(\d+), (\d+), (\d+)\]\s+shared_memory: (\d+) bytes"
-        for name, *numbers in re.findall(pattern, file.read_text()):
+        for name, *numbers in re.findall(pattern, file.read_text(encoding="utf-8")):
             x, y, z, shared = map(int, numbers)
             found[name] = (x * y * z, shared)
     return found
@@ -115,9 +116,11 @@ def read_launches(dump: Path) -> dict[str, tuple[int, int]]:
 
 def read_cubin(source: Path, log: Path, cubin: Path, tools: Toolkit) -> list[CompiledKernel]:
     """The kernels of one file of machine code, with what ptxas said of them."""
-    said = log.read_text(errors="replace")
-    text = source.read_text(errors="replace")
-    sass = subprocess.run([tools.nvdisasm, "-c", cubin], capture_output=True, text=True, check=True).stdout
+    said = log.read_text(encoding="utf-8", errors="replace")
+    text = source.read_text(encoding="utf-8", errors="replace")
+    sass = subprocess.run(
+        [tools.nvdisasm, "-c", cubin], capture_output=True, encoding="utf-8", check=True
+    ).stdout
     parts = re.split(r"Compiling entry function '([^']+)' for '[^']+'", said)
     bodies = dict(re.findall(r"\.text\.(\S+?):(.*?)(?=\n\.text\.\S+:|\Z)", sass, re.S))
     found = []
@@ -154,10 +157,10 @@ def assemble(ptx: str, architecture: str, shared_memory: int = 0) -> list[Compil
     tools = toolkit()
     with tempfile.TemporaryDirectory() as name:
         source, log, cubin = (Path(name) / part for part in ("source.ptx", "log", "cubin"))
-        source.write_text(ptx)
+        source.write_text(ptx, encoding="utf-8")
         command = [tools.ptxas, "-v", source, "-o", cubin, f"-arch={architecture}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        log.write_text(done.stderr)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+        log.write_text(done.stderr, encoding="utf-8")
         kernels = read_cubin(source, log, cubin, tools)
     return [
         dataclasses.replace(kernel, shared_memory=kernel.shared_memory + shared_memory) for kernel in kernels

@@ -34,11 +34,11 @@ def compile_mosaic_kernels(function: Callable[..., Any], *arguments: Any, gpu: s
             jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).compile()
         for ptx in sorted(Path(name).glob("*.ptx")):
             # What is asked for when it is launched stands in MLIR alone.
-            passes = ptx.with_suffix(".mlir-passes.log").read_text()
+            passes = ptx.with_suffix(".mlir-passes.log").read_text(encoding="utf-8")
             shared = re.search(r"dynamic_shared_memory_size %c(\d+)_i32", passes)
             if shared is None:
                 raise ValueError(f"this jax's Mosaic does not say the shared memory of {ptx.stem}")
-            found += assemble(ptx.read_text(), data_sheet(gpu).architecture, int(shared[1]))
+            found += assemble(ptx.read_text(encoding="utf-8"), data_sheet(gpu).architecture, int(shared[1]))
     return found
 
 

@@ -150,7 +150,9 @@ def report(kernels: Iterable[tuple[Target, dict[str, Figures]]]) -> dict[str, An
 
 def compilers() -> dict[str, str]:
     """What decides over machine code, with versions."""
-    said = subprocess.run([toolkit().ptxas, "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [toolkit().ptxas, "--version"], capture_output=True, encoding="utf-8", check=True
+    ).stdout
     found = {"jax": jax.__version__, "ptxas": re.findall(r"V([\d.]+)", said)[0]}
     if find_spec("triton") is not None:
         found["triton"] = version("triton")

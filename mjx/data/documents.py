@@ -1,0 +1,263 @@
+"""Text files → documents: plain text, JSON, Parquet; compressed or not; files, folders and patterns."""
+
+import importlib
+import io
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from glob import iglob
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mjx.data.tokenizers.protocol import optional_package
+from mjx.errors import InputError
+
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma", ".zst": "pyarrow"}
+"""Last suffix → the module that reads it."""
+KINDS = {".txt": "text", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+"""Suffix (before that of a compression) → what is in the file. Capitals do not matter."""
+KNOWN = ".txt, .json, .jsonl, .ndjson and .parquet, and all but the last with .gz, .bz2, .xz or .zst"
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+class BadLines:
+    """Lines (rows, items) that cannot be read: the first is an error, or all are left out and counted."""
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self.skip = skip
+        self.count = 0
+        self.first = ""
+        """What is wrong with the first, and where it is."""
+
+    def add(self, sentence: str, cause: Exception | None = None) -> None:
+        if not self.skip:
+            raise InputError(sentence) from cause
+        self.count += 1
+        self.first = self.first or sentence
+
+
+def read_documents(
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    key: str = "text",
+    blank_line_separated: bool = False,
+    bad_lines: BadLines | None = None,
+) -> Iterator[str]:
+    """The documents of text files, in order; the kind of a file is its suffix.
+
+    Args:
+        inputs: As `find_files` takes them.
+        key: The key of the text in a JSON object, the column of the text in a Parquet file.
+        blank_line_separated: A .txt file holds many documents, with blank lines between them.
+        bad_lines: What is done with lines that cannot be read (None: the first is an error).
+
+    Raises:
+        InputError: names the file and the line of what cannot be read.
+    """
+    bad = bad_lines or BadLines()
+    files = find_files(inputs)
+    kinds = {kind for _, kind in files}
+    if blank_line_separated and "text" not in kinds:
+        logging.getLogger("mjx").warning(
+            "--split-blank-lines has no effect: it is for .txt, and there is none"
+        )
+    if key != "text" and kinds == {"text"}:
+        logging.getLogger("mjx").warning('--key = "%s" has no effect: .txt files have no keys', key)
+    found = False
+    for path, kind in files:
+        if kind == "parquet":
+            texts = _parquet(path, key, bad)
+        elif kind == "json":
+            texts = _json(path, key, bad)
+        elif blank_line_separated:
+            texts = _paragraphs(path, bad)
+        else:
+            texts = iter(["".join(text for _, text in _lines(path, bad))])
+        for text in texts:
+            found = True
+            yield text
+    if bad.count and not found:
+        raise InputError(f"all {bad.count} lines are bad; the first: {bad.first}")
+
+
+def find_files(inputs: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, str]]:
+    """Files and their kinds: those that are named, and of a folder (with the folders inside it) or a pattern
+    (`shards/*.jsonl`) all that have a known kind, by name.
+
+    Raises:
+        InputError: a file does not exist or is of no known kind, or a folder or pattern has none.
+    """
+    files: list[tuple[Path, str]] = []
+    for path in map(Path, inputs):
+        given = str(path)
+        if path.is_dir():
+            inside = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
+            files += _shards(given, inside)
+        elif not path.exists() and any(sign in given for sign in "*?["):
+            files += _shards(given, map(Path, iglob(given, recursive=True)))
+        elif (kind := _kind(path)) is None:
+            raise InputError(f"{path} is of no known kind; known are {KNOWN}.")
+        elif not path.is_file():
+            raise InputError(f"{path} does not exist.")
+        else:
+            files.append((path, kind))
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _shards(given: str, paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    files = sorted(path for path in paths if path.is_file())
+    if not files:
+        raise InputError(f"{given} has no files.")
+    shards = [(path, kind) for path in files if (kind := _kind(path)) is not None]
+    others = [path.name for path in files if _kind(path) is None]
+    if not shards:
+        raise InputError(f"{given} has no file of a known kind; known are {KNOWN}.")
+    if others:
+        logging.getLogger("mjx").warning(
+            "%s: left out %d files of other kinds (%s)", given, len(others), ", ".join(others[:3])
+        )
+    return shards
+
+
+def _kind(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSIONS:
+        return KINDS.get(suffix)
+    kind = KINDS.get(path.with_suffix("").suffix.lower())
+    return None if kind == "parquet" else kind
+
+
+def _open(path: Path) -> BinaryIO:
+    module = COMPRESSIONS.get(path.suffix.lower())
+    if module is None:
+        return path.open("rb")
+    if module == "pyarrow":
+        stream = optional_package(module, path).input_stream(str(path), compression="zstd")
+        return io.BufferedReader(stream)  # pyright: ignore[reportArgumentType]
+    return importlib.import_module(module).open(path, "rb")
+
+
+def _lines(path: Path, bad: BadLines) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        opened = _open(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with opened as file:
+        while True:
+            try:
+                line = file.readline()
+            except Exception as error:  # each decompressor has its own
+                raise InputError(
+                    f"{path} cannot be read beyond line {number}: it is damaged or cut off ({error})."
+                ) from error
+            if not line:
+                return
+            number += 1
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+                bad.add(f"{path}, line {number}: {byte} is not UTF-8.", error)
+                continue
+            yield number, text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
+
+
+def _paragraphs(path: Path, bad: BadLines) -> Iterator[str]:
+    lines: list[str] = []
+    for _, line in _lines(path, bad):
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            yield "".join(lines).rstrip("\r\n")
+            lines = []
+    if lines:
+        yield "".join(lines).rstrip("\r\n")
+
+
+def _json(path: Path, key: str, bad: BadLines) -> Iterator[str]:
+    """An object a line; or one array of objects, or one object, over as many lines as it likes."""
+    lines = _lines(path, bad)
+    begun = list(itertools.islice((line for line in lines if line[1].strip()), 1))
+    if not begun:
+        return
+    number, first = begun[0]
+    is_array, is_whole = first.lstrip().startswith("["), _is_json(first)
+    if is_array or not is_whole:
+        begun += lines
+        try:
+            # As many lines as in the file, so that the parser's line is the file's.
+            value = json.loads("\n" * (number - 1) + "".join(line for _, line in begun))
+        except ValueError as error:
+            if is_array and not is_whole:
+                raise InputError(f"{path}: not JSON ({error}).") from error
+        else:
+            for item, record in enumerate(value, 1) if isinstance(value, list) else [(0, value)]:
+                yield from _text_of(record, key, f"{path}, item {item}" if item else str(path), bad)
+            return
+    for number, line in itertools.chain(begun, lines):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            record = json.loads(line.removeprefix(_BYTE_ORDER_MARK))
+        except ValueError as error:
+            bad.add(f"{place}: not JSON ({error}).", error)
+            continue
+        yield from _text_of(record, key, place, bad)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet(path: Path, column: str, bad: BadLines) -> Iterator[str]:
+    optional_package("pyarrow", path)
+    parquet = optional_package("pyarrow.parquet", path)
+    row = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            if column not in (names := file.schema_arrow.names):
+                raise InputError(f'{path} has no column "{column}"; it has {", ".join(names)}.')
+            for batch in file.iter_batches(columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    yield from _checked(value, f"{path}, row {row}", f'column "{column}"', [column], bad)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's errors are both
+        if not row:
+            raise InputError(f"{path} is not a parquet file: {error}.") from error
+        raise InputError(f"{path} cannot be read beyond row {row}: it is damaged ({error}).") from error
+
+
+def _text_of(record: Any, key: str, place: str, bad: BadLines) -> Iterator[str]:
+    """The text of a JSON object, if it has one."""
+    if isinstance(record, dict):
+        yield from _checked(record.get(key), place, f'key "{key}"', list(record), bad)
+    else:
+        bad.add(f'{place}: not an object with the key "{key}".')
+
+
+def _checked(value: object, place: str, name: str, keys: list[str], bad: BadLines) -> Iterator[str]:
+    if not isinstance(value, str):
+        found = f"it has {', '.join(keys) or 'none'}" if value is None else f"it is a {type(value).__name__}"
+        bad.add(f"{place}: no text under {name} ({found}).")
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        bad.add(f"{place}: {name} has half of a surrogate pair, which is no text.", error)
+        return
+    yield value
