@@ -69,8 +69,6 @@ class GPTDatasetConfig(TextConfig):
         masks = [
             name for name in ("document_mask", "reset_positions", "mask_eod_loss") if getattr(self, name)
         ]
-        if masks and self.sources and self.tokenizer is None:
-            raise InputError(f"{masks[0]} = true needs a tokenizer, which knows the end-of-document token.")
         if masks and self.packing:
             raise InputError(
                 f"{masks[0]} = true is for windows of the token stream; packing = true implies it."

@@ -38,16 +38,13 @@ class GPTDataset:
         sequence_length: As the index was built with.
         add_extra_token: As the index was built with; without it, the last position has no label.
         vocab_size: A token id that is not below it is an error.
-        eod_id: The token that ends a document; needed by the three masks.
+        eod_id: The token that ends a document, for the three masks. Documents that do not end with it end
+            where the `.idx` says so.
         pad_id: Labels equal to it are not learned, and it is read as token 0.
         document_mask: Give `segment_ids`, which keep documents apart (--reset-attention-mask).
         reset_positions: Positions start at 0 in every document (--reset-position-ids).
         mask_eod_loss: Do not learn what comes after the end of a document (--eod-mask-loss).
         """
-        if eod_id is None and (document_mask or reset_positions or mask_eod_loss):
-            raise InputError(
-                "document_mask, reset_positions and mask_eod_loss need to know the end-of-document token."
-            )
         self.dataset = dataset
         self.index = index
         self.sequence_length = sequence_length
@@ -63,12 +60,14 @@ class GPTDataset:
         return self.index.num_samples
 
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
-        text = self.text(samples)
+        text, document_ends = self._read(samples)
         tokens, labels = text[:, :-1], text[:, 1:]
         loss_mask = np.ones(tokens.shape, np.float32)
         batch: Batch = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask}
-        if self.eod_id is not None and (self.document_mask or self.reset_positions or self.mask_eod_loss):
-            ends = tokens == self.eod_id
+        if document_ends is not None:
+            ends = document_ends[:, :-1]
+            if self.eod_id is not None:
+                ends |= tokens == self.eod_id
             if self.mask_eod_loss:
                 loss_mask[ends] = 0.0
             starts = np.zeros(ends.shape, bool)
@@ -86,8 +85,11 @@ class GPTDataset:
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         batch["loss_mask"][rows] = 0.0
 
-    def text(self, samples: Int[np.ndarray, "batch"]) -> Int32[np.ndarray, "batch sequence+1"]:
-        """The tokens of the samples and of one position more, by one gather from the `.bin`."""
+    def _read(
+        self, samples: Int[np.ndarray, "batch"]
+    ) -> tuple[Int32[np.ndarray, "batch sequence+1"], Bool[np.ndarray, "batch sequence+1"] | None]:
+        """The tokens of the samples and of one position more, by one gather from the `.bin`; and for the
+        masks, which of them end a document without an end-of-document token."""
         rows = self.index.shuffle_index[samples].astype(np.int64)
         begin, end = self.index.sample_index[rows], self.index.sample_index[rows + 1]
         # A sample's documents are its pieces: whole, but for the start of the first and the end of the last.
@@ -103,14 +105,35 @@ class GPTDataset:
         sources = self.dataset.sequence_pointers[sequences] // self.dataset.dtype.itemsize + offsets
         lengths = stops - offsets
 
-        text = np.full((len(rows), self.sequence_length + 1), PADDING, np.int32)
         found = gather(self.dataset, sources, lengths, self.vocab_size)
         filled = np.add.reduceat(lengths, first)
+        text = self._in_rows(found, filled, np.int32(PADDING))
+        if not (self.document_mask or self.reset_positions or self.mask_eod_loss):
+            return text, None
+        reaches_end = (stops == self.dataset.sequence_lengths[sequences]) & (lengths > 0)
+        ends = np.zeros(len(found), bool)
+        ends[np.cumsum(lengths)[reaches_end & ~self._end_in_eod(sequences)] - 1] = True
+        return text, self._in_rows(ends, filled, np.bool(False))
+
+    def _in_rows(self, found: np.ndarray, filled: Int[np.ndarray, "batch"], fill: np.generic) -> np.ndarray:
+        """What was found for the positions of all samples, a row a sample; `fill` where it ends early."""
+        rows = np.full((len(filled), self.sequence_length + 1), fill)
         if (filled == self.sequence_length + self.extra).all():
-            text[:, : self.sequence_length + self.extra] = found.reshape(len(rows), -1)
+            rows[:, : self.sequence_length + self.extra] = found.reshape(len(rows), -1)
         else:
-            text[np.arange(text.shape[1]) < filled[:, None]] = found
-        return text
+            rows[np.arange(rows.shape[1]) < filled[:, None]] = found
+        return rows
+
+    def _end_in_eod(self, sequences: Int[np.ndarray, "pieces"]) -> Bool[np.ndarray, "pieces"]:
+        """Whether the documents of these sequences end with the end-of-document token, so that Megatron finds
+        their ends; the others' sequences are documents of their own, as in packed rows."""
+        if self.eod_id is None:
+            return np.zeros(len(sequences), bool)
+        documents = self.dataset.document_indices
+        last = documents[np.searchsorted(documents, sequences, side="right")] - 1
+        after = self.dataset.sequence_pointers[last] // self.dataset.dtype.itemsize
+        after += self.dataset.sequence_lengths[last]
+        return self.dataset.tokens.take(after - 1) == self.eod_id
 
 
 def positions_of(starts: Bool[np.ndarray, "batch sequence"]) -> Int32[np.ndarray, "batch sequence"]:

@@ -76,9 +76,65 @@ def test_masks_are_off_unless_asked_for(tmp_path):
     assert "positions" not in batch
 
 
-def test_masks_without_an_end_of_document_token_are_refused(tmp_path):
-    with pytest.raises(InputError, match="need to know the end-of-document token"):
-        _case(tmp_path, "c1", eod_id=None, document_mask=True)
+EOD = 99
+
+
+def _masked(folder, documents, eod_id, length=8):
+    """All rows of documents (lists of sequences), in the order of one epoch."""
+    with IndexedDatasetWriter(folder / "d", np.uint16) as writer:
+        for document in documents:
+            for sequence in document:
+                writer.add_sequence(sequence)
+            writer.end_document()
+    tokens = IndexedDataset(folder / "d")
+    split = range(len(tokens))
+    index = build_gpt_index(tokens.sequence_lengths, split, sequence_length=length, num_samples=None, seed=1)
+    dataset = GPTDataset(tokens, index, sequence_length=length, eod_id=eod_id, **MASKS)
+    return dataset.read(np.arange(len(dataset)))
+
+
+def _assert_masks(batch, continues):
+    """The masks are those of rows in which a token belongs to the one before it where `continues` says so."""
+    for row in range(len(batch["tokens"])):
+        segment, position = 1, 0
+        for place, token in enumerate(batch["tokens"][row]):
+            if place and not continues(int(batch["tokens"][row, place - 1]), int(token)):
+                segment, position = segment + 1, 0
+            assert batch["segment_ids"][row, place] == segment
+            assert batch["positions"][row, place] == position
+            assert batch["loss_mask"][row, place] == continues(int(token), int(batch["labels"][row, place]))
+            position += 1
+    assert batch["segment_ids"].max() > 2
+
+
+@pytest.mark.parametrize("eod_id", [None, EOD, 7])
+def test_documents_without_an_end_of_document_token_end_where_the_index_says(tmp_path, eod_id):
+    lengths = np.random.RandomState(0).randint(0, 7, 60)
+    documents = [[[10 + number] * length] for number, length in enumerate(lengths)]
+    _assert_masks(_masked(tmp_path, documents, eod_id), lambda before, after: before == after)
+
+
+def test_documents_with_an_end_of_document_token_end_there_as_megatron_has_it(tmp_path):
+    # Of two sequences, and with the token in the middle of a sequence too.
+    documents = [[[10, 10, EOD, 10], [10, 10, EOD]] for _ in range(20)]
+    batch = _masked(tmp_path, documents, EOD)
+    _assert_masks(batch, lambda before, after: before != EOD)
+
+
+def test_sequences_of_documents_without_the_token_are_apart_as_in_packed_rows(tmp_path):
+    documents = [[[10 + 2 * number] * 3, [11 + 2 * number] * 2] for number in range(20)]
+    _assert_masks(_masked(tmp_path, documents, EOD), lambda before, after: before == after)
+
+
+def test_a_row_that_is_not_full_has_padding_without_weight(tmp_path):
+    batch = _masked(tmp_path, [[[10, 10]], [[11]], [[12, 12]]], None, length=16)
+    assert batch["tokens"].shape == (1, 16)
+    assert batch["loss_mask"].sum() == 2
+    assert batch["loss_mask"][0, 4:].sum() == 0
+    assert batch["segment_ids"][0].tolist()[5:] == [0] * 11
+    plain = _masked(tmp_path, [[[10, 10]]], None, length=16)
+    assert plain["labels"][0, 0] == 10
+    assert plain["loss_mask"].sum() == 1
 
 
 def test_a_token_outside_the_vocabulary_is_named_with_file_and_document(tmp_path):
