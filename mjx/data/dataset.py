@@ -51,6 +51,10 @@ class Splits(Protocol):
         sample once."""
         ...
 
+    def validation(self) -> dict[str, Dataset]:
+        """The validation sets by name, every sample once; the name of the split's valid part is empty."""
+        ...
+
 
 SURPLUS = 0.005
 """The share of samples that a source is built with beyond its part of the blend, as Megatron builds it."""

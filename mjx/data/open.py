@@ -1,14 +1,18 @@
 """The files of a text dataset, opened: train, validation and test samples of a corpus or of a blend."""
 
 import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 from mjx.data.dataset import BlendedDataset, Dataset, InterleavedDataset, source_sizes
 from mjx.data.indexed import IndexedDataset
 from mjx.data.named_corpus import prepare_corpus
-from mjx.data.splits import Split, split_range
+from mjx.data.splits import EmptyPartError, Split, parse_split, split_range
 from mjx.data.text import TextConfig
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
+
+WITHOUT_VALIDATION = "training.evaluation_rows=0 trains without validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,34 +24,111 @@ class TextSplits:
     vocab_size: int
     """All token ids are below it; what a model's vocabulary must at least be."""
     sources: tuple[IndexedDataset, ...]
+    validation_sources: Mapping[str, tuple[IndexedDataset, ...]]
+    """Of the validation sets that have sources of their own."""
 
     def dataset(self, split: Split, num_samples: int | None = None) -> Dataset:
-        """As `Splits.dataset`; the sources are blended by their weights.
+        """As `Splits.dataset`; the sources are blended by their weights. One whose part is empty is left out,
+        with a warning.
 
         Raises:
-            InputError: the split is empty or shorter than one sample, or a token id is not in the vocabulary.
+            InputError: the split is empty, or a token id is not in the vocabulary.
         """
         if num_samples is not None and num_samples < 1:
             raise InputError(f"num_samples = {num_samples} must be positive.")
-        if len(self.sources) == 1:
-            return self._of_source(self.sources[0], split, num_samples)
+        weights = [source.weight for source in self.config.sources] or [1.0]
+
+        def documents(source: IndexedDataset) -> range:
+            return split_range(self.config.split, split, len(source))
+
+        try:
+            return self._blend(self.sources, weights, documents, num_samples, split)
+        except EmptyPartError as error:
+            raise EmptyPartError(f"{error} {_advice(split, self.sources[0])}") from error
+
+    def validation(self) -> dict[str, Dataset]:
+        """As `Splits.validation`."""
+        if not self.validation_sources:
+            return {"": self.dataset("valid")}
+
+        def whole(source: IndexedDataset) -> range:
+            return range(len(source))
+
+        sets = {}
+        for name, sources in self.validation_sources.items():
+            weights, label = [1.0] * len(sources), f"data.validation.{name}"
+            try:
+                sets[name] = self._blend(sources, weights, whole, None, label)
+            except EmptyPartError as error:
+                raise EmptyPartError(f"{error} Leave the set out; {WITHOUT_VALIDATION}.") from error
+        return sets
+
+    def _blend(
+        self,
+        sources: Sequence[IndexedDataset],
+        weights: Sequence[float],
+        documents: Callable[[IndexedDataset], range],
+        num_samples: int | None,
+        label: str,
+    ) -> Dataset:
+        """Some documents of every source that has any, in proportion to the weights, or without `num_samples`
+        every sample once; `label` says in errors of what."""
+        sizes: list[int | None] = [num_samples]
+        if len(sources) > 1:
+            sizes = [None] * len(sources) if num_samples is None else [*source_sizes(weights, num_samples)]
+        parts: list[Dataset] = []
+        some: list[int] = []
+        empty: list[EmptyPartError] = []
+        for number, (source, size) in enumerate(zip(sources, sizes, strict=True)):
+            try:
+                parts.append(self._of_source(source, documents, size, label))
+                some.append(number)
+            except EmptyPartError as error:
+                empty.append(error)
+        if not parts:
+            raise empty[0]
+        for error in empty:
+            logging.getLogger("mjx").warning("%s It is left out of the blend.", error)
+        if empty:  # the others' shares are larger without it
+            sources, weights = [sources[number] for number in some], [weights[number] for number in some]
+            return self._blend(sources, weights, documents, num_samples, label)
+        if len(parts) == 1:
+            return parts[0]
         if num_samples is None:
-            return InterleavedDataset([self._of_source(source, split, None) for source in self.sources])
-        weights = [source.weight for source in self.config.sources]
-        parts = [
-            self._of_source(source, split, size)
-            for source, size in zip(self.sources, source_sizes(weights, num_samples), strict=True)
-        ]
+            return InterleavedDataset(parts)
         return BlendedDataset(parts, weights, num_samples, self.config.cache_dir)
 
-    def _of_source(self, source: IndexedDataset, split: Split, num_samples: int | None) -> Dataset:
+    def _of_source(
+        self,
+        source: IndexedDataset,
+        documents: Callable[[IndexedDataset], range],
+        num_samples: int | None,
+        label: str,
+    ) -> Dataset:
         try:
-            documents = split_range(self.config.split, split, len(source))
             return self.config.samples(
-                source, documents, num_samples, tokenizer=self.tokenizer, vocab_size=self.vocab_size
+                source,
+                documents(source),
+                num_samples,
+                tokenizer=self.tokenizer,
+                vocab_size=self.vocab_size,
             )
         except InputError as error:
-            raise InputError(f"{source.prefix}, {split}: {error}") from error
+            raise type(error)(f"{source.prefix}, {label}: {error}") from error
+
+
+def _advice(split: Split, source: IndexedDataset) -> str:
+    """What to do about a split that has nothing of any source, of which this is the first."""
+    if split == "valid":
+        others = "data.validation takes it from files of its own"
+        if len(source) > 1:
+            others = f'data.split="{len(source) - 1},1,0" gives it one document, and {others}'
+        return f"{WITHOUT_VALIDATION}; {others}."
+    if not source.sequence_lengths.any():
+        return "There is no token in the source."
+    if split == "train":
+        return 'data.split="1,0,0" with training.evaluation_rows=0 gives it all.'
+    return "Give it a larger share of data.split."
 
 
 def open_text(config: TextConfig) -> TextSplits:
@@ -62,9 +143,19 @@ def open_text(config: TextConfig) -> TextSplits:
             config.corpus, config.cache_dir, vocab_size=config.vocab_size, tokenizer=tokenizer
         )
         tokenizer = corpus.tokenizer
-        sources = (IndexedDataset(corpus.prefix),)
+        sources = (corpus.tokens,)
     else:
         sources = tuple(IndexedDataset(source.path) for source in config.sources)
+    validation = {
+        name: tuple(IndexedDataset(source.path) for source in chosen.sources)
+        for name, chosen in config.validation.items()
+    }
+    if validation and parse_split(config.split)[1] > 0:
+        logging.getLogger("mjx").warning(
+            'data.split = "%s" keeps documents for validation, which data.validation takes from files of its '
+            'own: they are not read at all (data.split="1,0,0" trains on them)',
+            config.split,
+        )
     known = None if tokenizer is None else tokenizer.vocab_size
     vocab_size = max(known or 0, config.vocab_size or 0)
     if known is not None and config.vocab_size is not None and known > config.vocab_size:
@@ -72,4 +163,4 @@ def open_text(config: TextConfig) -> TextSplits:
             f"data.vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it "
             f"out, or give at least {known}."
         )
-    return TextSplits(config, tokenizer, vocab_size, sources)
+    return TextSplits(config, tokenizer, vocab_size, sources, validation)

@@ -11,6 +11,10 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
+class EmptyPartError(InputError):
+    """A part of a source has nothing to predict; of a blend it can be left out."""
+
+
 def parse_split(split: str) -> tuple[float, ...]:
     """`"969,30,1"` → the shares of train, valid and test, which sum to one. What is left out is 0."""
     parts = [part.strip() for part in split.split(",")]
@@ -30,7 +34,7 @@ def split_range(split: str, name: Split, num_documents: int) -> range:
     """The documents of one part; the borders are rounded as Megatron rounds them.
 
     Raises:
-        InputError: the part has no document. (Megatron loops for ever on it.)
+        EmptyPartError: the part has no document. (Megatron loops for ever on it.)
     """
     shares = parse_split(split)
     part = SPLITS.index(name)
@@ -39,8 +43,5 @@ def split_range(split: str, name: Split, num_documents: int) -> range:
         borders.append(borders[-1] + share)
     begin, end = (round(border * float(num_documents)) for border in borders[part : part + 2])
     if begin >= end:
-        raise InputError(
-            f'split = "{split}" leaves the {name} part no document of {num_documents}; '
-            f"give {name} a larger share, or do not ask for it."
-        )
+        raise EmptyPartError(f'data.split = "{split}" leaves the {name} part no document of {num_documents}.')
     return range(begin, end)

@@ -1,6 +1,7 @@
 """What a recipe says about data that is made of text: where the tokens come from."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from mjx.data.config import DatasetConfig
 from mjx.data.dataset import Dataset, Splits
@@ -24,6 +25,24 @@ class SourceConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """A validation set with files of its own, which are read whole."""
+
+    sources: tuple[SourceConfig, ...]
+    """`.bin`/`.idx` pairs, all of their rows once, spread evenly; so weights are left out."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise InputError("sources = [] gives the set nothing; name a file, or leave the set out.")
+        weights = sorted({source.weight for source in self.sources})
+        if len(weights) > 1:
+            raise InputError(
+                f"sources have the weights {weights}: a validation set has every row of its sources once, so "
+                "leave them out, or make a set of each source."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(DatasetConfig):
     """Either `corpus` or `sources`; a kind of text says how samples are cut from the documents of one."""
 
@@ -31,6 +50,9 @@ class TextConfig(DatasetConfig):
     """A text that comes with Python, prepared on first use: "python-docs"."""
     sources: tuple[SourceConfig, ...] = ()
     """`.bin`/`.idx` pairs, blended by their weights."""
+    validation: Mapping[str, ValidationConfig] = dataclasses.field(default_factory=dict)
+    """Validation sets with files of their own, instead of the split's valid part, by name: `{NAME: {sources:
+    [{path: …}]}}`. Each has a loss, `validation_loss/NAME`."""
     tokenizer: str | None = None
     """A tokenizer.json, *.model or *.tiktoken file, a folder with one, or "byte". Null: trained on the
     corpus; with sources, none, and then vocab_size must be given."""
@@ -74,3 +96,5 @@ class TextConfig(DatasetConfig):
             raise InputError(f"vocab_size = {self.vocab_size} must be positive, or null.")
         if self.sources and self.tokenizer is None and self.vocab_size is None:
             raise InputError("tokenizer = null and vocab_size = null: sources need one of the two.")
+        if "" in self.validation:
+            raise InputError(f"validation = {list(self.validation)} has a set without a name.")

@@ -10,7 +10,7 @@ from mjx.errors import InputError
 from mjx.metrics.sinks import METRICS_FILE, read_metrics
 
 VALIDATION_LOSS = "validation_loss"
-"""The metric of an evaluation; `validation_loss/NAME` where a run has several validation sets."""
+"""The metric of an evaluation; `validation_loss/NAME` where a run has validation sets with names."""
 
 SMOOTHING = 0.02
 """Share of the run that one point of the smoothed curve, and the loss in the subtitle, stand for."""
@@ -30,7 +30,7 @@ def draw_loss_curve(run_folder: str | Path, *, title: str | None = None) -> Path
     folder = Path(run_folder)
     records = read_metrics(folder / METRICS_FILE)
     train = _points(records, "loss")
-    names = sorted({key for r in records for key in r if key.split("/")[0] == VALIDATION_LOSS})
+    names = sorted({key for r in records for key in r if is_validation_loss(key)})
     validation = {name: points for name in names if (points := _points(records, name))}
     if not train and not validation:
         raise InputError(f"{folder / METRICS_FILE} has no record with a loss: there is nothing to draw")
@@ -61,6 +61,11 @@ def draw_loss_curve(run_folder: str | Path, *, title: str | None = None) -> Path
     path = folder / "loss.png"
     figure.savefig(path)
     return path
+
+
+def is_validation_loss(metric: str) -> bool:
+    """Whether it is the loss of a validation set."""
+    return metric.partition("/")[0] == VALIDATION_LOSS
 
 
 def smoothed(steps: Sequence[int], losses: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -13,11 +13,13 @@ from mjx.batch import size_of
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import RunConfig
+from mjx.data.dataset import Dataset
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
+from mjx.metrics.curve import VALIDATION_LOSS, is_validation_loss
 from mjx.metrics.meter import Meter, StepReport
 from mjx.metrics.peak_flops import peak_flops
 from mjx.metrics.profiler import Profiler
@@ -39,14 +41,20 @@ class Result:
 
     step: int
     """Updates done, those of earlier starts included."""
-    validation_loss: float | None
-    """After the last step; None where the run was stopped early or has no validation."""
+    validation_losses: Mapping[str, float]
+    """After the last step, by the names under which they are logged; empty where the run was stopped early or
+    has no validation."""
     finished: bool
     """False: stopped by a signal or training.stop_at, to be resumed."""
     state: TrainState
     trainer: Trainer
     folder: RunFolder
     tokenizer: Tokenizer | None
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Of the split's valid part, if that is the validation set."""
+        return self.validation_losses.get(VALIDATION_LOSS)
 
 
 def train(config: RunConfig) -> Result:
@@ -67,7 +75,7 @@ def train(config: RunConfig) -> Result:
         )
     plan = config.training
     samples = data.dataset("train", plan.steps * plan.batch_size)
-    validation = data.dataset("valid") if plan.evaluation_rows else None
+    validation = data.validation() if plan.evaluation_rows else {}
 
     # Model, mesh, optimizer, compiled steps
     trainer = build_trainer(config)
@@ -128,8 +136,8 @@ def train(config: RunConfig) -> Result:
         if stopped:
             progress.say(f"stopped after step {step}; the same command resumes")
         # Evaluate
-        loss = None if stopped else run.evaluate(state, step)
-    return Result(step, loss, not stopped, state, trainer, folder, data.tokenizer)
+        losses = {} if stopped else run.evaluate(state, step)
+    return Result(step, losses, not stopped, state, trainer, folder, data.tokenizer)
 
 
 def build_trainer(config: RunConfig, mesh: Mesh | None = None) -> Trainer:
@@ -162,7 +170,7 @@ class _Run:
         tree: dict,
         start: int,
         progress: Progress,
-        validation,
+        validation: Mapping[str, Dataset],
         stack: contextlib.ExitStack,
     ):
         arrays = trainer.batch_layout.arrays
@@ -173,7 +181,7 @@ class _Run:
             contextlib.closing(open_sinks(config.logging, folder.path, resume_step=start, run_config=tree))
         )
         # Read behind the opening, which drops what a dead run wrote about later steps.
-        self.evaluated = _evaluated_steps(folder) if jax.process_index() == 0 else set()
+        self.evaluated = _evaluated(folder) if jax.process_index() == 0 else set()
         self.profiler = stack.enter_context(
             contextlib.closing(Profiler(config.profile, folder.path / "profile"))
         )
@@ -214,23 +222,30 @@ class _Run:
         interval = self.config.training.evaluation_interval
         return interval is not None and step % interval == 0
 
-    def evaluate(self, state: TrainState, step: int) -> float | None:
-        """The validation loss, logged and shown."""
-        if self.validation is None:
-            return None
+    def evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+        """The loss of each validation set, logged and shown."""
         plan = self.config.training
-        batches = evaluation_batches(
-            self.validation,
-            plan.batch_size,
-            self.trainer.local_rows(),
-            num_batches=-(-plan.evaluation_rows // plan.batch_size),
-        )
+        losses: dict[str, float] = {}
+        if not self.validation:
+            return losses
         with self.meter.pause():
-            loss = self.trainer.evaluate(state.parameters, batches)["loss"]
-        if step not in self.evaluated:
-            self.sinks.write(step, {"validation_loss": loss})
-        self.progress.say(f"step {step}: validation loss {loss:.4f}")
-        return loss
+            for name, dataset in self.validation.items():
+                batches = evaluation_batches(
+                    dataset,
+                    plan.batch_size,
+                    self.trainer.local_rows(),
+                    num_batches=-(-plan.evaluation_rows // plan.batch_size),
+                )
+                metric = f"{VALIDATION_LOSS}/{name}" if name else VALIDATION_LOSS
+                losses[metric] = self.trainer.evaluate(state.parameters, batches)["loss"]
+        new = {metric: loss for metric, loss in losses.items() if (step, metric) not in self.evaluated}
+        if new:
+            self.sinks.write(step, new)
+        shown = (
+            f"{name} {loss:.4f}".lstrip() for name, loss in zip(self.validation, losses.values(), strict=True)
+        )
+        self.progress.say(f"step {step}: validation loss {', '.join(shown)}")
+        return losses
 
     def _batches(self, loader: Loader, count: int) -> Iterator[Batch]:
         """`count` batches, each placed on the devices while the step before it runs."""
@@ -252,7 +267,7 @@ class _Run:
             self.checkpointer.save(step, state, data_state={"step": step}, config=self.tree, wait=wait)
 
 
-def _evaluated_steps(folder: RunFolder) -> set[int]:
-    """The steps whose validation loss earlier starts of the run have logged."""
+def _evaluated(folder: RunFolder) -> set[tuple[int, str]]:
+    """Step and name of the validation losses that earlier starts of the run have logged."""
     records = read_metrics(folder.metrics) if folder.metrics.exists() else []
-    return {record["step"] for record in records if "validation_loss" in record}
+    return {(record["step"], name) for record in records for name in record if is_validation_loss(name)}

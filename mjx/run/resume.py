@@ -9,7 +9,7 @@ from mjx.trees import flatten
 
 IGNORED = (
     *("run_dir", "checkpoint.", "logging.", "profile.", "runtime.", "sampling.", "watchdog."),
-    *("data.cache_dir", "data.prefetch", "data.threads"),
+    *("data.cache_dir", "data.prefetch", "data.threads", "data.validation."),
     *("training.evaluation_interval", "training.evaluation_rows", "training.prompts", "training.stop_at"),
 )
 """Nothing of what is learnt depends on these."""

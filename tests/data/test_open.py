@@ -1,22 +1,22 @@
 """From a config to batches: the corpus that comes with Python, blends, and configs that cannot work."""
 
+import dataclasses
 import multiprocessing
-import threading
 
 import numpy as np
 import pytest
 
 from mjx.data import Loader, evaluation_batches
 from mjx.data.build import write_documents
-from mjx.data.cache import build_once
 from mjx.data.corpora import CORPORA, corpus
 from mjx.data.gpt import GPTDatasetConfig
 from mjx.data.gpt.dataset import GPTDataset
 from mjx.data.gpt.packing import PackedDataset
 from mjx.data.named_corpus import prepare_corpus
-from mjx.data.text import SourceConfig
+from mjx.data.text import SourceConfig, ValidationConfig
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
+from mjx.parse import parse, to_tree
 
 BYTE = load_tokenizer("byte")
 
@@ -79,7 +79,7 @@ def test_a_prepared_corpus_is_not_made_again(tmp_path, small_corpus, monkeypatch
     first = prepare_corpus(small_corpus, tmp_path, vocab_size=300)
     monkeypatch.setitem(CORPORA, small_corpus, lambda: pytest.fail("made again"))
     again = prepare_corpus(small_corpus, tmp_path, vocab_size=300)
-    assert again.prefix == first.prefix
+    assert again.tokens.prefix == first.tokens.prefix
     assert again.tokenizer.encode("a word") == first.tokenizer.encode("a word")
 
 
@@ -96,7 +96,7 @@ def _prepare(folder, barrier, results):
     CORPORA["many"] = lambda: (f"document {i}" * 50 for i in range(5000))
     barrier.wait()
     prepared = prepare_corpus("many", folder, tokenizer=BYTE)
-    results.put(prepared.prefix)
+    results.put(prepared.tokens.prefix)
 
 
 def test_processes_that_prepare_together_share_one_corpus(tmp_path):
@@ -109,51 +109,6 @@ def test_processes_that_prepare_together_share_one_corpus(tmp_path):
     for process in processes:
         process.join()
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
-
-
-def test_one_builds_while_the_others_wait(tmp_path):
-    built = []
-
-    def build(folder):
-        built.append(folder)
-        threading.Event().wait(0.3)
-        (folder / "file").write_text("whole")
-
-    threads = [threading.Thread(target=build_once, args=(tmp_path / "x", build)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(built) == 1
-    assert (tmp_path / "x" / "file").read_text() == "whole"
-
-
-def test_waiting_ends_with_an_error_and_a_failed_build_leaves_nothing(tmp_path):
-    started, done = threading.Event(), threading.Event()
-
-    def slow(folder):
-        started.set()
-        done.wait(10)
-        raise RuntimeError("the builder failed")
-
-    def run():
-        with pytest.raises(RuntimeError):
-            build_once(tmp_path / "x", slow)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait(10)
-    with pytest.raises(TimeoutError, match=r"holds .*x.lock for more than 0 s"):
-        build_once(tmp_path / "x", lambda folder: None, timeout=0.1)
-    done.set()
-    thread.join()
-    assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cache_dir: cannot write into"):
-        build_once(tmp_path / "file" / "x", lambda folder: None)
 
 
 def test_sources_are_blended_by_weight(config):
@@ -213,13 +168,137 @@ def test_options_reach_the_batch(config):
     assert (packed.read(np.arange(4))["labels"] == BYTE.eod_id).any()
 
 
-def test_an_empty_or_short_split_names_the_source(config):
-    data = GPTDatasetConfig(**config).open()
-    with pytest.raises(InputError, match=r"/a, test: split = .* no document of 60"):
-        data.dataset("test")
-    data = GPTDatasetConfig(**config | {"sequence_length": 4096}).open()
-    with pytest.raises(InputError, match=r"/a, valid: .*too few for one sample of sequence_length = 4096"):
-        data.dataset("valid")
+def test_masks_need_no_tokenizer(config):
+    known = {"tokenizer": None, "vocab_size": 257, "document_mask": True, "mask_eod_loss": True}
+    without = GPTDatasetConfig(**config | known).open().dataset("train", 20).read(np.arange(20))
+    masks = {"document_mask": True, "mask_eod_loss": True}
+    with_one = GPTDatasetConfig(**config, **masks).open().dataset("train", 20).read(np.arange(20))
+    for name, values in with_one.items():
+        np.testing.assert_array_equal(values, without[name], err_msg=name)
+
+
+def _told(data, split="valid"):
+    with pytest.raises(InputError) as refused:
+        data.dataset(split)
+    return str(refused.value)
+
+
+def test_an_empty_split_names_the_source_and_the_keys_that_mend_it(config, tmp_path):
+    one = GPTDatasetConfig(**config | {"sources": config["sources"][:1]}).open()
+    assert _told(one, "test") == (
+        f'{tmp_path}/a, test: data.split = "80,20,0" leaves the test part no document of 60. Give it a '
+        "larger share of data.split."
+    )
+    one = dataclasses.replace(one, config=dataclasses.replace(one.config, split="1,0,0"))
+    assert _told(one) == (
+        f'{tmp_path}/a, valid: data.split = "1,0,0" leaves the valid part no document of 60. '
+        "training.evaluation_rows=0 trains without validation; "
+        'data.split="59,1,0" gives it one document, and data.validation takes it from files of its own.'
+    )
+    advised = dataclasses.replace(one, config=dataclasses.replace(one.config, split="59,1,0"))
+    assert len(advised.dataset("valid")) == 1
+    assert len(advised.dataset("train", 40)) >= 40
+
+    write_documents(["a single document"], tmp_path / "one", BYTE)
+    (source,) = (SourceConfig(path=str(tmp_path / "one")),)
+    alone = GPTDatasetConfig(**config | {"sources": (source,), "split": "969,30,1"}).open()
+    assert _told(alone).endswith(
+        "training.evaluation_rows=0 trains without validation; data.validation takes it from files of its "
+        "own."
+    )
+    alone = dataclasses.replace(alone, config=dataclasses.replace(alone.config, split="0,1,0"))
+    assert _told(alone, "train").endswith(
+        'no document of 1. data.split="1,0,0" with training.evaluation_rows=0 gives it all.'
+    )
+    alone = dataclasses.replace(alone, config=dataclasses.replace(alone.config, split="1,0,0"))
+    assert len(alone.dataset("train", 5)) >= 5
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": True}, {"document_mask": True}])
+def test_a_part_shorter_than_a_row_is_a_padded_row(config, options):
+    data = GPTDatasetConfig(**config | {"sequence_length": 4096, **options}).open()
+    dataset = data.dataset("valid")
+    assert len(dataset) == 2  # one of each source
+    (batch,) = evaluation_batches(dataset, 4)
+    learned = [source.sequence_lengths[-n:] for source, n in zip(data.sources, (12, 4), strict=True)]
+    gaps = sum(len(lengths) for lengths in learned) if options == {"packing": True} else 2
+    assert batch["loss_mask"].sum() == sum(lengths.sum() for lengths in learned) - gaps
+    assert not batch["loss_mask"][2:].any()
+
+
+def test_a_source_whose_part_is_empty_is_left_out_of_the_blend(config, tmp_path, caplog):
+    write_documents(["one", "two"], tmp_path / "few", BYTE)
+    write_documents(["", "", "", ""], tmp_path / "empty", BYTE)
+    sources = [SourceConfig(path=str(tmp_path / name)) for name in ("few", "empty")]
+    blend = GPTDatasetConfig(**config | {"sources": (sources[0], *config["sources"], sources[1])}).open()
+    alone = GPTDatasetConfig(**config).open()
+    for part, size in (("valid", None), ("train", 100)):
+        caplog.clear()
+        expected = alone.dataset(part, size)
+        left = blend.dataset(part, size)
+        assert len(caplog.messages) == (2 if part == "valid" else 1)
+        assert all("It is left out of the blend." in message for message in caplog.messages)
+        assert f"{tmp_path}/empty, {part}: " in caplog.messages[-1]
+        if part == "valid":
+            assert f'{tmp_path}/few, valid: data.split = "80,20,0" leaves' in caplog.messages[0]
+            rows = np.arange(len(expected))
+            np.testing.assert_array_equal(left.read(rows)["tokens"], expected.read(rows)["tokens"])
+    few = GPTDatasetConfig(**config | {"sources": tuple(sources)}).open()
+    assert _told(few).startswith(f"{tmp_path}/few, valid: ")
+
+
+def test_validation_sets_have_files_of_their_own(config, caplog):
+    sets = {name: ValidationConfig(sources=(config["sources"][number],)) for number, name in enumerate("ab")}
+    sets["both"] = ValidationConfig(
+        sources=tuple(dataclasses.replace(source, weight=1.0) for source in config["sources"])
+    )
+    data = GPTDatasetConfig(**config | {"split": "1"}, validation=sets).open()
+    assert not caplog.messages
+    validation = data.validation()
+    sizes = {
+        name: (int(source.sequence_lengths.sum()) - 1) // 16
+        for name, source in zip("ab", data.sources, strict=True)
+    }
+    assert {name: len(dataset) for name, dataset in validation.items()} == {
+        **sizes,
+        "both": sum(sizes.values()),
+    }
+    assert (validation["b"].read(np.arange(9))["tokens"] == ord("b")).any()
+    assert not (validation["b"].read(np.arange(9))["tokens"] == ord("a")).any()
+    assert list(GPTDatasetConfig(**config).open().validation()) == [""]
+    GPTDatasetConfig(**config, validation=sets).open()
+    (said,) = caplog.messages
+    assert 'data.split = "80,20,0" keeps documents for validation' in said
+    assert 'data.split="1,0,0" trains on them' in said
+
+
+def test_validation_sets_are_read_from_a_tree_and_written_to_one():
+    tree = {
+        "sources": [{"path": "x"}],
+        "tokenizer": "byte",
+        "validation": {"web": {"sources": [{"path": "y"}]}},
+    }
+    config = parse(GPTDatasetConfig, tree, "data")
+    assert config.validation["web"].sources[0].path == "y"
+    assert parse(GPTDatasetConfig, to_tree(config), "data") == config
+    for wrong, sentence in [
+        (
+            {"web": {"sources": []}},
+            "data.validation.web.sources = [] gives the set nothing; name a file, or ",
+        ),
+        (
+            {"web": {"source": []}},
+            "the key data.validation.web.source does not exist (did you mean sources?)",
+        ),
+        (
+            {"web": {"sources": [{"path": "y", "weight": 2}, {"path": "z"}]}},
+            "data.validation.web: sources have the weights [1.0, 2.0]: a validation set has every row",
+        ),
+        ({"": {"sources": [{"path": "y"}]}}, "data.validation = [''] has a set without a name."),
+    ]:
+        with pytest.raises(InputError) as refused:
+            parse(GPTDatasetConfig, tree | {"validation": wrong}, "data")
+        assert str(refused.value).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +313,6 @@ def test_an_empty_or_short_split_names_the_source(config):
         ({"seed": -1}, "seed = -1"),
         ({"vocab_size": 0}, "vocab_size = 0 must be positive"),
         ({"tokenizer": None}, "tokenizer = null and vocab_size = null"),
-        (
-            {"tokenizer": None, "vocab_size": 9, "document_mask": True},
-            "document_mask = true needs a tokenizer",
-        ),
         ({"packing": True, "mask_eod_loss": True}, "packing = true implies it"),
     ],
 )

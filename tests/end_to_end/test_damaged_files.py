@@ -17,6 +17,7 @@ from running import (
 
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.cli import main
+from mjx.data.documents import KNOWN
 
 
 @pytest.fixture
@@ -82,12 +83,23 @@ def test_a_token_beyond_the_vocabulary_is_found_when_it_is_read(refused, recipe,
     assert "vocab_size must be at least 301" in said
 
 
-@pytest.mark.parametrize(("split", "part"), [("100,0,0", "valid"), ("0,100,0", "train")])
-def test_a_split_without_documents_is_named(refused, recipe, dataset, tmp_path, split, part):
+@pytest.mark.parametrize(
+    ("split", "part", "advice"),
+    [
+        (
+            "100,0,0",
+            "valid",
+            "training.evaluation_rows=0 trains without validation; "
+            'data.split="399,1,0" gives it one document, '
+            "and data.validation takes it from files of its own.",
+        ),
+        ("0,100,0", "train", 'data.split="1,0,0" with training.evaluation_rows=0 gives it all.'),
+    ],
+)
+def test_a_split_without_documents_is_named(refused, recipe, dataset, tmp_path, split, part, advice):
     said = refused("train", recipe, f"run_dir={tmp_path / 'run'}", f"data.split={split}")
     assert said == (
-        f'{dataset}, {part}: split = "{split}" leaves the {part} part no document of 400; give {part} a '
-        "larger share, or do not ask for it."
+        f'{dataset}, {part}: data.split = "{split}" leaves the {part} part no document of 400. {advice}'
     )
 
 
@@ -180,7 +192,7 @@ def test_data_build_names_the_file_and_the_line(refused, tmp_path):
     assert build(missing) == f"{missing} does not exist."
     page = tmp_path / "page.html"
     page.write_text("text")
-    assert build(page) == f"{page} is of no known kind; known are .txt, .jsonl, .parquet."
+    assert build(page) == f"{page} is of no known kind; known are {KNOWN}."
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "a"}\n{"text": \n')
     assert build(lines).startswith(f"{lines}, line 2: not JSON (")
@@ -198,6 +210,18 @@ def test_data_build_writes_what_training_reads(recipe, tmp_path, capsys):
     main(["data", "build", str(lines), "--output", str(tmp_path / "out"), "--tokenizer", "byte"])
     assert capsys.readouterr().out == (f"wrote 2 documents, 14 tokens to {tmp_path / 'out'}.bin and .idx\n")
     assert np.fromfile(tmp_path / "out.bin", np.uint16).tolist() == [*b"mesh axis", 256, *b"key", 256]
+    again = ["--output", str(tmp_path / "out.bin"), "--tokenizer", "byte", "--skip-bad-lines"]
+    main(["data", "build", str(tmp_path), *again])
+    assert capsys.readouterr().out == (
+        f"wrote 2 documents, 14 tokens to {tmp_path / 'out'}.bin and .idx\nleft out 0 bad lines\n"
+    )
+    lines.write_text('{"text": "mesh axis"}\nnonsense\n')
+    main(["data", "build", str(lines), "--output", str(lines), "--tokenizer", "byte", "--skip-bad-lines"])
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .startswith(f"left out 1 bad lines; the first: {lines}, line 2: not JSON (")
+    )
 
 
 def test_commands_on_a_folder_that_is_no_run_say_so(refused, run, tmp_path):

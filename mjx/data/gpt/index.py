@@ -13,7 +13,7 @@ from jaxtyping import Int, Int32, Integer
 
 from mjx.data.cache import cached_arrays
 from mjx.data.indexed import IndexedDataset
-from mjx.errors import InputError
+from mjx.data.splits import EmptyPartError
 
 _FORMAT = 1
 """Part of the cache key: raised when the cached arrays change their meaning."""
@@ -48,6 +48,8 @@ def build_gpt_index(
 ) -> GPTIndex:
     """Builds the index of the sequences in `split`.
 
+    One epoch of fewer tokens than a sample has makes one sample, which is filled up.
+
     Args:
         sequence_lengths: Tokens in each sequence of the whole dataset.
         split: The consecutive sequences that belong to the split.
@@ -58,22 +60,20 @@ def build_gpt_index(
         drop_last_partial: Leave out the rest of the stream which does not fill a sample.
 
     Raises:
-        InputError: the split has no document, or fewer tokens than one sample needs.
+        EmptyPartError: the split has no token, or one epoch has no second one to predict.
     """
     extra = int(add_extra_token)
     lengths = sequence_lengths[split.start : split.stop]
     tokens = int(lengths.sum(dtype=np.int64))
-    if tokens == 0:
-        raise InputError(f"The split has no tokens (documents {split.start} to {split.stop}).")
-    epochs = 1 if num_samples is None else max(1, -(-(num_samples * sequence_length + extra) // tokens))
-    if drop_last_partial:
-        count = (epochs * tokens - extra) // sequence_length
-    else:
-        count = -(-(epochs * tokens - extra) // sequence_length)
-    if count < 1:
-        raise InputError(
-            f"The split has {tokens} tokens, too few for one sample of sequence_length = {sequence_length}."
+    if tokens == 0 or (num_samples is None and tokens <= extra):
+        raise EmptyPartError(
+            f"The split has {tokens or 'no'} token{'' if tokens == 1 else 's'} (documents {split.start} to "
+            f"{split.stop}): nothing to predict."
         )
+    epochs = 1 if num_samples is None else max(1, -(-(num_samples * sequence_length + extra) // tokens))
+    count = (epochs * tokens - extra) // sequence_length
+    if not drop_last_partial or not count:
+        count = -(-(epochs * tokens - extra) // sequence_length)
     before_last = ((epochs - 1) * tokens - extra) // sequence_length
     per_epoch = (tokens - extra) // sequence_length
     separate_last = (

@@ -16,7 +16,7 @@ from mjx.data.cache import cached_arrays
 from mjx.data.dataset import Batch
 from mjx.data.gpt.dataset import gather
 from mjx.data.indexed import IndexedDataset
-from mjx.errors import InputError
+from mjx.data.splits import EmptyPartError
 
 _FORMAT = 1
 """Part of the cache key: raised when the cached arrays change their meaning."""
@@ -47,12 +47,12 @@ def build_packed_index(
     """Packs the documents of `split`; the same seed gives the same rows.
 
     Raises:
-        InputError: no document of the split has the two tokens that a prediction takes.
+        EmptyPartError: no document of the split has the two tokens that a prediction takes.
     """
     random = np.random.RandomState(seed)
     sequence, offset, length = _windows(sequence_lengths, split, sequence_length)
     if not len(sequence):
-        raise InputError(
+        raise EmptyPartError(
             f"The split has no document of two tokens or more (documents {split.start} to {split.stop}): "
             "nothing to predict."
         )

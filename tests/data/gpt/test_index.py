@@ -12,7 +12,7 @@ import pytest
 from mjx.data.blend_index import _run, blend_index, normalize
 from mjx.data.gpt.index import GPTIndex, build_gpt_index, load_gpt_index
 from mjx.data.indexed import IndexedDataset, IndexedDatasetWriter
-from mjx.data.splits import parse_split, split_range
+from mjx.data.splits import EmptyPartError, parse_split, split_range
 from mjx.errors import InputError
 
 GOLDENS = np.load(Path(__file__).parents[2] / "goldens" / "data" / "megatron_gpt.npz")
@@ -103,11 +103,19 @@ def test_processes_that_build_together_end_with_one_index(tmp_path):
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 
-def test_a_split_shorter_than_a_sample_is_refused():
-    with pytest.raises(InputError, match="has 12 tokens, too few for one sample of sequence_length = 12"):
-        build_gpt_index(np.array([5, 7], np.int32), range(2), sequence_length=12, num_samples=None, seed=1)
-    with pytest.raises(InputError, match="has no tokens"):
+def test_a_split_shorter_than_a_sample_is_one_sample():
+    lengths = np.array([5, 7], np.int32)
+    index = build_gpt_index(lengths, range(2), sequence_length=12, num_samples=None, seed=1)
+    assert index.num_samples == 1
+    last = int(lengths[index.document_index[1]])
+    assert index.sample_index.tolist() == [[0, 0], [1, last - 1]]  # the last token is only a label
+
+
+def test_a_split_without_anything_to_predict_is_refused():
+    with pytest.raises(EmptyPartError, match="has no tokens"):
         build_gpt_index(np.array([0, 0], np.int32), range(2), sequence_length=4, num_samples=8, seed=1)
+    with pytest.raises(EmptyPartError, match="has 1 token "):
+        build_gpt_index(np.array([0, 1], np.int32), range(2), sequence_length=4, num_samples=None, seed=1)
 
 
 def test_split_borders_are_megatrons():
@@ -132,7 +140,7 @@ def test_a_split_that_is_no_split_is_refused(split):
 
 @pytest.mark.parametrize(("split", "name"), [("969,30,1", "test"), ("1,0,0", "valid"), ("99,1", "test")])
 def test_an_empty_split_that_is_asked_for_is_refused(split, name):
-    with pytest.raises(InputError, match=f"leaves the {name} part no document of 122"):
+    with pytest.raises(EmptyPartError, match=f"leaves the {name} part no document of 122"):
         split_range(split, name, 122)
 
 
