@@ -29,9 +29,19 @@ def partial_path(path: Path) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Puts `text` in the place of what `path` held."""
-    with NewFiles() as files:
-        files.open(path).write(text.encode())
+    """Puts `text` in the place of what `path` held.
+
+    Raises InputError when the disk is full; then `path` is as it was.
+    """
+    content = text.encode()
+    try:
+        with NewFiles() as files:
+            files.open(path).write(content)
+    except OSError as error:
+        full = disk_full_error(error, path.parent, len(content), str(path), "It is as it was.")
+        if full is None:
+            raise
+        raise full from error
 
 
 class NewFiles:

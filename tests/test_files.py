@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -172,3 +173,20 @@ def test_a_full_disk_is_seen_through_what_a_library_makes_of_it(tmp_path, code):
         assert told.startswith(f"The copy could not be written: {reason}. It needs 4.00 MB in {tmp_path}")
         assert told.endswith("All else is as it was.")
     assert disk_full_error(OSError(errno.EACCES, "denied"), tmp_path, 1, "The copy") is None
+
+
+def test_a_full_disk_leaves_the_text_that_was_there(tmp_path):
+    path = tmp_path / "config.yaml"
+    write_whole(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file-size limit is refused by the kernel as a full disk is, and needs no disk of its own.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(
+            InputError, match=r"config\.yaml could not be written: File too large.* as it was\."
+        ):
+            write_whole(path, "new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]

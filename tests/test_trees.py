@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mjx.models.common.parameter import parameters_of
-from mjx.trees import flatten, name_of, nest, unflatten
+from mjx.trees import flatten, name_of, nest, read_yaml, unflatten
 
 
 class State(typing.NamedTuple):
@@ -44,3 +44,8 @@ def test_a_models_parameters_have_the_names_that_jax_walks():
     model = nnx.List([nnx.Linear(2, 2, rngs=nnx.Rngs(0))])
     walked = [".".join(name_of(path)) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]]
     assert list(flatten(parameters_of(model))) == walked == ["0.bias", "0.kernel"]
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("model: {family: ä}\n", encoding="utf-8-sig")
+    assert read_yaml(tmp_path / "recipe.yaml") == {"model": {"family": "ä"}}

@@ -66,6 +66,13 @@ def test_a_saved_tokenizer_is_found_again_by_its_folder(tokenizer, tmp_path, tex
     assert [getattr(again, name) for name in ids] == [getattr(tokenizer, name) for name in ids]
 
 
+def test_capitals_in_the_name_of_a_file_do_not_matter(tmp_path, texts):
+    train_bpe(texts, 400).save(tmp_path)
+    other = tmp_path / "MINE.JSON"
+    (tmp_path / "tokenizer.json").rename(other)
+    assert load_tokenizer(other).encode(TEXT) == train_bpe(texts, 400).encode(TEXT)
+
+
 def test_training_is_deterministic_and_keeps_the_size(texts, tmp_path):
     first, second = (train_bpe(texts, 280) for _ in range(2))
     assert first.vocab_size == 280
