@@ -32,7 +32,7 @@ FILES = {
 FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "mimo")
 
 FLOORS = [
-    {"mjx", "mjx.errors", "mjx.files", "mjx.parse", "mjx.trees", "mjx.words", "mjx.batch"},
+    {"mjx", "mjx.bounds", "mjx.errors", "mjx.files", "mjx.parse", "mjx.trees", "mjx.words", "mjx.batch"},
     {"mjx.gpus"},  # facts of hardware
     {"mjx.sharding", "mjx.kernels", "mjx.launch"},  # no model and no training
     {"mjx.checkpoint", "mjx.metrics"},  # neither knows a model

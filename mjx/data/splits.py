@@ -25,8 +25,10 @@ def parse_split(split: str) -> tuple[float, ...]:
             'for instance "969,30,1".'
         )
     shares = np.array([float(part) for part in parts] + [0.0] * (len(SPLITS) - len(parts)))
-    if not shares.sum() > 0:
-        raise InputError(f'split = "{split}" gives no part anything; for instance "969,30,1" would be right.')
+    if not 0 < shares.sum() < float("inf"):
+        raise InputError(
+            f'split = "{split}" adds up to {shares.sum():g}; for instance "969,30,1" would be right.'
+        )
     return tuple((shares / shares.sum()).tolist())
 
 

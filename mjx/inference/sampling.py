@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mjx.errors import InputError
 
+GREEDY_BELOW = 1e-6
+"""Temperatures whose limit is taken: over smaller ones logits become infinite, and then all alike."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -16,7 +19,7 @@ class SamplingConfig:
     max_new_tokens: int = 128
     """Tokens added to each prompt, unless a stop token comes first."""
     temperature: float = 1.0
-    """Logits are divided by it; 0 is greedy: always the most likely token."""
+    """Logits are divided by it; 0 (and anything below 1e-6) is greedy: always the most likely token."""
     top_k: int | None = None
     """Draw only from this many most likely tokens (and those as likely as the last of them)."""
     top_p: float = 1.0
@@ -59,13 +62,13 @@ def sample(
     logits: Float[Array, "batch vocab"], keys: Key[Array, " batch"], config: SamplingConfig
 ) -> Int[Array, " batch"]:
     """One token for each row, drawn with the row's own key."""
-    if config.temperature == 0:
+    if config.temperature < GREEDY_BELOW:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return jax.vmap(jax.random.categorical)(keys, filtered(logits, config)).astype(jnp.int32)
 
 
 def filtered(logits: Float[Array, "batch vocab"], config: SamplingConfig) -> Float[Array, "batch vocab"]:
-    """Logits over temperature, -inf where a token is filtered out; temperature must not be 0."""
+    """Logits over temperature, -inf where a token is filtered out; temperature is at least GREEDY_BELOW."""
     scores = logits.astype(jnp.float32) / config.temperature
     if config.top_k is not None and config.top_k < scores.shape[-1]:
         last = jax.lax.top_k(scores, config.top_k)[0][:, -1:]

@@ -32,8 +32,8 @@ class PlanRequest:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value} must be positive")
-        if not 0 < self.utilization <= 1:
-            raise InputError(f"--utilization {self.utilization} must be above 0 and at most 1")
+        if not 0.001 <= self.utilization <= 1:
+            raise InputError(f"--utilization {self.utilization} must be from 0.001 to 1")
         data_sheet(self.gpu)
 
     @property

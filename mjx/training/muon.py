@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.training.parameter_kinds import MatrixDimensions, match_axes, matrix_dimensions, parameter_kind
 
@@ -55,8 +56,7 @@ class MuonConfig:
             raise InputError(f"momentum = {self.momentum} must be at least 0 and below 1")
         if self.newton_schulz_steps < 1:
             raise InputError(f"newton_schulz_steps = {self.newton_schulz_steps} must be 1 or more")
-        if not (math.isfinite(self.scale_factor) and self.scale_factor > 0):
-            raise InputError(f"scale_factor = {self.scale_factor} must be above 0")
+        check_scale("scale_factor", self.scale_factor)
 
 
 class MuonState(NamedTuple):

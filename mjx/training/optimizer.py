@@ -7,9 +7,11 @@ from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.training.groups import GroupConfig, group_of_each
 from mjx.training.muon import MuonConfig, scale_by_muon
@@ -58,8 +60,9 @@ class OptimizerConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise InputError(f"{name} = {value} must be at least 0 and below 1")
-        if not (math.isfinite(self.eps) and self.eps > 0):
-            raise InputError(f"eps = {self.eps} must be above 0")
+            if np.float32(value) == 1:  # AdamW divides by 1 - beta
+                raise InputError(f"{name} = {value} is 1 in float32: it must be at most 0.9999999")
+        check_scale("eps", self.eps)
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay = {self.weight_decay} must be 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0:

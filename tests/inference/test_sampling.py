@@ -84,6 +84,15 @@ def test_temperature_zero_takes_the_most_likely_token_and_top_k_1_agrees():
     np.testing.assert_array_equal(sample(logits, keys, SamplingConfig(top_p=1e-9)), expected)
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-7, 1e-38, 1e-45, 5e-324])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_the_limit_of_small_temperatures_is_the_most_likely_token(temperature, top_p):
+    logits = jnp.array([[5.0, 7.0, 6.0, -3.0], [-7.0, -6.0, -6.5, -9.0]])
+    keys = row_keys(jnp.uint32(0), jnp.arange(2), jnp.zeros(2, jnp.int32))
+    drawn = sample(logits, keys, SamplingConfig(temperature=temperature, top_p=top_p))
+    assert drawn.tolist() == [1, 1]
+
+
 def test_a_nucleus_is_never_empty_even_of_equal_logits():
     kept = np.isfinite(filtered(jnp.zeros((1, 7)), SamplingConfig(top_p=1e-9)))
     assert kept.sum() == 1

@@ -188,7 +188,7 @@ def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
     [
         (("--gpu", "h1000"), r"gpu = 'h1000' is not known \(choose from a100, b200, h100, h200\)"),
         (("--nodes", "0"), "--nodes 0 must be positive"),
-        (("--utilization", "2"), "--utilization 2.0 must be above 0 and at most 1"),
+        (("--utilization", "2"), "--utilization 2.0 must be from 0.001 to 1"),
         (("--json", "nowhere/plan.json"), "there is no folder nowhere"),
         (("mesh.fsdp=3",), "the mesh does not fit: fsdp 3 = 3 devices, and 8 are here"),
         (("mesh.fdsp=8",), "mesh.fdsp"),

@@ -295,15 +295,27 @@ def test_every_moment_finds_the_value_of_its_own_parameter(name):
     ("config", "fields", "sentence"),
     [
         (OptimizerConfig, dict(beta2=1.0), "beta2 = 1.0"),
-        (OptimizerConfig, dict(eps=0.0), "eps = 0.0"),
+        (OptimizerConfig, dict(eps=0.0), "eps = 0.0 must be positive"),
+        (OptimizerConfig, dict(eps=1e-45), "eps = 1e-45 must be from 1e-30"),
+        (OptimizerConfig, dict(beta1=0.999999999), "beta1 = 0.999999999 is 1 in float32: it must be at most"),
         (OptimizerConfig, dict(weight_decay=-0.1), "weight_decay = -0.1"),
         (OptimizerConfig, dict(clip_norm=0.0), "clip_norm = 0.0"),
         (OptimizerConfig, dict(name="sgd", momentum=0.0, nesterov=True), "nesterov = True"),
         (MuonConfig, dict(momentum=1.0), "momentum = 1.0"),
         (MuonConfig, dict(newton_schulz_steps=0), "newton_schulz_steps = 0"),
         (MuonConfig, dict(scale_factor=0.0), "scale_factor = 0.0"),
+        (MuonConfig, dict(scale_factor=float("inf")), "scale_factor = inf"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_by_name_and_value(config, fields, sentence):
     with pytest.raises(InputError, match=sentence):
         config(**fields)
+
+
+def test_the_extremes_of_adamw_that_are_taken_give_finite_updates():
+    config = OptimizerConfig(eps=1e-30, beta1=0.9999999, beta2=0.9999999)
+    params, axes = {"kernel": jnp.ones((2, 2))}, {"kernel": ("embed", "mlp")}
+    optimizer = build_optimizer(config, golden_schedule, axes)
+    for gradient in (0.0, 1e-3):  # an unused row of a table has no gradient at all
+        updates, _ = optimizer.update({"kernel": jnp.full((2, 2), gradient)}, optimizer.init(params), params)
+        assert np.isfinite(updates["kernel"]).all()

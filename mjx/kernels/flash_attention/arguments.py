@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from mjx.bounds import LEAST, MOST
 from mjx.errors import InputError
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 
@@ -52,10 +53,11 @@ def check_numbers(**options: Any) -> None:
     """Of scale, window, soft_cap and dropout_rate."""
     for name in ("scale", "soft_cap"):
         value = options[name]
-        if value is not None and not (
-            isinstance(value, (int, float, np.number)) and 0 < value < float("inf")
-        ):
-            raise InputError(f"attention: {name} = {_shown(value)} must be a positive number, or None")
+        if value is not None and not (isinstance(value, (int, float, np.number)) and LEAST <= value <= MOST):
+            raise InputError(
+                f"attention: {name} = {_shown(value)} must be a positive number ({LEAST:g} to {MOST:g}), "
+                "or None"
+            )
     window = options["window"]
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
         raise InputError(f"attention: window = {_shown(window)} must be a positive int, or None")

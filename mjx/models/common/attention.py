@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models import backends
 from mjx.models.common.attend import Scores, attend
@@ -74,8 +75,8 @@ class AttentionConfig(MixerConfig):
             )
         for name in ("head_dim", "window", "soft_cap", "scale"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"attention.{name} = {value} must be positive, or null for the default")
+            if value is not None:
+                check_scale(f"attention.{name}", value, ", or null for the default")
         if self.qk_norm_over == "all_heads" and self.qk_norm is None:
             raise InputError("attention.qk_norm_over = all_heads needs attention.qk_norm, which is null")
         check_rate("attention.dropout", self.dropout)

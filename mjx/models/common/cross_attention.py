@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models import backends
 from mjx.models.common.attend import Scores, attend
@@ -55,6 +56,8 @@ class CrossAttentionConfig(MixerConfig):
                 f"cross_attention.num_query_groups = {self.num_query_groups} does not divide num_heads = "
                 f"{self.num_heads}"
             )
+        if self.scale is not None:
+            check_scale("cross_attention.scale", self.scale, ", or null for the default")
         check_rate("cross_attention.dropout", self.dropout)
 
     @property

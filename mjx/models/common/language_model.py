@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.batch import BatchArrays, check_arrays
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.context import Context, Decoding, Memory
 from mjx.models.common.cross_entropy import language_model_loss
@@ -72,12 +73,9 @@ class LanguageModelConfig(ModelConfig):
         if self.max_positions is not None and self.max_positions < 1:
             raise InputError(f"model.max_positions = {self.max_positions} must be positive, or null for none")
         for name in ("init_std", "embedding_scale"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
-        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
-            raise InputError(
-                f"model.logit_soft_cap = {self.logit_soft_cap} must be positive, or null for none"
-            )
+            check_scale(f"model.{name}", getattr(self, name))
+        if self.logit_soft_cap is not None:
+            check_scale("model.logit_soft_cap", self.logit_soft_cap, ", or null for none")
         if not self.z_loss >= 0:
             raise InputError(f"model.z_loss = {self.z_loss} must be positive, or 0 for none")
         check_rate("model.dropout", self.dropout)

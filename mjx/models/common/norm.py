@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mjx.errors import InputError
+from mjx.bounds import check_scale
 from mjx.models.common.parameter import parameter
 
 
@@ -26,8 +26,7 @@ class NormConfig:
     """Store the gain minus one, so that weight decay pulls it to one (Megatron's LayerNorm-1p)."""
 
     def __post_init__(self):
-        if not self.epsilon > 0:
-            raise InputError(f"norm.epsilon = {self.epsilon} must be positive")
+        check_scale("norm.epsilon", self.epsilon, least=1e-20)  # its -3/2th power is in the gradient
 
 
 class Norm(nnx.Module):

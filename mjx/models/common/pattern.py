@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.context import Shared
 from mjx.models.common.norm import NormConfig
@@ -89,8 +90,7 @@ class ResidualConfig:
     """On the stream behind the sum: x → norm(x + y), as in the first Transformers (Vaswani et al. 2017)."""
 
     def __post_init__(self):
-        if not self.scale > 0:
-            raise InputError(f"residual.scale = {self.scale} must be positive")
+        check_scale("residual.scale", self.scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

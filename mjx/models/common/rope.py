@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from mjx.bounds import MOST, check_scale
 from mjx.errors import InputError
 from mjx.models.common.context import Context
 
@@ -44,8 +45,8 @@ class RoPEScaling:
     """longrope: the same for rows that have a position at or beyond original_positions."""
 
     def __post_init__(self):
-        if not self.factor > 0:
-            raise InputError(f"rope.scaling.factor = {self.factor} must be positive")
+        for name in ("factor", "low_frequency_factor", "high_frequency_factor", "beta_fast", "beta_slow"):
+            check_scale(f"rope.scaling.{name}", getattr(self, name))
         if self.original_positions < 1:
             raise InputError(f"rope.scaling.original_positions = {self.original_positions} must be positive")
         if self.kind == "llama3" and not self.low_frequency_factor < self.high_frequency_factor:
@@ -53,7 +54,7 @@ class RoPEScaling:
                 f"rope.scaling.low_frequency_factor = {self.low_frequency_factor} must be below "
                 f"high_frequency_factor = {self.high_frequency_factor}"
             )
-        if self.kind == "yarn" and not 0 < self.beta_slow < self.beta_fast:
+        if self.kind == "yarn" and not self.beta_slow < self.beta_fast:
             raise InputError(
                 f"rope.scaling.beta_slow = {self.beta_slow} must be above 0 and below "
                 f"beta_fast = {self.beta_fast}"
@@ -64,16 +65,15 @@ class RoPEScaling:
                     f"rope.scaling.concentration = {self.concentration} is for yarn and longrope; "
                     f"with kind = {self.kind} it must be null"
                 )
-            if not self.concentration > 0:
-                raise InputError(f"rope.scaling.concentration = {self.concentration} must be positive")
+            check_scale("rope.scaling.concentration", self.concentration)
         for name in ("short_factors", "long_factors"):
             divisors = getattr(self, name)
             if (divisors is None) == (self.kind == "longrope"):
                 wants = "a divisor for every pair of features" if divisors is None else "longrope"
                 given = "null" if divisors is None else "given"
                 raise InputError(f"rope.scaling.{name} is {given}, but kind = {self.kind}: it needs {wants}")
-            if divisors is not None and not all(divisor > 0 for divisor in divisors):
-                raise InputError(f"rope.scaling.{name} = {list(divisors)} must all be positive")
+            for number, divisor in enumerate(divisors or ()):
+                check_scale(f"rope.scaling.{name}.{number}", divisor)
         if self.kind == "longrope" and self.original_positions == 1:
             raise InputError("rope.scaling.original_positions = 1 must be above 1 for longrope")
 
@@ -106,8 +106,8 @@ class RoPEConfig:
     def __post_init__(self):
         if not 0 < self.percent <= 1:
             raise InputError(f"rope.percent = {self.percent} must be above 0 and at most 1")
-        if not self.base > 1:
-            raise InputError(f"rope.base = {self.base} must be above 1")
+        if not 1 < self.base <= MOST:
+            raise InputError(f"rope.base = {self.base} must be above 1, and at most {MOST:g}")
 
     def rotated(self, head_dim: int) -> int:
         """How many features of a head are rotated.

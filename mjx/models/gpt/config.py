@@ -5,6 +5,7 @@ import functools
 import itertools
 from typing import ClassVar, Literal
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.language_model import LanguageModelConfig
@@ -56,8 +57,7 @@ class GPTConfig(LanguageModelConfig):
         for name in ("window_pattern", "rope_pattern"):
             if not getattr(self, name):
                 raise InputError(f"model.{name} is empty; it needs at least one true or false")
-        if not self.residual_scale > 0:
-            raise InputError(f"model.residual_scale = {self.residual_scale} must be positive")
+        check_scale("model.residual_scale", self.residual_scale)
         if self.window_rope is not None and self.attention.window is None:
             raise InputError("model.window_rope needs attention.window, which is null")
         if self.norm_placement == "residual" and self.parallel_residual:

@@ -41,7 +41,7 @@ def canonical(config: GPTConfig) -> GPTConfig:
     rotated = spread(config.rope_pattern, config.num_layers)
     attention = dataclasses.replace(
         attention,
-        scale=round(attention.scale or attention.dims[2] ** -0.5, 12),
+        scale=_shortened(attention.scale or attention.dims[2] ** -0.5),
         window=attention.window if any(windowed) else None,
         dropout=0.0,
         implementation="auto",
@@ -53,9 +53,14 @@ def canonical(config: GPTConfig) -> GPTConfig:
         window_pattern=shortest(windowed) if any(windowed) else (True,),
         rope_pattern=shortest(rotated) if attention.rope is not None else (True,),
         window_rope=None if local == attention.rope else local,
-        embedding_scale=round(config.embedding_scale, 9),
+        embedding_scale=_shortened(config.embedding_scale),
         **_TRAINING_DEFAULTS,
     )
+
+
+def _shortened(value: float) -> float:
+    """Without the last digits, in which a root and its square differ."""
+    return float(f"{value:.11g}")
 
 
 _TRAINING_DEFAULTS = {

@@ -198,6 +198,10 @@ def test_cached_keys_are_rotated_as_the_row_that_they_are_in_has_become():
         ({"window": -1}, r"attention\.window = -1 must be positive"),
         ({"soft_cap": 0.0}, r"attention\.soft_cap = 0\.0 must be positive"),
         ({"scale": -2.0}, r"attention\.scale = -2\.0 must be positive"),
+        (
+            {"soft_cap": 1e-40},
+            r"attention\.soft_cap = 1e-40 must be from 1e-30 to 1e\+30, or null for the default",
+        ),
         ({"dropout": 1.0}, r"attention\.dropout = 1\.0 must be at least 0 and below 1"),
         ({"qk_norm_over": "all_heads"}, r"attention\.qk_norm_over = all_heads needs attention\.qk_norm"),
         (

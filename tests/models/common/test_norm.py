@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -68,3 +69,12 @@ def test_several_axes_are_normalised_as_one(kind):
 def test_epsilon_must_be_positive():
     with pytest.raises(InputError, match=r"norm\.epsilon = 0 must be positive"):
         NormConfig(epsilon=0)
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_the_least_epsilon_has_finite_gradients_where_a_row_is_zero(kind):
+    with pytest.raises(InputError, match=r"norm\.epsilon = 1e-26 must be from 1e-20"):
+        NormConfig(epsilon=1e-26)
+    layer = filled(NormConfig(kind=kind, epsilon=1e-20))
+    gradient = jax.grad(lambda x: jnp.sum(layer(x) ** 2))(jnp.zeros((2, 24)))
+    assert np.isfinite(gradient).all()

@@ -212,7 +212,15 @@ def test_a_factor_of_one_stretches_nothing():
         ),
         (
             lambda: dataclasses.replace(LONGROPE.scaling, long_factors=(1.0, -2.0)),
-            r"rope\.scaling\.long_factors = \[1\.0, -2\.0\] must all be positive",
+            r"rope\.scaling\.long_factors\.1 = -2\.0 must be positive",
+        ),
+        (lambda: RoPEConfig(base=float("inf")), r"rope\.base = inf must be above 1, and at most 1e\+30"),
+        (lambda: RoPEScaling(kind="linear", factor=1e-320), r"factor = 1e-320 must be from 1e-30 to 1e\+30"),
+        (lambda: RoPEScaling(kind="yarn", factor=2, beta_slow=1e-320), r"beta_slow = 1e-320 must be from"),
+        (lambda: RoPEScaling(kind="yarn", factor=2, beta_fast=float("inf")), r"beta_fast = inf must be from"),
+        (
+            lambda: RoPEScaling(kind="llama3", factor=2, low_frequency_factor=0),
+            r"low_frequency_factor = 0 must be positive",
         ),
         (
             lambda: dataclasses.replace(LONGROPE.scaling, original_positions=1),
