@@ -140,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float32", "bfloat16", "float16"], help="huggingface: of the tensors (float32)"
     )
     export.add_argument(
+        "--clip",
+        action="store_true",
+        help="with --dtype: numbers beyond its range become its largest, instead of being refused",
+    )
+    export.add_argument(
         "--architecture", metavar="TYPE", help="huggingface: the model_type (the first that fits)"
     )
     export.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2")
@@ -293,6 +298,7 @@ def _export(options: argparse.Namespace) -> None:
         options.step,
         format=options.format,
         dtype=options.dtype,
+        clip=options.clip,
         architecture=options.architecture,
     )
 

@@ -8,6 +8,7 @@ from mjx.batch import size_of
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.checkpoint.weights import save_weights
 from mjx.data.config import DatasetConfig
+from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
@@ -28,10 +29,19 @@ def export(
     *,
     format: Format,
     dtype: str | None,
+    clip: bool,
     architecture: str | None,
 ) -> None:
     """Write the newest checkpoint's weights (or those of `step`) and the config to a new folder."""
     with end_together():
+        if format == "orbax":
+            given = {"--dtype": dtype, "--clip": clip, "--architecture": architecture}
+            for option in (name for name, value in given.items() if value):
+                raise InputError(
+                    f"{option} is for --format huggingface: the tensors of orbax are those of the run"
+                )
+        if clip and dtype is None:
+            raise InputError("--clip is for --dtype: in their own type, all numbers are within its range")
         if not RunSource.is_one(path):
             raise InputError(f"{path} is not a run folder: it has no config.yaml")
         config = read_inference_config(path, overrides)
@@ -42,13 +52,13 @@ def export(
             save_weights(directory, opened.parameters, to_yaml(read_yaml(recipe)))
             said = ""
         else:
-            said = f" as a {_save_huggingface(path, opened, directory, dtype, architecture)}"
+            said = f" as a {_save_huggingface(path, opened, directory, dtype, clip, architecture)}"
         if processes.is_first:
             print(f"wrote the weights of step {opened.step} to {directory}{said}")
 
 
 def _save_huggingface(
-    path: str, opened: OpenedModel, directory: str, dtype: str | None, architecture: str | None
+    path: str, opened: OpenedModel, directory: str, dtype: str | None, clip: bool, architecture: str | None
 ) -> str:
     """Returns the class that transformers will make of it."""
     model = PretrainedModel(
@@ -66,17 +76,26 @@ def _save_huggingface(
         directory,
         architecture=architecture,
         dtype=None if dtype is None else jnp.dtype(dtype),
+        clip=clip,
         max_positions=None if trained_on is None else _longest_row(trained_on),
         tokenizer=folder,
-        token_ids={}
-        if tokenizer is None
-        else {
-            "bos_token_id": tokenizer.bos_id,
-            "eos_token_id": tokenizer.eod_id,
-            "pad_token_id": tokenizer.pad_id,
-        },
+        token_ids={} if tokenizer is None else _token_ids(tokenizer, opened.config.model.vocabulary),
     )
     return written.class_name
+
+
+def _token_ids(tokenizer: Tokenizer, vocabulary: int | None) -> dict[str, int]:
+    """Those that the model has: transformers makes no table whose padding has no row."""
+    named = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eod_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    return {
+        name: token
+        for name, token in named.items()
+        if token is not None and (vocabulary is None or token < vocabulary)
+    }
 
 
 def _longest_row(data: Tree) -> int:

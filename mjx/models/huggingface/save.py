@@ -22,6 +22,7 @@ from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFo
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture
+from mjx.models.interop.narrow import in_dtype, is_finite, warn_of_non_finite
 from mjx.trees import flatten
 
 
@@ -31,6 +32,7 @@ def save_pretrained(
     *,
     architecture: str | None = None,
     dtype: DTypeLike | None = None,
+    clip: bool = False,
     max_shard_bytes: int = 5_000_000_000,
     max_positions: int | None = None,
     tokenizer: str | os.PathLike | None = None,
@@ -45,13 +47,15 @@ def save_pretrained(
         path: A new folder, which appears when it is complete.
         architecture: config.json's `model_type`; None: the source's, or the first that can hold the model.
         dtype: Of the tensors; None: the parameters' own.
+        clip: Numbers beyond its range become its largest ones.
         max_shard_bytes: Of one safetensors file.
         max_positions: The longest row that the model is for, where no source's config.json says it.
         tokenizer: A folder whose tokenizer files are carried along where there is no source.
         token_ids: `eos_token_id` and the like, where no source's config.json says them.
 
     Raises:
-        InputError: no architecture can hold the model, or the folder cannot be written.
+        InputError: no architecture can hold the model, a number is beyond `dtype`, or the folder cannot be
+            written.
     """
     if architecture is None and model.source is not None:
         architecture = model.source.config["model_type"]
@@ -85,6 +89,7 @@ def save_pretrained(
         opened.append(files.enter_context(TensorWriter(folder, sizes, max_shard_bytes)))
 
     failure: Exception | None = None
+    non_finite: list[str] = []
     with contextlib.ExitStack() as cleaning:
         cleaning.push(files)  # whatever fails, nothing half-written stays
         on_primary(begin)
@@ -92,7 +97,10 @@ def save_pretrained(
             tensor = names.their_tensor(name, lambda path, index: _on_host(flat[path], index))
             if opened and failure is None:  # the other processes go on: all take part in every gather
                 try:
-                    opened[0].write(name, np.asarray(tensor).astype(kind, copy=False))
+                    array = in_dtype(np.asarray(tensor), kind, name, clip=clip)
+                    opened[0].write(name, array)
+                    if not is_finite(array):
+                        non_finite.append(name)
                 except Exception as error:
                     failure = error
         cleaning.pop_all()
@@ -103,6 +111,7 @@ def save_pretrained(
                 raise failure
 
     on_primary(end)
+    warn_of_non_finite("the written", non_finite)
     return chosen
 
 

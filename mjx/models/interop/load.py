@@ -1,6 +1,5 @@
 """Weights from a checkpoint onto devices, each process reading only what its own devices hold."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mjx.models.interop.name_map import NameMap
+from mjx.models.interop.narrow import warn_of_non_finite
 from mjx.models.interop.tensor_layout import Index, Tensor
 from mjx.trees import Tree, flatten, unflatten
 
@@ -85,10 +85,4 @@ def _warn_of_non_finite(parameters: Mapping[str, jax.Array], names: NameMap) -> 
         sources = names.sources(path)
         flags = np.asarray(flags.addressable_data(0)).reshape(-1)
         bad += [source for source, flag in zip(sources, flags, strict=True) if not flag]
-    if bad:
-        logging.getLogger("mjx").warning(
-            "%d of the checkpoint's tensors hold numbers that are not finite (NaN or infinity): %s%s",
-            len(bad),
-            ", ".join(bad[:5]),
-            " …" if len(bad) > 5 else "",
-        )
+    warn_of_non_finite("the checkpoint's", bad)
