@@ -143,7 +143,8 @@ ARCHITECTURES = (
         *(*_LLAMA, _ALL_BIASES, _rms_epsilon(1e-6), RopeKeys()),
         Key("mlp_bias", "mlp.bias", False),
         Only("rope_interleaved", False),
-        without_meaning=("is_llama_config",),
+        # transformers reads hidden_act alone, whatever `activation` calls the gated MLP of Falcon 3.
+        without_meaning=("is_llama_config", "activation"),
     ),
     _architecture(
         *("mistral", "MistralForCausalLM"),
@@ -239,6 +240,7 @@ ARCHITECTURES = (
         ),
         names=gpt_neox_names,
         prefix="gpt_neox.",
+        without_meaning=("num_steps",),  # of training (Polyglot)
         aliases={"lm_head.weight": "embed_out.weight"},  # as transformers 5 calls it in memory
     ),
 )

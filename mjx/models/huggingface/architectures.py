@@ -28,7 +28,8 @@ def find_architecture(theirs: Mapping[str, Any]) -> tuple[str, Architecture]:
         raise InputError(f'config.json has "model_type": {kind!r}; mjx knows {", ".join(sorted(known))}')
     family, architecture = known[kind]
     classes = theirs.get("architectures") or [architecture.class_name]
-    if classes != [architecture.class_name]:
+    # In any case: the first conversions of Llama wrote LLaMAForCausalLM.
+    if [str(name).lower() for name in classes] != [architecture.class_name.lower()]:
         raise InputError(
             f'config.json has "architectures": {classes}; of the {kind} models mjx knows '
             f"{architecture.class_name}"

@@ -10,7 +10,8 @@ from mjx.models.interop.name_map import NameMap
 WITHOUT_MEANING = (
     # About the file
     *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
-    *("transformers.js_config", "unsloth_fixed", "unsloth_version", "_commit_hash", "license"),
+    *("transformers.js_config", "unsloth_fixed", "unsloth_version", "_commit_hash", "license", "language"),
+    *("custom_pipelines", "trust_remote_code"),
     # How it is run, not what it computes
     *(
         "dtype",
@@ -23,9 +24,16 @@ WITHOUT_MEANING = (
     *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "use_bfloat16"),
     *("return_dict", "output_attentions", "output_hidden_states", "torchscript", "tf_legacy_loss"),
     *("chunk_size_feed_forward", "is_decoder", "base_model_tp_plan", "base_model_pp_plan"),
+    *("output_past", "xla_device", "keys_to_ignore_at_inference", "tie_encoder_decoder"),
+    *("_flash_attn_2_enabled", "_attn_implementation_internal", "neftune_noise_alpha"),
+    # How long its rows were, where it has no table of positions that the length would be of
+    *("max_sequence_length", "model_max_length", "seq_length", "tokenizer_model_max_length"),
     # Tokens and generation
     *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id"),
     *("decoder_start_token_id", "mask_token_id", "tokenizer_class", "prefix", "forced_bos_token_id"),
+    *("bos_token", "eos_token", "pad_token", "unk_token", "tokenizer_padding_side"),
+    *("predict_special_tokens", "max_new_tokens", "min_new_tokens", "max_time", "min_p", "penalty_alpha"),
+    *("epsilon_cutoff", "eta_cutoff", "renormalize_logits", "guidance_scale", "output_logits"),
     *("forced_eos_token_id", "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p"),
     *("typical_p", "repetition_penalty", "length_penalty", "num_beams", "num_beam_groups", "early_stopping"),
     *("diversity_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "num_return_sequences"),
@@ -38,7 +46,8 @@ WITHOUT_MEANING = (
     ),
     *("remove_invalid_values", "exponential_decay_length_penalty"),
     # Of other heads than a language model's
-    *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+    *("finetuning_task", "id2label", "label2id", "num_labels", "_num_labels", "problem_type"),
+    "task_specific_params",
     *("classifier_dropout", "cross_attention_hidden_size"),
 )
 """Keys that any config.json may have, and that change nothing of what a model computes."""

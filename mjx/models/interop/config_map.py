@@ -193,7 +193,7 @@ class ConfigMap:
                 fields.update(entry.ours(named))
             except InputError as error:
                 refused.append(str(error))
-            except (TypeError, ValueError, AttributeError) as error:
+            except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
                 found = {name: theirs[name] for name in entry.names() if name in theirs}
                 wrong = f"{where} has values of a wrong type: {shown(found)}"
                 raise InputError("; ".join([*refused, wrong])) from error

@@ -1,6 +1,7 @@
 """config.json as the hub has it for well-known models, and what is refused."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,42 @@ def test_a_missing_key_means_what_it_means_to_transformers():
     assert ours(MISTRAL | {"num_key_value_heads": None}).attention.num_query_groups is None
 
 
+WITHOUT_MEANING = {
+    "predict_special_tokens": True,
+    "output_past": True,
+    "_num_labels": 1,
+    "xla_device": "cpu",
+    "keys_to_ignore_at_inference": ["past_key_values"],
+    "custom_pipelines": {"text-generation": {"impl": "own.Pipeline"}},
+    "max_sequence_length": 2048,
+    "tokenizer_model_max_length": 2048,
+    "tokenizer_padding_side": "right",
+    "pad_token": "[PAD]",
+    "_flash_attn_2_enabled": True,
+    "max_new_tokens": 256,
+    "language": ["en"],
+}
+"""Keys that files of any architecture have had."""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.model_type)
+def test_keys_that_change_nothing_change_nothing(architecture):
+    theirs = next(
+        theirs for theirs, _ in PUBLISHED.values() if theirs["model_type"] == architecture.model_type
+    )
+    assert ours(theirs | WITHOUT_MEANING) == ours(theirs)
+
+
 REFUSED = [
     (LLAMA2, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
     (LLAMA2, {"rope_scaling": "linear"}, "rope_scaling"),
     (LLAMA2, {"rope_scaling": {"type": "linear"}}, "factor"),
+    (LLAMA2, {"rope_scaling": {"type": "linear", "factor": math.inf}}, r"rope\.scaling\.factor = inf"),
+    (
+        LLAMA2,
+        {"rope_scaling": {"type": "yarn", "factor": math.e, "mscale": 1, "mscale_all_dim": -10}},
+        "mscale_all_dim",
+    ),
     (LLAMA2, {"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast"),
     (LLAMA2, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     (LLAMA2, {"rope_interleaved": True}, "rope_interleaved"),
@@ -128,6 +161,7 @@ REFUSED = [
     (LLAMA2, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
     (LLAMA2, {"is_encoder_decoder": True}, "is_encoder_decoder"),
     (LLAMA2, {"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+    (LLAMA2, {"architectures": ["LlamaForCausalLM", "LlamaForCausalLM"]}, "architectures"),
     (LLAMA2, {"model_type": "llama4"}, "llama4"),
     (LLAMA2, {"model_type": ["llama"]}, "model_type"),
     (LLAMA2, {"num_hidden_layers": True}, "num_layers"),
@@ -142,6 +176,7 @@ REFUSED = [
     (QWEN25, {"use_sliding_window": True, "layer_types": 3}, "layer_types"),
     (QWEN25, {"use_sliding_window": True, "max_window_layers": "3"}, "max_window_layers"),
     (GEMMA2, {"query_pre_attn_scalar": "x"}, "query_pre_attn_scalar"),
+    (GEMMA2, {"query_pre_attn_scalar": 1e-300}, r"attention\.scale"),
     (GEMMA2, {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     (GEMMA3, {"sliding_window": None}, "sliding_window"),
     (GEMMA3, {"rope_local_base_freq": "low"}, "rope_local_base_freq"),
