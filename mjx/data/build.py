@@ -70,7 +70,8 @@ def write_documents(
     """As `build_dataset`, from texts."""
     if append_eod and tokenizer.eod_id is None:
         raise InputError(
-            "append_eod = true, but the tokenizer has no end-of-document token; set append_eod to false."
+            "the tokenizer has no end-of-document token to end documents with; leave it out (--no-eod, "
+            "append_eod=False)"
         )
     eod, prefix = tokenizer.eod_id if append_eod else None, dataset_prefix(prefix)
     documents = 0

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mjx.data.tokenizers.protocol import checked, known_ids
+
 BYTE_FILE = "byte_tokenizer.json"
 
 
@@ -16,7 +18,7 @@ class ByteTokenizer:
     pad_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+        return list(checked(text).encode())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -28,7 +30,12 @@ class ByteTokenizer:
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return bytes(token for token in ids if 0 <= token < 256).decode(errors="replace")
+        return bytes(known_ids(ids, 256)).decode(errors="replace")
+
+    def token(self, token_id: int) -> str | None:
+        if token_id == self.eod_id:
+            return "end of document"
+        return f"<0x{token_id:02X}>" if 0 <= token_id < 256 else None
 
     def save(self, folder: str | Path) -> None:
         path = Path(folder, BYTE_FILE)

@@ -43,15 +43,12 @@ def read_byte_level_bpe(file: Path, config: FolderConfig) -> tuple[Any, Mapping[
 
 
 def surround(tokenizer: Any, config: FolderConfig, names: Mapping[str, str]) -> None:
-    """Has prompts begin and end with the special tokens that the folder asks for."""
+    """Has prompts begin and end with the special tokens that the folder asks for, where there are any."""
     from tokenizers import processors
 
     begin = names.get("bos_token") if config.flag("add_bos_token") else None
     end = names.get("eos_token") if config.flag("add_eos_token") else None
     special = [(token, tokenizer.token_to_id(token)) for token in (begin, end) if token is not None]
-    for token, token_id in special:
-        if token_id is None:
-            raise InputError(f'The special token "{token}" is not in the vocabulary of the tokenizer.')
     if special:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[token for token in (begin, "$A", end) if token is not None], special_tokens=special

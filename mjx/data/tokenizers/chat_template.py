@@ -50,11 +50,8 @@ class ChatTemplate:
         if (folder / TEMPLATE_FILE).is_file():
             file = folder / TEMPLATE_FILE
             return cls(file.read_text(encoding="utf-8"), config.names, str(file))
-        for file, found in (
-            (folder / CONFIG_FILE, config.settings.get("chat_template")),
-            (folder / PROCESSOR_FILE, read_json(folder / PROCESSOR_FILE).get("chat_template")),
-        ):
-            source = _default(found, file)
+        for file in (folder / CONFIG_FILE, folder / PROCESSOR_FILE):
+            source = _default(read_json(file).get("chat_template"), file)
             if source is not None:
                 return cls(source, config.names, f"chat_template of {file}")
         return None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ class FolderConfig:
             given.update(named)
         names = {name: token for name in SPECIAL_NAMES if (token := _content(given.get(name))) is not None}
         extra = given.get("extra_special_tokens") or given.get("additional_special_tokens") or ()
-        more = [_content(token) for token in (extra.values() if isinstance(extra, dict) else extra)]
+        listed = extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else ()
+        more = [_content(token) for token in listed]
         more += [
             _content(token)
             for name, token in given.items()
@@ -92,12 +95,25 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} must hold a JSON object, not {type(content).__name__}.")
     return content
+
+
+def names_with_a_token(
+    names: Mapping[str, str], token_id: Callable[[str], int | None], file: Path
+) -> dict[str, str]:
+    """The special tokens that the vocabulary of `file` has. Files name others as well, which nothing need ask
+    for: those that mjx could use are warned of, and are as good as unnamed."""
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        if name in names and token_id(names[name]) is None:
+            logging.getLogger("mjx").warning(
+                '%s = "%s" is not in the vocabulary of %s: it is left out.', name, names[name], file
+            )
+    return {name: token for name, token in names.items() if token_id(token) is not None}
 
 
 def _added_tokens(folder: Path, settings: dict[str, Any], special: set[str]) -> dict[int, AddedToken]:

@@ -1,13 +1,21 @@
 """Hugging Face's tokenizer.json, with the special tokens that the files beside it name."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mjx.data.tokenizers.byte_level import read_byte_level_bpe, surround
 from mjx.data.tokenizers.chat_template import PROCESSOR_FILE, TEMPLATE_FILE
-from mjx.data.tokenizers.folder_config import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, FolderConfig
+from mjx.data.tokenizers.folder_config import (
+    ADDED_FILE,
+    CONFIG_FILE,
+    SPECIAL_FILE,
+    FolderConfig,
+    names_with_a_token,
+)
+from mjx.data.tokenizers.protocol import checked, known_ids
 from mjx.errors import InputError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -74,7 +82,8 @@ class HuggingFaceTokenizer:
         config = FolderConfig.read(file.parent)
         if file.name == VOCABULARY_FILE:
             tokenizer, names = read_byte_level_bpe(file, config)
-            add_tokens(tokenizer, config, names)
+            add_tokens(tokenizer, config, names, refuse_other_ids=True)
+            names = names_with_a_token(names, tokenizer.token_to_id, file)
             surround(tokenizer, config, names)
         else:
             try:
@@ -83,8 +92,8 @@ class HuggingFaceTokenizer:
                 raise InputError(
                     f"{file} is not a tokenizer.json that the tokenizers library reads: {error}."
                 ) from error
-            names = config.names
-            add_tokens(tokenizer, config, names)
+            add_tokens(tokenizer, config, config.names)
+            names = names_with_a_token(config.names, tokenizer.token_to_id, file)
         if not config.exists and "eos_token" not in names:
             eos = next((token for token in _KNOWN_ENDS if tokenizer.token_to_id(token) is not None), None)
         else:
@@ -103,23 +112,26 @@ class HuggingFaceTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.encode(checked(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        whole = [checked(text) for text in texts]
         return [
-            encoding.ids
-            for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            encoding.ids for encoding in self.tokenizer.encode_batch_fast(whole, add_special_tokens=False)
         ]
 
     def encode_prompt(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text).ids
+        return self.tokenizer.encode(checked(text)).ids
 
     def encode_chat(self, text: str) -> list[int]:
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text = self.tokenizer.decode(known_ids(ids, self.vocab_size), skip_special_tokens=True)
         return _without_spaces_before_punctuation(text) if self._clean_up_spaces else text
+
+    def token(self, token_id: int) -> str | None:
+        return self.tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
 
     def save(self, folder: str | Path) -> None:
         """A tokenizer that was read is written as it was found, chat template and all."""
@@ -140,8 +152,14 @@ class HuggingFaceTokenizer:
         Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def add_tokens(tokenizer: Any, config: FolderConfig, names: Mapping[str, str]) -> None:
-    """Makes the tokens special that the folder calls so, and adds those that it has beside the vocabulary."""
+def add_tokens(
+    tokenizer: Any, config: FolderConfig, names: Mapping[str, str], *, refuse_other_ids: bool = False
+) -> None:
+    """Makes the tokens special that the folder calls so, and adds those that it has beside the vocabulary.
+
+    A tokenizer.json says itself which id a token has; what other files say of it is warned of where it
+    differs. `refuse_other_ids`: of a vocabulary that lacks its added tokens, only those files know.
+    """
     import tokenizers
 
     known = tokenizer.get_added_tokens_decoder()
@@ -158,10 +176,13 @@ def add_tokens(tokenizer: Any, config: FolderConfig, names: Mapping[str, str]) -
         )
         tokenizer.add_tokens([added])
         if (given := tokenizer.token_to_id(token.content)) != token_id:
-            raise InputError(
+            said = (
                 f'The added token "{token.content}" should have id {token_id}, but the vocabulary gives '
-                f"it {given}: the tokenizer's files do not belong together."
+                f"it {given}"
             )
+            if refuse_other_ids:
+                raise InputError(f"{said}: the tokenizer's files do not belong together.")
+            logging.getLogger("mjx").warning("%s, as the rest of tokenizer.json has it.", said)
     for token in (*names.values(), *config.more_special):
         if tokenizer.token_to_id(token) is not None:  # a name without a token must not enlarge the vocabulary
             tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)])

@@ -1,7 +1,7 @@
 """What mjx asks of a tokenizer."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -10,7 +10,11 @@ from mjx.errors import InputError
 
 
 class Tokenizer(Protocol):
-    """Text ↔ token ids. `encode` adds no special token: what is asked for is what comes out."""
+    """Text ↔ token ids. `encode` adds no special token: what is asked for is what comes out.
+
+    Every `encode…` refuses what is no text: half of a surrogate pair, as a file or a command line that is
+    not UTF-8 leaves it.
+    """
 
     @property
     def vocab_size(self) -> int:
@@ -44,11 +48,42 @@ class Tokenizer(Protocol):
         """Of a chat that a template has written out: its special tokens are recognised, none is added."""
         ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """Special tokens are left out, and so are ids that no token has: the rows that pad a model's
+        vocabulary may be drawn like any other."""
+        ...
+
+    def token(self, token_id: int) -> str | None:
+        """How the vocabulary calls an id; None where it has no such token."""
+        ...
 
     def save(self, folder: str | Path) -> None:
         """Writes the files from which `load_tokenizer(folder)` makes this tokenizer again."""
         ...
+
+
+def checked(text: str) -> str:
+    """The text, if it is one: the libraries disagree about halves of surrogate pairs.
+
+    Raises:
+        InputError: it has one.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text has half of a surrogate pair at character {error.start + 1}, which is no text: was it "
+            "read as UTF-8?"
+        ) from error
+    return text
+
+
+def known_ids(ids: Iterable[int], size: int) -> list[int]:
+    """Those that a vocabulary of so many tokens has, as plain numbers: libraries refuse others, of a NumPy
+    array too."""
+    return [int(token) for token in ids if 0 <= token < size]
 
 
 def optional_package(name: str, wanted_by: str | Path) -> ModuleType:

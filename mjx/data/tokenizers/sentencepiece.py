@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mjx.data.tokenizers.chat_template import PROCESSOR_FILE, TEMPLATE_FILE
-from mjx.data.tokenizers.folder_config import ADDED_FILE, CONFIG_FILE, SPECIAL_FILE, FolderConfig
-from mjx.data.tokenizers.protocol import optional_package
+from mjx.data.tokenizers.folder_config import (
+    ADDED_FILE,
+    CONFIG_FILE,
+    SPECIAL_FILE,
+    FolderConfig,
+    names_with_a_token,
+)
+from mjx.data.tokenizers.protocol import checked, known_ids, optional_package
 from mjx.errors import InputError
 
 MODEL_FILE = "tokenizer.model"
@@ -40,12 +46,13 @@ class SentencePieceTokenizer:
         self._files = {MODEL_FILE: model} | {
             name: file.with_name(name).read_bytes() for name in _CARRIED if file.with_name(name).is_file()
         }
-        size: int = self._processor.vocab_size()
+        size = self._size = int(self._processor.vocab_size())
         added = {token_id: token for token_id, token in config.added.items() if token_id >= size}
         self.vocab_size: int = max([size, *(token_id + 1 for token_id in added)])
         ids = {self._processor.id_to_piece(token_id): token_id for token_id in range(size)}
         ids |= {token.content: token_id for token_id, token in added.items()}
-        names = {name: ids[token] for name, token in config.names.items() if token in ids}
+        found = names_with_a_token(config.names, ids.get, file)
+        names = {name: ids[token] for name, token in found.items()}
 
         def known(token: int) -> int | None:
             return token if token >= 0 else None
@@ -71,10 +78,10 @@ class SentencePieceTokenizer:
         self._special = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.encode(text)
+        return self._processor.encode(checked(text))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._processor.encode(list(texts))
+        return self._processor.encode([checked(text) for text in texts])
 
     def encode_prompt(self, text: str) -> list[int]:
         return self._begin + self.encode_chat(text) + self._end
@@ -83,7 +90,7 @@ class SentencePieceTokenizer:
         if self._special is None:
             return self.encode(text)
         ids, place = [], 0
-        for found in self._special.finditer(text):
+        for found in self._special.finditer(checked(text)):
             ids += self._encode_part(text[place : found.start()], place)
             ids.append(self._written[found[0]])
             place = found.end()
@@ -93,7 +100,11 @@ class SentencePieceTokenizer:
         return (self._inner if place else self._processor).encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        shown = [token for token in ids if token not in self._hidden]
+        shown = [
+            token
+            for token in known_ids(ids, self.vocab_size)
+            if token not in self._hidden and (token < self._size or token in self._added)
+        ]
         if not any(token in self._added for token in shown):
             return self._processor.decode(shown)
         text, part = "", []
@@ -105,6 +116,11 @@ class SentencePieceTokenizer:
             part = []
             text += "" if token is None else self._added[token]
         return text
+
+    def token(self, token_id: int) -> str | None:
+        if token_id in self._added:
+            return self._added[token_id]
+        return self._processor.id_to_piece(token_id) if 0 <= token_id < self._size else None
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)

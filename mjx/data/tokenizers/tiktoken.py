@@ -2,10 +2,12 @@
 
 import base64
 import dataclasses
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mjx.data.tokenizers.protocol import optional_package
+from mjx.data.tokenizers.protocol import checked, known_ids, optional_package
 from mjx.errors import InputError
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -32,6 +34,9 @@ _O200K = "|".join(
         r"\s+",
     ]
 )
+
+_LONGEST_SPACE = 500_000
+_LONG_SPACE = re.compile(rf"(?<!\s)\s{{{_LONGEST_SPACE},}}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +100,7 @@ class TiktokenTokenizer:
             )
         encoding = _ENCODINGS[len(ranks)]
         self._ranks = len(ranks)
+        self._special = {token_id: token for token, token_id in encoding.special_tokens.items()}
         package = optional_package("tiktoken", file)
         self._encoding = package.Encoding(
             file.stem, pat_str=encoding.pattern, mergeable_ranks=ranks, special_tokens=encoding.special_tokens
@@ -105,23 +111,45 @@ class TiktokenTokenizer:
         self.pad_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
-        return self._encoding.encode_ordinary(text)
+        return [token for part in _parts(checked(text)) for token in self._encoding.encode_ordinary(part)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoding.encode_ordinary_batch(list(texts))
+        parts = [_parts(checked(text)) for text in texts]
+        encoded = iter(self._encoding.encode_ordinary_batch([part for each in parts for part in each]))
+        return [[token for _ in each for token in next(encoded)] for each in parts]
 
     def encode_prompt(self, text: str) -> list[int]:
         return self.encode_chat(text)
 
     def encode_chat(self, text: str) -> list[int]:
-        return self._encoding.encode(text, allowed_special="all")
+        parts = _parts(checked(text))
+        return [token for part in parts for token in self._encoding.encode(part, allowed_special="all")]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._encoding.decode([token for token in ids if token < self._ranks])
+        return self._encoding.decode(known_ids(ids, self._ranks))
+
+    def token(self, token_id: int) -> str | None:
+        if token_id in self._special:
+            return self._special[token_id]
+        if not 0 <= token_id < self._ranks:
+            return None
+        return self._encoding.decode_single_token_bytes(token_id).decode(errors="backslashreplace")
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, self._file_name).write_bytes(self._content)
+
+
+def _parts(text: str) -> list[str]:
+    """The text, cut within runs of white space on which tiktoken's regular expressions overflow a stack."""
+    if len(text) <= _LONGEST_SPACE:
+        return [text]
+    cuts = [
+        cut
+        for run in _LONG_SPACE.finditer(text)
+        for cut in range(run.start() + _LONGEST_SPACE, run.end(), _LONGEST_SPACE)
+    ]
+    return [text[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(text)])]
 
 
 def is_tiktoken(content: bytes) -> bool:
@@ -143,4 +171,6 @@ def _parse(file: Path, content: bytes) -> dict[bytes, int]:
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
             except ValueError as error:
                 raise InputError(f"{file}, line {number}: not a token in base64 and its rank.") from error
+    if sorted(ranks.values()) != list(range(len(ranks))):
+        raise InputError(f"{file} has {len(ranks)} tokens, whose ranks are not 0 to {len(ranks) - 1}.")
     return ranks
