@@ -1,10 +1,12 @@
 """`mjx import DIR RUN`: another library's checkpoint as a run folder."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from mjx.data.tokenizers import load_tokenizer
+from mjx.data.tokenizers import Tokenizer, load_tokenizer
+from mjx.errors import InputError
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.common.parameter import abstract_parameters
@@ -12,7 +14,8 @@ from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.run.imported import fill, new_run, read_recipe
-from mjx.run.opened import check_vocabulary, open_model, read_inference_config
+from mjx.run.opened import open_model, read_inference_config
+from mjx.run.vocabulary import compare_vocabularies
 from mjx.sharding import build_mesh, use_mesh
 
 
@@ -23,15 +26,26 @@ def import_huggingface(path: str, run_dir: str, overrides: list[str]) -> None:
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)
         source = HuggingFaceFolder(path)
-        tokenizer = load_tokenizer(source.path) if source.tokenizer_files else None
+        tokenizer = _tokenizer_beside(source)
         if tokenizer is not None:
-            check_vocabulary(tokenizer, config.model, source.path)
+            compare_vocabularies(tokenizer, config.model.vocabulary, source.path)
         with new_run(run_dir) as folder:
             opened = open_model(path, config, dtype=np.float32)
             fill(folder, config.model, opened.parameters, tokenizer, source)
         if processes.is_first:
             count = config.model.num_parameters()
             print(f"imported {Path(path).name}, {count:,} parameters, into {run_dir}")
+
+
+def _tokenizer_beside(source: HuggingFaceFolder) -> Tokenizer | None:
+    """The weights need none: one that cannot be read is warned of, and its files are kept for an export."""
+    if not source.tokenizer_files:
+        return None
+    try:
+        return load_tokenizer(source.path)
+    except InputError as error:
+        logging.getLogger("mjx").warning("the run will have no tokenizer: %s", error)
+        return None
 
 
 def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list[str]) -> None:
@@ -43,7 +57,7 @@ def import_megatron(path: str, run_dir: str, recipe: str | None, overrides: list
         processes = start(config.runtime)
         tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
         if tokenizer is not None:
-            check_vocabulary(tokenizer, config.model, str(tokenizer_path))
+            compare_vocabularies(tokenizer, config.model.vocabulary, str(tokenizer_path))
         mesh, rules = build_mesh(config.mesh), config.sharding.build()
         with new_run(run_dir) as folder:
             with use_mesh(mesh, rules):

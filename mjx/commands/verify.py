@@ -132,7 +132,9 @@ def _prompts(folder: HuggingFaceFolder, vocab_size: int, options: VerifyOptions)
             texts += [line for line in content.splitlines() if line.strip()]
     if texts:
         tokenizer = load_tokenizer(folder.path)
-        prompts = [tokenizer.encode_prompt(text) for text in texts] + prompts
+        encoded = [tokenizer.encode_prompt(text) for text in texts]
+        _check_ids("a text", encoded, vocab_size)
+        prompts = encoded + prompts
     if options.texts or options.prompt_file is not None:
         if not prompts or any(len(prompt) < 2 for prompt in prompts):
             raise InputError("every prompt needs at least two tokens, and there has to be one")
@@ -148,12 +150,14 @@ def _ids(name: str, content: str, vocab_size: int) -> list[list[int]]:
         ids = [[int(token) for token in row] for row in rows]
     except (ValueError, TypeError) as error:
         raise InputError(f"--prompt-file {name} is no list of lists of token ids") from error
+    _check_ids(f"--prompt-file {name}", ids, vocab_size)
+    return ids
+
+
+def _check_ids(where: str, ids: list[list[int]], vocab_size: int) -> None:
     wrong = [token for row in ids for token in row if not 0 <= token < vocab_size]
     if wrong:
-        raise InputError(
-            f"--prompt-file {name} has the token {wrong[0]}; the model's are 0 to {vocab_size - 1}"
-        )
-    return ids
+        raise InputError(f"{where} has the token {wrong[0]}; the model's are 0 to {vocab_size - 1}")
 
 
 def _pad(prompts: list[list[int]], side: str) -> tuple[np.ndarray, np.ndarray]:

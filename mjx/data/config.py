@@ -43,8 +43,12 @@ class DatasetConfig:
         """What a batch of so many rows has."""
         raise NotImplementedError(type(self))
 
-    def open(self) -> Any:
+    def open(self, vocabulary: int | None = None) -> Any:
         """Open the files: a `mjx.data.dataset.Splits`. Safe when many processes do it together.
+
+        Args:
+            vocabulary: A token id that is not below it is an error when it is read; None: the model's is not
+                known, or it takes no tokens.
 
         Raises:
             InputError: a file is missing or damaged, or does not fit the config.

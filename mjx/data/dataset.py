@@ -43,7 +43,7 @@ class Splits(Protocol):
 
     @property
     def vocab_size(self) -> int | None:
-        """All token ids are below it; None where there are none."""
+        """A token id that is not below it is an error when it is read; None where there are none."""
         ...
 
     def dataset(self, split: Split, num_samples: int | None = None) -> Dataset:

@@ -22,7 +22,7 @@ class TextSplits:
     config: TextConfig
     tokenizer: Tokenizer | None
     vocab_size: int
-    """All token ids are below it; what a model's vocabulary must at least be."""
+    """A token id that is not below it is an error when it is read."""
     sources: tuple[IndexedDataset, ...]
     validation_sources: Mapping[str, tuple[IndexedDataset, ...]]
     """Of the validation sets that have sources of their own."""
@@ -131,11 +131,11 @@ def _advice(split: Split, source: IndexedDataset) -> str:
     return "Give it a larger share of data.split."
 
 
-def open_text(config: TextConfig) -> TextSplits:
+def open_text(config: TextConfig, vocabulary: int | None = None) -> TextSplits:
     """Opens the sources, or prepares the corpus first; safe when many processes do it together.
 
     Raises:
-        InputError: a file is missing or damaged, or the tokenizer does not fit vocab_size.
+        InputError: a file is missing or damaged.
     """
     tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
     if config.corpus is not None:
@@ -156,11 +156,6 @@ def open_text(config: TextConfig) -> TextSplits:
             'own: they are not read at all (data.split="1,0,0" trains on them)',
             config.split,
         )
-    known = None if tokenizer is None else tokenizer.vocab_size
-    vocab_size = max(known or 0, config.vocab_size or 0)
-    if known is not None and config.vocab_size is not None and known > config.vocab_size:
-        raise InputError(
-            f"data.vocab_size = {config.vocab_size} is smaller than the tokenizer's {known}; leave it "
-            f"out, or give at least {known}."
-        )
+    own = tokenizer.vocab_size if config.vocab_size is None and tokenizer is not None else config.vocab_size
+    vocab_size = min(size for size in (own, vocabulary) if size is not None)
     return TextSplits(config, tokenizer, vocab_size, sources, validation)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from mjx.bounds import check_scale
 from mjx.data.config import DatasetConfig
 from mjx.data.dataset import Dataset, Splits
 from mjx.data.indexed import IndexedDataset
@@ -20,8 +21,7 @@ class SourceConfig:
     """Samples taken from it, in proportion to the other sources' weights."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < float("inf"):
-            raise InputError(f"weight = {self.weight} must be a positive number.")
+        check_scale("weight", self.weight)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TextConfig(DatasetConfig):
     corpus; with sources, none, and then vocab_size must be given."""
     vocab_size: int | None = None
     """Corpus: the size of the tokenizer that is trained on it (4096 when null). Sources: token ids must be
-    below it (the tokenizer's when null)."""
+    below it (the tokenizer's when null), and below the model's."""
 
     def samples(
         self,
@@ -80,10 +80,10 @@ class TextConfig(DatasetConfig):
         """
         raise NotImplementedError(type(self))
 
-    def open(self) -> Splits:
+    def open(self, vocabulary: int | None = None) -> Splits:
         from mjx.data.open import open_text
 
-        return open_text(self)
+        return open_text(self, vocabulary)
 
     def __post_init__(self) -> None:
         if (self.corpus is None) == (not self.sources):

@@ -28,6 +28,7 @@ from mjx.metrics.sinks import MetricSink, open_sinks, read_metrics
 from mjx.models.family import Batch
 from mjx.parse import to_tree
 from mjx.run.resume import changes_since
+from mjx.run.vocabulary import warn_of_unknown_ids
 from mjx.source import keep_companions, open_source
 from mjx.training.non_finite import check_finite
 from mjx.training.state import TrainState
@@ -67,12 +68,10 @@ def train(config: RunConfig) -> Result:
         NonFiniteError: the loss or the gradient is not finite, and optimizer.non_finite is `stop`.
     """
     # Input
-    data, vocabulary = config.data.open(), config.model.vocabulary
-    if vocabulary is not None and data.vocab_size is not None and data.vocab_size > vocabulary:
-        raise InputError(
-            f"model.vocab_size = {vocabulary} is smaller than the {data.vocab_size} token ids "
-            f"of the data; set model.vocab_size={data.vocab_size} or more"
-        )
+    vocabulary = config.model.vocabulary
+    data = config.data.open(vocabulary)
+    if data.tokenizer is not None:
+        warn_of_unknown_ids(data.tokenizer, vocabulary, "the data")
     plan = config.training
     samples = data.dataset("train", plan.steps * plan.batch_size)
     validation = data.validation() if plan.evaluation_rows else {}

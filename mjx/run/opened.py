@@ -12,8 +12,9 @@ from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.models.common.parameter import abstract_parameters
-from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.run.vocabulary import compare_vocabularies
 from mjx.sharding import Rules, build_mesh, use_mesh
 from mjx.source import open_source
 from mjx.trees import Tree
@@ -40,12 +41,12 @@ class OpenedModel:
         """Its tokenizer.
 
         Raises:
-            InputError: it has none, or one of more ids than the model's vocabulary.
+            InputError: it has none, or one that cannot be read.
         """
         if not self.tokenizer_folder.exists():
             raise InputError(f"{self.tokenizer_folder.parent} has no tokenizer, which a text needs")
         tokenizer = load_tokenizer(self.tokenizer_folder)
-        check_vocabulary(tokenizer, self.config.model, self.tokenizer_folder)
+        compare_vocabularies(tokenizer, self.config.model.vocabulary, self.tokenizer_folder)
         return tokenizer
 
     def stop_tokens(self) -> tuple[int, ...]:
@@ -54,29 +55,17 @@ class OpenedModel:
             for said in (self.companions.generation_config, self.companions.config):
                 named = said.get("eos_token_id")
                 if named is not None:
-                    return tuple(named) if isinstance(named, list) else (named,)
+                    return _ids(named)
         return ()
 
 
-def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str | Path) -> None:
-    """Raise `InputError` if the tokenizer has ids that the model does not; warn if it lacks far too many.
-
-    Fewer ids are usual: vocabularies are padded, by two percent at most in all models that are known here.
-    """
-    vocabulary = config.vocabulary or 0
-    if tokenizer.vocab_size > vocabulary:
-        raise InputError(
-            f"the tokenizer of {where} has {tokenizer.vocab_size} ids, but the model's vocabulary only "
-            f"{vocabulary}: they do not belong together"
-        )
-
-    if tokenizer.vocab_size < 0.9 * vocabulary:
-        logging.getLogger("mjx").warning(
-            "the tokenizer of %s has only %d ids, and the model's vocabulary %d: do they belong together?",
-            where,
-            tokenizer.vocab_size,
-            vocabulary,
-        )
+def _ids(named: Any) -> tuple[int, ...]:
+    """Token ids as configs have them: one or a list. What is no id stops nothing, and is warned of."""
+    listed = named if isinstance(named, list) else [named]
+    ids = tuple(token for token in listed if type(token) is int and 0 <= token < 2**31)
+    if len(ids) < len(listed):
+        logging.getLogger("mjx").warning("eos_token_id = %s: only %s are token ids", named, list(ids))
+    return ids
 
 
 def without_training(recipe: Tree) -> Tree:

@@ -322,14 +322,19 @@ def test_a_config_that_cannot_work_is_refused(config, change, sentence):
 
 
 def test_a_weight_must_be_positive():
-    with pytest.raises(InputError, match=r"weight = 0.0 must be a positive number"):
+    with pytest.raises(InputError, match=r"weight = 0.0 must be positive"):
         SourceConfig(path="x", weight=0.0)
 
 
-def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(config):
-    with pytest.raises(InputError, match="vocab_size = 200 is smaller than the tokenizer's 257"):
-        GPTDatasetConfig(**config | {"vocab_size": 200}).open()
-    assert GPTDatasetConfig(**config | {"vocab_size": 300}).open().vocab_size == 300
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_where_an_id_beyond_it_occurs(config):
+    for choice, model in ((256, None), (None, 256), (300, 256), (256, 300)):
+        data = GPTDatasetConfig(**config | {"vocab_size": choice}).open(model)
+        assert data.vocab_size == 256
+        with pytest.raises(InputError, match="has the token id 256, but vocab_size = 256"):
+            data.dataset("train", 10).read(np.arange(10))
+    for choice, model in ((300, None), (None, None), (300, 257)):
+        data = GPTDatasetConfig(**config | {"vocab_size": choice}).open(model)
+        assert data.dataset("train", 10).read(np.arange(10))["tokens"].max() == 256
 
 
 def test_sources_without_a_tokenizer_need_only_a_vocabulary(config):

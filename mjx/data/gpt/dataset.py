@@ -158,9 +158,11 @@ def gather(
     found = dataset.tokens.take(where)
     if vocab_size is not None and found.size and (found.max() >= vocab_size or found.min() < 0):
         bad = int(np.argmax((found >= vocab_size) | (found < 0)))
+        document, token = dataset.document_of_token(int(where[bad])), int(found[bad])
         raise InputError(
-            f"Document {dataset.document_of_token(int(where[bad]))} of {dataset.prefix}.bin has the token id "
-            f"{found[bad]}, but vocab_size = {vocab_size}: the data was made with another tokenizer, or "
-            f"vocab_size must be at least {int(found[bad]) + 1}."
+            f"Document {document} of {dataset.prefix}.bin has the token id {token}, but vocab_size = "
+            f"{vocab_size} (the model's or the data's, whichever is smaller). Was the data made with another "
+            f"tokenizer? Else leave out the texts that have this token; a model that starts from nothing may "
+            f"have model.vocab_size={token + 1} or more."
         )
     return found
