@@ -307,6 +307,8 @@ def test_validation_sets_are_read_from_a_tree_and_written_to_one():
         ({"sources": ()}, "corpus = None and sources = .*give one of the two"),
         ({"corpus": "python-docs"}, "give one of the two"),
         ({"split": "a"}, 'split = "a"'),
+        ({"split": "0,0"}, 'split = "0,0" adds up to 0'),
+        ({"split": "9" * 400}, "adds up to inf; for instance"),
         ({"sequence_length": 1}, "sequence_length = 1 must be at least 2"),
         ({"prefetch": -1}, "prefetch = -1 must be at least 0"),
         ({"threads": 0}, "threads = 0 must be at least 1"),

@@ -80,7 +80,7 @@ def test_a_token_beyond_the_vocabulary_is_found_when_it_is_read(refused, recipe,
     tokens.tofile(prefix.with_suffix(".bin"))
     said = refused("train", recipe, f"run_dir={tmp_path / 'run'}", override)
     assert f"{prefix}.bin has the token id 300, but vocab_size = 257" in said
-    assert "model.vocab_size=301 or more" in said
+    assert "model.vocab_size: 301 at least" in said
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def gather(
         raise InputError(
             f"Document {document} of {dataset.prefix}.bin has the token id {token}, but vocab_size = "
             f"{vocab_size} (the model's or the data's, whichever is smaller). Was the data made with another "
-            f"tokenizer? Else leave out the texts that have this token; a model that starts from nothing may "
-            f"have model.vocab_size={token + 1} or more."
+            "tokenizer? Else leave out the texts that have this token; a model that starts from nothing may "
+            f"have a larger model.vocab_size: {token + 1} at least, as many as the tokenizer has ids for all."
         )
     return found

@@ -144,7 +144,7 @@ def test_a_token_outside_the_vocabulary_is_named_with_file_and_document(tmp_path
     index = build_gpt_index(tokens.sequence_lengths, range(3), sequence_length=3, num_samples=None, seed=1)
     dataset = GPTDataset(tokens, index, sequence_length=3, vocab_size=300)
     with pytest.raises(
-        InputError, match=r"Document 1 of .*/d\.bin has the token id 500.*model\.vocab_size=501 or more"
+        InputError, match=r"Document 1 of .*/d\.bin has the token id 500.*model\.vocab_size: 501 at least"
     ):
         dataset.read(np.arange(len(dataset)))
 

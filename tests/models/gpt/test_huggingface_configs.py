@@ -1,5 +1,6 @@
 """config.json as the hub has it for well-known models, and what is refused."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from mjx.errors import InputError
 from mjx.models.common.rope import RoPEConfig
+from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 
@@ -238,3 +240,13 @@ def test_layers_with_windows_may_have_a_scaling_of_their_own(scalings):
     )
     assert config.window_rope.scaling.kind == sliding["rope_type"]
     assert config.attention.rope.base == 1e5
+
+
+def test_the_smallest_factors_are_still_the_same_model():
+    config = ours(GEMMA2)
+    small = dataclasses.replace(
+        config, attention=dataclasses.replace(config.attention, scale=1e-20), embedding_scale=1e-20
+    )
+    same = canonical(small)
+    assert (same.attention.scale, same.embedding_scale) == (1e-20, 1e-20)
+    assert canonical(dataclasses.replace(small, embedding_scale=2e-20)) != same
