@@ -56,6 +56,11 @@ class ModelConfig:
         """Token ids are below it; None: the model takes none."""
         return None
 
+    @property
+    def rows_apart(self) -> bool:
+        """Whether a batch's loss is the sum of its rows', so that replicas need nothing of each other."""
+        return True
+
     def build(self, rngs: nnx.Rngs) -> Any:
         """The module, with freshly drawn parameters."""
         raise NotImplementedError(type(self))

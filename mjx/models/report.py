@@ -49,9 +49,14 @@ class Statistic:
         """Over its leading axis."""
         return _REDUCE[self.over](self.array, axis=0)
 
+    def over_devices(self, axis: str) -> "Statistic":
+        """That of all devices along a mesh axis, inside of a `jax.shard_map` over it."""
+        return Statistic(_OVER_DEVICES[self.over](self.array, axis), self.over)
+
 
 _JOIN = {"sum": jnp.add, "max": jnp.maximum, "min": jnp.minimum}
 _REDUCE = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min}
+_OVER_DEVICES = {"sum": jax.lax.psum, "max": jax.lax.pmax, "min": jax.lax.pmin}
 
 
 @jax.tree_util.register_dataclass
@@ -76,6 +81,13 @@ class Report:
         return Report(
             jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.losses),
             jax.tree.map(Statistic.empty, self.statistics, is_leaf=is_statistic),
+        )
+
+    def over_devices(self, axis: str) -> "Report":
+        """That of the parts that all devices along a mesh axis have, inside of a `jax.shard_map` over it."""
+        return Report(
+            jax.lax.psum(dict(self.losses), axis),
+            jax.tree.map(lambda one: one.over_devices(axis), self.statistics, is_leaf=is_statistic),
         )
 
 

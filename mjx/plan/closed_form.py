@@ -9,6 +9,7 @@ from typing import Literal
 
 from mjx.plan.program.collectives import Collective
 from mjx.plan.scheme import Scheme, Sublayer
+from mjx.training.gradients import REPLICAS
 
 FLOAT32 = 4
 _SMALL = 2**16
@@ -66,9 +67,12 @@ def term_of(collective: Collective, terms: tuple[Term, ...]) -> TermName | None:
         exchanged = "gradients" if collective.origin.part == "backward" else "weights"
         wanted = {"all-gather": "weights", "reduce-scatter": "gradients", "all-to-all": exchanged}
         wanted["all-reduce"] = "gradients"  # more than a reduce-scatter sends, as the check then shows
-    if collective.kind == "all-reduce" and any(
-        term.name == "replicas" and term.axes == collective.axes for term in terms
-    ):
+    replicas = any(term.name == "replicas" and term.axes == collective.axes for term in terms)
+    if replicas and collective.axes == (
+        REPLICAS,
+    ):  # with ZeRO-1 the sum is scattered, and the new weights gathered
+        wanted = dict.fromkeys(("all-reduce", "reduce-scatter", "all-gather"), "replicas")
+    elif replicas and collective.kind == "all-reduce":
         wanted = {"all-reduce": "replicas"}
     return wanted.get(collective.kind)
 
@@ -118,16 +122,20 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
 def _replica_terms(scheme: Scheme) -> list[Term]:
     """The gradients of copies of a weight are summed: over the axes that split tokens, but not the weight.
 
-    Inside of the stack's loop this happens for every microbatch, outside of it once.
+    Inside of the stack's loop this happens for every microbatch, outside of it once; `scheme.replicas` add
+    everything up once, in the dtype that the sum over microbatches has.
     """
     terms: dict[tuple[str, ...], float] = {}
+    if scheme.replicas is not None:
+        stored = sum(weight.stored for weight in scheme.weights)
+        terms[scheme.replicas,] = 2 * stored * FLOAT32 * _ring(scheme.mesh[scheme.replicas])
     stacked = scheme.stacked
     for weight in scheme.weights:
         held = {*weight.gathered_over, *(("expert",) if "experts" in weight.axes else ())}
         axes = tuple(
             axis
             for axis in ("data", "fsdp", "context", "expert")
-            if scheme.mesh[axis] > 1 and axis not in held
+            if scheme.mesh[axis] > 1 and axis not in held and axis != scheme.replicas
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1

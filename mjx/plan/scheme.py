@@ -18,6 +18,7 @@ from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.plan.stacks import stacks_of, sublayers_of, unit_of
 from mjx.sharding import axes_per_dimension
+from mjx.training.gradients import replica_axis
 from mjx.training.moments import moments_of
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.parameter_kinds import STACKED, parameter_kind
@@ -120,6 +121,8 @@ class Scheme:
     sequence_parallel: bool
     remat: Remat
     loss_chunks: int
+    replicas: str | None
+    """The mesh axis over which gradients are added up once, after all microbatches."""
     dtype_bytes: int
     """Of activations, and of weights and gradients while they are sent."""
 
@@ -234,6 +237,9 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,
         loss_chunks=config.model.loss_chunks if isinstance(config.model, LanguageModelConfig) else 1,
+        replicas=replica_axis(
+            config.model, mesh, rules, microbatches=training.microbatches, zero1=training.zero1
+        ),
         dtype_bytes=jnp.dtype(config.model.compute_dtype).itemsize,
     )
 

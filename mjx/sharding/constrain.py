@@ -49,8 +49,12 @@ def current_rules() -> Rules:
 
 
 def mesh_shape() -> dict[str, int]:
-    """Mesh axis → size of the mesh in force; empty without one."""
-    return dict(jax.sharding.get_abstract_mesh().shape)
+    """Mesh axis → devices that arrays here can be split over by it; empty without a mesh.
+
+    Inside of a `jax.shard_map` over an axis every device has its own share already: 1.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return {axis: 1 if axis in mesh.manual_axes else size for axis, size in mesh.shape.items()}
 
 
 def activation_spec(names: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec:

@@ -6,19 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from mjx.models.common.parameter import bind, differentiated
 from mjx.models.family import Batch, Counts, Metrics
 from mjx.models.report import Loss, Report
+from mjx.training.gradients import build_gradients, over_replicas
 from mjx.training.optimizer import OptimizerConfig, apply_gradients
 from mjx.training.schedule import Schedule
 from mjx.training.state import StateLayout, TrainState
 from mjx.trees import Tree, join, split
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-Gradients = Callable[[Tree, Batch, Counts, jax.Array | None], tuple[Float[Array, ""], Report, Tree]]
-"""(parameters, batch, its counts, key of all chance) → (loss, report, gradients of what is trained)."""
 
 
 def build_train_step(
@@ -29,6 +28,7 @@ def build_train_step(
     *,
     layout: StateLayout | None = None,
     microbatches: int = 1,
+    replicas: str | None = None,
     dropout_seed: int | None = None,
 ) -> TrainStep:
     """One update: `(state, batch) → (state, metrics)`, jitted; the state given is donated.
@@ -43,10 +43,13 @@ def build_train_step(
         schedule: of the learning rate that is reported.
         layout: where the state lives; None on one device, where all that a gradient can change is trained.
         microbatches: the batch is cut into this many parts, whose gradients are added up in a scan.
+        replicas: the mesh axis whose devices add their gradients up once, after the scan (`replica_axis`).
         dropout_seed: None switches dropout off.
     """
     trained = differentiated(model) if layout is None else layout.trained
     gradients_of = build_gradients(model, trained, microbatches)
+    if replicas is not None:
+        gradients_of = over_replicas(gradients_of, replicas)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         counts = {name: jnp.maximum(count, 1) for name, count in model.counts(batch).items()}
@@ -67,52 +70,6 @@ def build_train_step(
 
     out_shardings = None if layout is None else (layout.shardings, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-
-
-def build_gradients(model: Any, trained: Tree, microbatches: int) -> Gradients:
-    """The loss of a whole batch and its gradients, over microbatches one after the other."""
-
-    def loss(parameters: Tree, others: Tree, batch: Batch, counts: Counts, key: Any, so_far: Any):
-        return bind(model, join(parameters, others)).loss(batch, counts, key=key, so_far=so_far)
-
-    gradient = jax.value_and_grad(loss, has_aux=True)
-
-    def whole(parameters: Tree, batch: Batch, counts: Counts, key: jax.Array | None):
-        (value, report), gradients = gradient(*split(parameters, trained), batch, counts, key, None)
-        return value, report, gradients
-
-    def summed(parameters: Tree, batch: Batch, counts: Counts, key: jax.Array | None):
-        parts = _cut(batch, microbatches)
-        some, others = split(parameters, trained)
-
-        def add(carry, part):
-            (value, report, gradients), (index, microbatch) = carry, part
-            part_key = None if key is None else jax.random.fold_in(key, index)
-            so_far = report.statistics or None
-            (more, said), new = gradient(some, others, microbatch, counts, part_key, so_far)
-            return (value + more, report.join(said), jax.tree.map(jnp.add, gradients, new)), None
-
-        first = jax.tree.map(lambda array: array[0], parts)
-        (value, report), shapes = jax.eval_shape(gradient, some, others, first, counts, key, None)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, shapes))
-        start = (nothing[0], report.empty(), nothing[1])
-        total, _ = jax.lax.scan(add, start, (jnp.arange(microbatches), parts))
-        return total
-
-    return whole if microbatches == 1 else summed
-
-
-def _cut(batch: Batch, microbatches: int) -> Batch:
-    """The microbatches, along a new first axis."""
-    rows = next(iter(batch.values())).shape[0]
-    if rows % microbatches:
-        raise ValueError(f"{microbatches} microbatches do not divide a batch of {rows} rows")
-
-    def cut(array: Array) -> Array:
-        # Row r goes to microbatch r mod n: each device keeps its own rows, and nothing moves.
-        return jnp.moveaxis(array.reshape(rows // microbatches, microbatches, *array.shape[1:]), 1, 0)
-
-    return jax.tree.map(cut, batch)
 
 
 def _after_step(model: Any, parameters: Tree, report: Report, applied: Bool[Array, ""]) -> Tree:

@@ -15,6 +15,7 @@ from mjx.models.common.parameter import logical_axes_of
 from mjx.models.family import Batch, Metrics, ModelConfig, abstract_model
 from mjx.sharding import MeshConfig, Rules, ShardingConfig, build_mesh, use_mesh
 from mjx.training.batch_layout import plan_batch
+from mjx.training.gradients import replica_axis
 from mjx.training.groups import trained_of
 from mjx.training.optimizer import OptimizerConfig, build_optimizer
 from mjx.training.schedule import ScheduleConfig, build_schedule
@@ -84,6 +85,9 @@ class Trainer:
                 self.schedule,
                 layout=self.layout,
                 microbatches=microbatches,
+                replicas=replica_axis(
+                    model, self.mesh.shape, self.rules, microbatches=microbatches, zero1=zero1
+                ),
                 dropout_seed=dropout_seed,
             )
             self.evaluation_step = build_evaluation_step(self.model)

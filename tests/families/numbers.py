@@ -13,7 +13,7 @@ from families.variant import Arrays, NotApplicableError, Variant
 from mjx.models.common.parameter import bind, differentiated, logical_axes_of, parameters_of
 from mjx.models.family import Generates, ModelConfig, abstract_model
 from mjx.sharding import LOGICAL_AXES
-from mjx.training.step import build_gradients
+from mjx.training.gradients import build_gradients
 from mjx.trees import Tree, flatten, unflatten
 
 

@@ -74,6 +74,11 @@ CASES = {
     "tensor 4 × data 2, sequence parallel": {"mesh": MeshConfig(data=2, tensor=4)},
     "tensor 4 × data 2": {"mesh": MeshConfig(data=2, tensor=4), "sequence_parallel": False},
     "fsdp 2 × tensor 2 × data 2": {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)},
+    "fsdp 2 × tensor 2 × data 2, ZeRO-1, 2 microbatches": {
+        "mesh": MeshConfig(data=2, fsdp=2, tensor=2),
+        "zero1": True,
+        "microbatches": 2,
+    },
     "data 8, 4 microbatches": {"mesh": MeshConfig(data=8), "microbatches": 4},
     "one device, 4 microbatches": {"mesh": MeshConfig(), "devices": 1, "microbatches": 4},
     "data 4 × tensor 2, ZeRO-1": {"mesh": MeshConfig(data=4, tensor=2), "zero1": True},

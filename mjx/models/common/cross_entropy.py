@@ -170,7 +170,9 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         sums = LossSums(*(reduce.token_sum(part) for part in sums))
         return sums.cross_entropy + z_loss * sums.z_loss, sums
 
-    zero = jnp.zeros((), jnp.float32)
+    def nothing() -> LossSums:
+        zero = jnp.zeros((), jnp.float32)  # made where it is used: it belongs to the mesh there
+        return LossSums(zero, zero)
 
     def loss(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
         weight = weight.astype(
@@ -181,7 +183,7 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
             part, _ = chunk_loss(chunk[0], weight, chunk[1], chunk[2], reduce)
             return jax.tree.map(jnp.add, sums, part), None
 
-        sums, _ = _scan(step, LossSums(zero, zero), tuple(map(chunked, (hidden, labels, mask))))
+        sums, _ = _scan(step, nothing(), tuple(map(chunked, (hidden, labels, mask))))
         return finish(sums, reduce)
 
     def loss_and_gradients(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
@@ -204,7 +206,7 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
                 d_weight += jnp.einsum("tv,te->ev", d_logits, states, preferred_element_type=jnp.float32)
             return (jax.tree.map(jnp.add, sums, part), d_weight), (d_states, d_logits if keep else None)
 
-        start = (LossSums(zero, zero), None if keep else jnp.zeros(weight.shape, jnp.float32))
+        start = (nothing(), None if keep else jnp.zeros(weight.shape, jnp.float32))
         inputs = tuple(map(chunked, (hidden, labels, mask)))
         (sums, summed), (d_hidden, d_logits) = _scan(step, start, inputs)
         if summed is None:

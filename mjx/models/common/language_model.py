@@ -111,6 +111,10 @@ class LanguageModelConfig(ModelConfig):
         return self.vocab_size
 
     @property
+    def rows_apart(self) -> bool:
+        return all(sublayer.mixer.rows_apart for sublayer in self.pattern)
+
+    @property
     def output_std(self) -> float:
         """Of projections back into the residual stream."""
         return self.init_std / math.sqrt(len(self.pattern))

@@ -53,6 +53,9 @@ class MixerConfig:
 
     name: ClassVar[str]
     """The mixer's name in parameter paths."""
+    rows_apart: ClassVar[bool] = True
+    """False: what it makes of a row, its losses or its statistics depend on the batch's other rows, as means
+    and the balance of experts do. Then nothing of a step is computed by each replica for itself."""
 
     @property
     def shared(self) -> tuple[Shared, ...]:
