@@ -19,8 +19,10 @@ SCHEMES = {
 }
 
 
-@pytest.mark.parametrize("remat", ["none", "selective", "full"])
-@pytest.mark.parametrize("name", SCHEMES)
+REMAT = [("fsdp × tensor", "selective"), ("without sequence parallelism", "full"), ("fsdp × tensor", "full")]
+
+
+@pytest.mark.parametrize(("name", "remat"), [*((name, "none") for name in SCHEMES), *REMAT])
 def test_traffic_equals_the_closed_form_within_5_percent(name, remat, tmp_path):
     made = plan(request(recipe(tmp_path), *SCHEMES[name], f"model.remat={remat}"))
     assert made.checks
@@ -33,9 +35,18 @@ def test_traffic_equals_the_closed_form_within_5_percent(name, remat, tmp_path):
     assert sum(row.wire_bytes for row in outside) < 0.02 * total, "sums of scalars and vectors"
 
 
-def test_microbatches_gather_weights_each(tmp_path):
-    overrides = ("mesh.fsdp=2", "mesh.data=8", "training.microbatches=4")
-    made = plan(request(recipe(tmp_path), *overrides))
+MICROBATCHES = {
+    "gradients summed in each": ("mesh.fsdp=2", "mesh.data=8", "training.microbatches=4"),
+    "summed once": ("mesh.fsdp=2", "mesh.tensor=2", "mesh.data=4", "training.microbatches=8"),
+    "ZeRO-1": ("mesh.fsdp=2", "mesh.data=8", "training.microbatches=2", "training.zero1=true"),
+}
+
+
+@pytest.mark.parametrize("name", MICROBATCHES)
+def test_microbatches_gather_weights_each_and_replicas_sum_once_where_that_is_much_less(name, tmp_path):
+    overrides = MICROBATCHES[name]
+    made = plan(request(recipe(tmp_path), *overrides, "training.batch_size=64"))
+    assert {"weights", "replicas"} <= {check.name for check in made.checks}
     for check in made.checks:
         assert check.compiled == pytest.approx(check.closed_form, rel=0.05), check
 
