@@ -10,6 +10,17 @@ _RECIPE = "a YAML recipe, see configs/"
 _OVERRIDES = "key.path=value, overrules the recipe"
 
 
+def _path(text: str) -> str:
+    """What `type=` makes of a path: no shell puts a home folder in the place of the `~` of `--output=~/x`."""
+    from mjx.errors import InputError
+    from mjx.files import local_path
+
+    try:
+        return local_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand.
 
@@ -54,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     train = _command(commands, "train", _train, "train a model, or resume a run")
-    train.add_argument("config", help=_RECIPE)
-    train.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    train.add_argument("config", type=_path, help=_RECIPE)
+    train.add_argument("overrides", nargs="*", default=[], help=_OVERRIDES)
     train.add_argument("--print-config", action="store_true", help="show the resolved recipe and stop")
 
     generate = _command(commands, "generate", _generate, "continue text, or answer, with a trained model")
-    generate.add_argument("path", metavar="MODEL", help="a run folder, or a Hugging Face folder")
+    generate.add_argument("path", type=_path, metavar="MODEL", help="a run folder, or a Hugging Face folder")
     generate.add_argument("--prompt", action="append", required=True, help="may be given several times")
     generate.add_argument(
         "--raw",
@@ -67,22 +78,25 @@ def _parser() -> argparse.ArgumentParser:
         help="continue the prompt as it is, even if the model has a chat template",
     )
     generate.add_argument("--step", type=int, help="which checkpoint (the newest)")
-    generate.add_argument("overrides", nargs="*", help="e.g. sampling.temperature=0, mesh.tensor=2")
+    generate.add_argument(
+        "overrides", nargs="*", default=[], help="e.g. sampling.temperature=0, mesh.tensor=2"
+    )
 
     explain = _command(commands, "explain", _explain, "show what lives where on a mesh")
-    explain.add_argument("config", help=_RECIPE)
-    explain.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    explain.add_argument("config", type=_path, help=_RECIPE)
+    explain.add_argument("overrides", nargs="*", default=[], help=_OVERRIDES)
     explain.add_argument("--devices", type=int, help="how many devices the mesh is for")
+    explain.add_argument("--gpu", help="as on this GPU (a100, b200, h100 or h200), where auto is bfloat16")
     explain.add_argument(
         "--activations", action="store_true", help="list the activations of one layer as well"
     )
-    explain.add_argument("--html", metavar="FILE", help="write a page that draws all of it")
+    explain.add_argument("--html", type=_path, metavar="FILE", help="write a page that draws all of it")
 
     plan = _command(
         commands, "plan", _plan, "compile a run for GPUs that are not here: memory, traffic, time"
     )
-    plan.add_argument("config", help=_RECIPE)
-    plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    plan.add_argument("config", type=_path, help=_RECIPE)
+    plan.add_argument("overrides", nargs="*", default=[], help=_OVERRIDES)
     plan.add_argument("--gpu", default="h100", help="a100, b200, h100 or h200 (h100)")
     plan.add_argument("--nodes", type=int, default=1, help="machines (1)")
     plan.add_argument("--gpus-per-node", type=int, help="GPUs of each (as the data sheet says: 8)")
@@ -90,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--utilization", type=float, default=0.5, help="share of the peak that products reach (0.5)"
     )
-    plan.add_argument("--json", metavar="FILE", help="write the plan as JSON")
-    plan.add_argument("--html", metavar="FILE", help="write the plan as a page with pictures")
+    plan.add_argument("--json", type=_path, metavar="FILE", help="write the plan as JSON")
+    plan.add_argument("--html", type=_path, metavar="FILE", help="write the plan as a page with pictures")
     plan.add_argument(
         "--search", action="store_true", help="which mesh, microbatches and recomputation are fastest and fit"
     )
@@ -102,10 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     imports = _command(commands, "import", _import, "make a run folder of another library's checkpoint")
     imports.add_argument(
         "path",
+        type=_path,
         metavar="DIR",
         help="a Hugging Face folder (config.json and safetensors), or a torch_dist checkpoint of Megatron",
     )
-    imports.add_argument("run_dir", metavar="RUN", help="a new folder")
+    imports.add_argument("run_dir", type=_path, metavar="RUN", help="a new folder")
     imports.add_argument(
         "--from",
         dest="library",
@@ -115,25 +130,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     imports.add_argument(
         "--config",
+        type=_path,
         metavar="RECIPE",
         help="megatron: a recipe whose model and tokenizer they are, where the checkpoint has no arguments",
     )
-    imports.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2, model.dtype=bfloat16")
+    imports.add_argument("overrides", nargs="*", default=[], help="e.g. mesh.tensor=2, model.dtype=bfloat16")
 
     recipe = _command(commands, "recipe", _recipe, "make a recipe of another library's settings")
     recipe.add_argument(
         "--from-megatron",
         required=True,
+        type=_path,
         metavar="SOURCE",
         help="a shell script or a JSON file with Megatron-LM's arguments, or a torch_dist checkpoint",
     )
     recipe.add_argument(
-        "overrides", nargs="*", metavar="NAME=VALUE", help="further arguments, e.g. vocab-size=50257"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="further arguments, e.g. vocab-size=50257",
     )
 
     export = _command(commands, "export", _export, "write weights alone, for Orbax or for transformers")
-    export.add_argument("run_dir", metavar="RUN", help="a run folder")
-    export.add_argument("directory", metavar="DIR", help="a new folder")
+    export.add_argument("run_dir", type=_path, metavar="RUN", help="a run folder")
+    export.add_argument("directory", type=_path, metavar="DIR", help="a new folder")
     export.add_argument("--step", type=int, help="which checkpoint (the newest)")
     export.add_argument("--format", choices=["orbax", "huggingface"], default="orbax", help="(orbax)")
     export.add_argument(
@@ -147,16 +168,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--architecture", metavar="TYPE", help="huggingface: the model_type (the first that fits)"
     )
-    export.add_argument("overrides", nargs="*", help="e.g. mesh.tensor=2")
+    export.add_argument("overrides", nargs="*", default=[], help="e.g. mesh.tensor=2")
 
     verify = _command(
         commands, "verify", _verify, "compare a Hugging Face folder with transformers (mjx[parity])"
     )
-    verify.add_argument("path", metavar="DIR", help="a Hugging Face folder of a model that continues text")
+    verify.add_argument(
+        "path", type=_path, metavar="DIR", help="a Hugging Face folder of a model that continues text"
+    )
     verify.add_argument(
         "--text", action="append", default=[], help="a prompt, instead of random tokens; several times"
     )
-    verify.add_argument("--prompt-file", metavar="FILE", help="a prompt a line; .json: lists of token ids")
+    verify.add_argument(
+        "--prompt-file", type=_path, metavar="FILE", help="a prompt a line; .json: lists of token ids"
+    )
     verify.add_argument("--rows", type=int, default=4, help="random prompts (4)")
     verify.add_argument("--length", type=int, default=32, help="tokens of the longest of them (32)")
     verify.add_argument("--seed", type=int, default=0, help="of the random prompts (0)")
@@ -180,11 +205,16 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "inputs",
         nargs="+",
+        type=_path,
         metavar="FILE",
         help=".txt, .json, .jsonl, .ndjson (or these with .gz, .bz2, .xz, .zst), .parquet; folders, patterns",
     )
-    build.add_argument("--output", required=True, metavar="PREFIX", help="writes PREFIX.bin and PREFIX.idx")
-    build.add_argument("--tokenizer", required=True, help="a tokenizer's file or folder, or 'byte'")
+    build.add_argument(
+        "--output", required=True, type=_path, metavar="PREFIX", help="writes PREFIX.bin and PREFIX.idx"
+    )
+    build.add_argument(
+        "--tokenizer", required=True, type=_path, help="a tokenizer's file or folder, or 'byte'"
+    )
     build.add_argument("--key", default="text", help="the JSON key or Parquet column (text)")
     build.add_argument("--split-blank-lines", action="store_true", help=".txt: a blank line ends a document")
     build.add_argument(
@@ -211,7 +241,9 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument(
         "--sweep", action="store_true", help="measure every block configuration that compiles well"
     )
-    kernels.add_argument("--report", metavar="FILE", help="with --compile-only: write the figures as JSON")
+    kernels.add_argument(
+        "--report", type=_path, metavar="FILE", help="with --compile-only: write the figures as JSON"
+    )
 
     launch = _command(commands, "launch", _launch, "start a command as several processes on this machine")
     launch.add_argument("-n", type=int, required=True, metavar="N", help="how many processes")
@@ -267,6 +299,7 @@ def _explain(options: argparse.Namespace) -> None:
         options.devices,
         activations=options.activations,
         html=options.html,
+        gpu=options.gpu,
     )
 
 

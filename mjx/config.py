@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mjx.checkpoint.checkpointer import CheckpointConfig
 from mjx.data.config import DatasetConfig
 from mjx.errors import InputError
+from mjx.files import LocalPath
 from mjx.inference.sampling import SamplingConfig
 from mjx.launch.runtime import RuntimeConfig
 from mjx.launch.watchdog import WatchdogConfig
@@ -16,13 +17,14 @@ from mjx.metrics.profiler import ProfileConfig
 from mjx.metrics.sinks import LoggingConfig
 from mjx.models import FAMILIES
 from mjx.models.family import ModelConfig
-from mjx.parse import check_keys, parse
+from mjx.parse import UnknownKeyError, check_keys, parse, paths_of
 from mjx.sharding import MeshConfig, ShardingConfig
 from mjx.source import fill_in
 from mjx.training.config import TrainingConfig
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.schedule import ScheduleConfig
-from mjx.trees import Tree, read_yaml, yaml_value
+from mjx.trees import Tree, read_untyped, yaml_value
+from mjx.words import one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +57,11 @@ class RunConfig:
     """Processes and devices."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """How long a step may take before the run is ended."""
-    init_from: str | None = None
+    init_from: LocalPath | None = None
     """A Hugging Face folder or a run folder, whose weights training starts from. Its model is the run's:
     `model` need only say what differs of training's own choices (dropout, remat, dtype, …), and `data`
     no tokenizer."""
-    run_dir: str = "runs/default"
+    run_dir: LocalPath = "runs/default"
     """Where the run keeps everything: checkpoints, logs, pictures."""
 
 
@@ -89,7 +91,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: the file is not there or not YAML, a key is unknown (the nearest is named) or
             given twice, or a value is not accepted; the sentence says where.
     """
-    tree = read_yaml(path)
+    tree = read_untyped(path)
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)
@@ -105,21 +107,35 @@ def parse_config(
         InputError: as `load_config`.
     """
     tree = dict(tree)
-    if isinstance(tree.get("init_from"), str):
+    hints = typing.get_type_hints(kind, include_extras=True)
+    sections = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for name in ("init_from", "run_dir"):  # which say what else there is
+        if name in tree and name in sections:
+            tree[name] = parse(sections[name], tree[name], name)
+    if tree.get("init_from") is not None:
         tree = fill_in(tree, tree["init_from"])
     if not isinstance(tree.get("model"), dict):
         raise InputError(f"the recipe has no section 'model' (at least a family: {' or '.join(FAMILIES)})")
-    hints = typing.get_type_hints(kind)
-    sections = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    check_keys(tree, sections, "")
-    parsed = {}
-    for name, value in tree.items():
-        parsed[name] = parse(sections[name], value, name)
+    try:
+        check_keys(tree, sections, "")
+        parsed = {name: parse(sections[name], value, name) for name, value in tree.items()}
+    except UnknownKeyError as error:
+        raise _with_its_section(error, sections, tree) from error
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in parsed:
             parsed[field.name] = parse(sections[field.name], {}, field.name)
     return kind(**parsed)
+
+
+def _with_its_section(error: UnknownKeyError, sections: Mapping[str, Any], tree: Tree) -> UnknownKeyError:
+    """The error, with the places where a key of this name does exist."""
+    known = [
+        path for name, kind in sections.items() for path in (name, *paths_of(kind, tree.get(name), name))
+    ]
+    key = error.path.rpartition(".")[2]
+    found = [path for path in known if path.rpartition(".")[2] == key]
+    return UnknownKeyError(error.path, f"did you mean {one_of(found[:3])}?") if found else error
 
 
 def apply_override(tree: Tree, override: str) -> None:

@@ -1,4 +1,5 @@
-"""Files and folders that appear whole or not at all, locks that die with their holder, and full disks.
+"""Paths as users write them, files and folders that appear whole or not at all, locks that die with their
+holder, and full disks.
 
 What is being made stands beside its place, hidden, is written out to the disk, and then takes its name. So a
 reader, also after a power cut, finds the old or the new, never half of one.
@@ -17,10 +18,29 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from mjx.errors import InputError
 from mjx.words import readable_gigabytes
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """A path as a user writes it, with home folders in the place of `~` and `~user`.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    text = os.path.expanduser(os.fspath(path))
+    if text.startswith("~"):
+        name = text.partition("/")[0]
+        raise InputError(
+            f"{text}: {name} is nobody's home folder; a name that begins with ~ is written ./{text}"
+        )
+    return text
+
+
+LocalPath = Annotated[str, local_path]
+"""Of a config: the path of a file or folder here (or a word that stands in its place), by `local_path`."""
 
 
 def partial_path(path: Path) -> Path:
@@ -106,7 +126,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises InputError when `path` exists and is not an empty folder, or cannot be made.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = Path(local_path(path)).resolve()
     partial = make_room(folder)
     try:
         partial.mkdir()
@@ -136,10 +156,18 @@ def make_room(folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(partial):  # of a process that was killed
-            shutil.rmtree(partial)
+            remove(partial)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.filename}: {error.strerror}.") from error
     return partial
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all that is in it, or of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def publish_folder(folder: Path) -> None:

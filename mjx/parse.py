@@ -1,6 +1,7 @@
 """Plain trees (YAML, JSON) into frozen dataclasses: keys and types checked, errors as sentences."""
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import pydantic
 
 from mjx.errors import InputError
-from mjx.trees import Tree
+from mjx.trees import Tree, Untyped, plain
 from mjx.words import nearest
 
 PRESET = "preset"
@@ -71,31 +72,71 @@ def to_tree(value: Any) -> Any:
 def _resolve(kind: Any, value: Any, path: str, below: Any = None) -> Any:
     """`value` over what a preset says (`below`), with a `_Named` for every tree of a tagged class.
 
-    Unknown keys anywhere, and truth values for numbers, are refused before other values are looked at.
+    Unknown keys anywhere, and words of another kind than is wanted, are refused before other values are
+    looked at.
     """
     members = list(_members(kind))
     if isinstance(value, Mapping):
-        below = below if isinstance(below, Mapping) else {}
+        below, known = below if isinstance(below, Mapping) else {}, False
         for member in members:
             if isinstance(member, type) and isinstance(getattr(member, "tag", None), Tag):
                 return _resolve_tagged(member, value, path, below)
             if isinstance(member, type) and dataclasses.is_dataclass(member):
-                value = _resolve_fields(member, value, path, below)
+                value, known = _resolve_fields(member, value, path, below), True
             elif typing.get_origin(member) in (dict, Mapping):
-                of = typing.get_args(member)[1]
+                of, known = typing.get_args(member)[1], True
                 value = {
                     key: _resolve(of, inner, f"{path}.{key}", below.get(key))
                     for key, inner in {**below, **value}.items()
                 }
-    elif isinstance(value, list):
+        return value if known else plain(value)
+    if isinstance(value, list):
         for member in members:
             if typing.get_origin(member) in (tuple, list):
                 of = typing.Union[tuple(a for a in typing.get_args(member) if a is not ...)]  # noqa: UP007
                 return [_resolve(of, inner, f"{path}.{index}") for index, inner in enumerate(value)]
-    elif isinstance(value, bool) and kind in (int, float, int | None, float | None):
+        return plain(value)
+    return _word(members, value, path)
+
+
+def _word(members: list[Any], value: Any, path: str) -> Any:
+    """A scalar as what is wanted: a word is text where text is, and that as its annotations read it."""
+    bare = [typing.get_args(member)[0] if _annotated(member) else member for member in members]
+    if isinstance(value, Untyped):
+        value = value.text if _is_text(bare, value) else value.value
+    if type(value) is int and str in bare and int not in bare:  # of JSON and of command lines
+        value = str(value)
+    if value == "None" and type(None) in bare:
+        raise InputError(f"{path} = None is not accepted: the word is null")
+    if isinstance(value, bool) and bool not in bare and (int in bare or float in bare):
         # pydantic would take true for 1.
-        raise InputError(f"{path} = {str(value).lower()} is not accepted: input should be a number")
+        raise InputError(f"{path} = {shown(value)} is not accepted: input should be a number")
+    if float in bare and _is_endless(value):
+        raise InputError(f"{path} = {shown(value)} is not accepted: input should be a finite number")
+    if isinstance(value, str):
+        for read in (read for member in members if _annotated(member) for read in member.__metadata__):
+            try:
+                value = read(value)
+            except InputError as error:
+                raise InputError(f"{path} = {error}") from error
     return value
+
+
+def _is_text(bare: list[Any], word: Untyped) -> bool:
+    choices = [choice for member in bare for choice in typing.get_args(member)]
+    return word.text in choices or (str in bare and type(word.value) not in bare)
+
+
+def _is_endless(value: Any) -> bool:
+    """Whether it is infinite or no number, in a word too."""
+    try:
+        return isinstance(value, float | str) and not math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _annotated(member: Any) -> bool:
+    return typing.get_origin(member) is typing.Annotated
 
 
 def _resolve_tagged(base: type, value: Mapping, path: str, below: Mapping) -> _Named:
@@ -125,7 +166,7 @@ def _resolve_tagged(base: type, value: Mapping, path: str, below: Mapping) -> _N
 
 
 def _resolve_fields(kind: type, value: Mapping, path: str, below: Mapping) -> Tree:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     check_keys(value, fields, f"{path}.")
     return {
@@ -163,15 +204,39 @@ def _validate(kind: Any, value: Any, path: str) -> Any:
         raise InputError("\n".join(_sentence(path, part, prefix) for part in error.errors())) from error
 
 
+class UnknownKeyError(InputError):
+    """A key that does not exist."""
+
+    def __init__(self, path: str, hint: str):
+        super().__init__(f"the key {path} does not exist ({hint})")
+        self.path = path
+
+
 def check_keys(tree: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
-    """Raise `InputError` for a key that is not known."""
+    """Raise `UnknownKeyError` for a key that is not known."""
     for key in tree:
         if key not in known:
-            raise InputError(f"the key {prefix}{key} does not exist ({nearest(str(key), known)})")
+            raise UnknownKeyError(f"{prefix}{key}", nearest(str(key), known))
+
+
+def paths_of(kind: Any, tree: Any, path: str) -> Iterator[str]:
+    """The dotted paths of what may be said of a `kind`, its tagged classes being those that `tree` names."""
+    tree = tree if isinstance(tree, Mapping) else {}
+    for member in _members(kind):
+        tag = getattr(member, "tag", None)
+        if isinstance(tag, Tag):
+            name = tree.get(tag.key, tag.default)
+            member = tag.load(name)[0] if isinstance(name, str) and name in tag.names else None
+        if isinstance(member, type) and dataclasses.is_dataclass(member):
+            for name, inner in typing.get_type_hints(member).items():
+                if name in {field.name for field in dataclasses.fields(member)}:
+                    yield f"{path}.{name}"
+                    yield from paths_of(inner, tree.get(name), f"{path}.{name}")
 
 
 _EXPECTED = {
     "tuple_type": "input should be a list",
+    "string_type": "input should be text",
     "dataclass_type": "input should be a mapping of its keys",
 }
 """What YAML calls it, where pydantic's word is Python's."""
@@ -195,4 +260,11 @@ def _sentence(section: str, error: Any, prefix: str) -> str:
     if error["type"] == "missing":
         return f"{path} is missing: the recipe has to say it"
     said = _EXPECTED.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
-    return f"{path} = {error['input']!r} is not accepted: {said}"
+    return f"{path} = {shown(error['input'])} is not accepted: {said}"
+
+
+def shown(value: Any) -> str:
+    """As YAML spells it, text in quotes."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)

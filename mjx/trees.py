@@ -1,13 +1,15 @@
 """Plain trees of dicts: configs with their YAML, and arrays by name."""
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
 
 from mjx.errors import InputError
 
@@ -15,6 +17,21 @@ Tree = dict[str, Any]
 """Nested dicts by name: a config, or a model's arrays, e.g. `tree["embedding"]["weight"]`."""
 Name = tuple[str, ...]
 """Where a leaf stands in a tree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Untyped:
+    """A word that YAML takes for a number or a truth value; what it is, who wants it knows."""
+
+    text: str
+    """As it stands there: `007`, `1e5`, `true`."""
+    value: Any
+    """What it is where no text is wanted."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
 
 
 def name_of(path: Sequence[Any]) -> Name:
@@ -66,8 +83,8 @@ def join(one: Tree, other: Tree) -> Tree:
     return unflatten({**flatten(one), **flatten(other)})
 
 
-def read_yaml(path: str | Path) -> Tree:
-    """A YAML 1.2 file whose top is a mapping.
+def read_untyped(path: str | Path) -> Tree:
+    """A YAML 1.2 file whose top is a mapping, for `mjx.parse`: with `Untyped` words.
 
     Raises:
         InputError: it is not.
@@ -82,6 +99,11 @@ def read_yaml(path: str | Path) -> Tree:
     if not isinstance(tree, dict):
         raise InputError(f"the recipe {path} is not a mapping of sections (model, data, training, …)")
     return tree
+
+
+def read_yaml(path: str | Path) -> Tree:
+    """As `read_untyped`, with every word what YAML takes it for."""
+    return plain(read_untyped(path))
 
 
 def to_yaml(tree: Tree) -> str:
@@ -104,13 +126,15 @@ def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
 
 
 def yaml_value(text: str, what: str) -> Any:
-    """Parsed YAML; `what` names it in errors.
+    """Parsed YAML, with `Untyped` words and keys that are text; `what` names it in errors.
 
     Raises:
         InputError: it is not YAML, or gives a key twice.
     """
     try:
-        return plain(YAML(typ="safe", pure=True).load(text))
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        return _with_text_keys(yaml.load(text))
     except DuplicateKeyError as error:
         raise InputError(f"{what} gives a key twice: {_problem(error)}") from error
     except YAMLError as error:
@@ -125,8 +149,29 @@ def _problem(error: YAMLError) -> str:
     return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
+class _Constructor(SafeConstructor):
+    def construct_non_recursive_object(self, node: Any, tag: str | None = None) -> Any:
+        if not isinstance(node, ScalarNode) or node.style is not None:  # quoted: said to be text
+            return super().construct_non_recursive_object(node, tag)
+        if str(node.tag).endswith(":timestamp"):  # no setting is a date
+            return node.value
+        try:
+            value = super().construct_non_recursive_object(node, tag)
+        except ValueError:  # `0b_` looks like a number and is none
+            return node.value
+        return value if value is None or isinstance(value, str) else Untyped(node.value, value)
+
+
+def _with_text_keys(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {"null" if key is None else str(key): _with_text_keys(value) for key, value in node.items()}
+    return [_with_text_keys(value) for value in node] if isinstance(node, list) else node
+
+
 def plain(node: Any) -> Any:
-    """Plain dicts, lists and scalars."""
+    """Plain dicts, lists and scalars, `Untyped` words as what YAML takes them for."""
+    if isinstance(node, Untyped):
+        return node.value
     if isinstance(node, Mapping):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

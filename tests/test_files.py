@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from mjx.errors import InputError
-from mjx.files import FileLock, InUseError, NewFiles, disk_full_error, new_folder, write_whole
+from mjx.files import (
+    FileLock,
+    InUseError,
+    NewFiles,
+    disk_full_error,
+    local_path,
+    make_room,
+    new_folder,
+    remove,
+    write_whole,
+)
 
 
 def test_files_that_belong_together_appear_together(tmp_path):
@@ -190,3 +200,24 @@ def test_a_full_disk_leaves_the_text_that_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_text(encoding="utf-8") == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_home_folders_are_found_and_what_only_looks_like_one_is_refused(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of")
+    assert local_path(Path("~/a")) == "/home/of/a"
+    assert local_path("a/~") == "a/~"
+    with pytest.raises(InputError, match="~nobody-here is nobody's home folder"):
+        local_path("~nobody-here")
+
+
+def test_of_a_link_the_link_alone_is_removed(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "data").write_text("x")
+    for name, target in (("link", kept), (".new.partial", kept), ("dangling", tmp_path / "nothing")):
+        (tmp_path / name).symlink_to(target)
+    remove(tmp_path / "link")
+    remove(tmp_path / "dangling")
+    make_room(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["kept"]
+    assert (kept / "data").read_text() == "x"

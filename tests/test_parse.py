@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
 from mjx.errors import InputError
+from mjx.files import LocalPath
 from mjx.parse import Tag, parse, to_tree
+from mjx.trees import yaml_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,4 +201,91 @@ CIRCLE = {"kind": "circle", "radius": 1}
 def test_a_wrong_tree_is_refused_with_the_whole_path(tree, sentence):
     with pytest.raises(InputError) as refused:
         parse(Shape, tree, "shape")
+    assert str(refused.value) == sentence
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words:
+    name: str = ""
+    maybe: str | None = None
+    folder: LocalPath | None = None
+    names: tuple[str, ...] = ()
+    by_name: dict[str, int] = dataclasses.field(default_factory=dict)
+    choice: Literal["1", "on", "two"] = "two"
+    number: int | None = 0
+    real: float | None = 0.0
+    reals: tuple[float, ...] = ()
+    flag: bool = False
+    anything: Any = None
+
+
+@pytest.mark.parametrize(
+    ("word", "as_text", "otherwise"),
+    [
+        ("20241101_120000", "20241101_120000", ("number", 20241101120000)),
+        ("007", "007", ("number", 7)),
+        ("0x1F", "0x1F", ("number", 31)),
+        ("1e5", "1e5", ("real", 1e5)),
+        ("1e-3", "1e-3", ("real", 1e-3)),
+        ("-.5", "-.5", ("real", -0.5)),
+        ("3", "3", ("real", 3.0)),
+        ("true", "true", ("flag", True)),
+        ("FALSE", "FALSE", ("flag", False)),
+        ("on", "on", ("flag", True)),
+        ("no", "no", ("flag", False)),
+        ("2024-11-01", "2024-11-01", ("anything", "2024-11-01")),
+        ("2024-99-99", "2024-99-99", ("anything", "2024-99-99")),
+        ("0b_", "0b_", ("anything", "0b_")),
+        (".inf", ".inf", ("anything", float("inf"))),
+        ("12", "12", ("anything", 12)),
+        ('"007"', "007", ("number", 7)),
+    ],
+)
+def test_a_word_is_text_where_text_is_wanted(word, as_text, otherwise):
+    text = f"{{name: {word}, maybe: {word}, folder: {word}, names: [{word}], by_name: {{{word}: 1}}}}"
+    words = parse(Words, yaml_value(text, "it"), "words")
+    assert (words.name, words.maybe, words.folder, words.names) == (as_text, as_text, as_text, (as_text,))
+    assert words.by_name == {as_text: 1}
+    field, value = otherwise
+    assert getattr(parse(Words, yaml_value(f"{field}: {word}", "it"), "words"), field) == value
+
+
+def test_a_word_is_a_choice_where_it_is_one_and_null_is_nothing():
+    words = parse(Words, yaml_value("{choice: 1, maybe: null, folder: ~, number: }", "it"), "words")
+    assert (words.choice, words.maybe, words.folder, words.number) == ("1", None, None, None)
+    anything = parse(Words, yaml_value("anything: [1, {a: true, 2: .5}]", "it"), "words").anything
+    assert anything == [1, {"a": True, "2": 0.5}]
+
+
+def test_a_path_is_read_in_one_way(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of")
+    for text, path in (("~/a b", "/home/of/a b"), ("~", "/home/of"), ("$X/~", "$X/~"), ("byte", "byte")):
+        assert parse(Words, {"folder": text}, "words").folder == path
+        assert parse(Words, {"name": text}, "words").name == text
+    with pytest.raises(InputError, match=r"words.folder = ~nobody-here/a: .* is written ./~nobody-here/a"):
+        parse(Words, {"folder": "~nobody-here/a"}, "words")
+    assert parse(Words, {"folder": "./~nobody-here/a"}, "words").folder == "./~nobody-here/a"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("number: None", "words.number = None is not accepted: the word is null"),
+        ("real: None", "words.real = None is not accepted: the word is null"),
+        ("maybe: None", "words.maybe = None is not accepted: the word is null"),
+        ("folder: None", "words.folder = None is not accepted: the word is null"),
+        ("name: null", "words.name = null is not accepted: input should be text"),
+        ("name: [1]", "words.name = [1] is not accepted: input should be text"),
+        ("real: .inf", "words.real = inf is not accepted: input should be a finite number"),
+        ("real: -inf", "words.real = '-inf' is not accepted: input should be a finite number"),
+        ("real: 1e999", "words.real = inf is not accepted: input should be a finite number"),
+        ("reals: [1, nan]", "words.reals.1 = 'nan' is not accepted: input should be a finite number"),
+        ("number: true", "words.number = true is not accepted: input should be a number"),
+        ("reals: [false]", "words.reals.0 = false is not accepted: input should be a number"),
+        ("choice: 2", "words.choice = 2 is not accepted: input should be '1', 'on' or 'two'"),
+    ],
+)
+def test_a_word_of_another_kind_is_shown_as_it_stands_there(text, sentence):
+    with pytest.raises(InputError) as refused:
+        parse(Words, yaml_value(text, "it"), "words")
     assert str(refused.value) == sentence

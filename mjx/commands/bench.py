@@ -49,7 +49,7 @@ def bench_kernels(
     found = compile_all(console, chosen, None if gpu is None else [gpu])
     if report is not None:
         Path(report).write_text(kernel_report.to_json(found), encoding="utf-8")
-        console.print(f"written to {report}")
+        console.print(f"written to {report}", soft_wrap=True, markup=False)
     _on_paper(console, chosen, gpu or "h100")
 
 

@@ -12,11 +12,13 @@ from rich.console import Console
 from mjx.batch import BatchArrays, size_of
 from mjx.config import RunConfig, load_config
 from mjx.errors import InputError
+from mjx.gpus.data_sheet import data_sheet
 from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model
 from mjx.plan.explain.activations import activations_of
 from mjx.plan.explain.page import page
 from mjx.plan.explain.placement import Placement, Section, activation_table, parameter_table, place
+from mjx.plan.request import on_gpus
 from mjx.training.moments import moments_of
 from mjx.trees import flatten
 from mjx.words import mesh_words, readable_bytes
@@ -29,16 +31,23 @@ def explain(
     *,
     activations: bool = False,
     html: str | None = None,
+    gpu: str | None = None,
 ) -> None:
     """Print the tables; nothing is allocated or compiled, so any mesh can be looked at.
 
     The mesh is for `devices`; None: as many as its sizes say, or runtime.cpu_devices. `html` names a file
-    for a page that draws parameters and activations.
+    for a page that draws parameters and activations. With `gpu`, or where the recipe asks for CUDA, dtypes
+    are those of GPUs.
 
     Raises:
-        InputError: the rules cannot lay an array out on this mesh, or the file cannot be written.
+        InputError: the GPU is not known, the rules cannot lay an array out on this mesh, or the file cannot
+            be written.
     """
     config = load_config(path, overrides)
+    if gpu is not None:
+        data_sheet(gpu)
+    if gpu is not None or config.runtime.platform == "cuda":
+        config = on_gpus(config)
     if devices is None:
         named = math.prod(size for size in config.mesh.sizes().values() if size != -1)
         devices = config.runtime.cpu_devices or named
@@ -46,7 +55,7 @@ def explain(
     model = abstract_model(config.model)
     parameters = _parameters(config, model, mesh_shape)
     mesh = f"{mesh_words(mesh_shape)} ({devices} devices)"
-    count = f"{config.model.num_parameters():,} parameters"
+    count = f"{config.model.num_parameters():,} parameters, computed with in {config.model.compute_dtype}"
     held = _held_in_training(config, model, parameters, mesh_shape)
     arrays = config.data.arrays(config.training.batch_size // config.training.microbatches)
     rows, tokens = size_of(arrays)
@@ -63,13 +72,13 @@ def explain(
     console = Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe has no width to break lines for
         console = Console(highlight=False, width=160)
-    console.print(f"mesh: {mesh}; {count}\n", style="bold")
+    console.print(f"mesh: {mesh}; {count}\n", style="bold", markup=False)
     console.print(parameter_table("Parameters", parameters))
     console.print(f"{held}\n")
     if activations:
         console.print(activation_table(title, made))
     if html is not None:
-        console.print(f"written to {html}", soft_wrap=True)
+        console.print(f"written to {html}", soft_wrap=True, markup=False)
 
 
 def _parameters(config: RunConfig, model: Any, mesh_shape: dict[str, int]) -> list[Placement]:

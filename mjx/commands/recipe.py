@@ -6,6 +6,7 @@ from typing import Any
 
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
+from mjx.files import local_path
 from mjx.models.megatron import COMMON, TorchDistFolder, is_parameter
 from mjx.models.megatron.command_line import read_script, scalar
 from mjx.run.megatron_recipe import make_recipe, recipe_text
@@ -14,7 +15,7 @@ from mjx.run.megatron_recipe import make_recipe, recipe_text
 def recipe_of_megatron(source: str, more: list[str]) -> None:
     """Print a recipe of Megatron-LM's arguments: a shell script's, a JSON object's or a checkpoint's, with
     those of `more` in addition or instead (`vocab-size=50257`, `decoupled-lr=null`)."""
-    settings, left_open, where = _read(Path(source).expanduser())
+    settings, left_open, where = _read(Path(source))
     for argument in more:
         name, equals, value = argument.partition("=")
         name = name.lstrip("-").replace("-", "_")
@@ -57,5 +58,5 @@ def _count_vocabulary(settings: dict[str, Any]) -> None:
     if path is None and isinstance(settings.get("vocab_file"), str):
         path = str(Path(settings["vocab_file"]).parent)
     said = settings.get("vocab_size") or settings.get("padded_vocab_size")
-    if said is None and isinstance(path, str) and Path(path).exists():
+    if said is None and isinstance(path, str) and Path(path := local_path(path)).exists():
         settings["vocab_size"] = load_tokenizer(path).vocab_size

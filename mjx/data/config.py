@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from mjx.batch import BatchArrays
 from mjx.data.splits import parse_split
 from mjx.errors import InputError
+from mjx.files import LocalPath
 from mjx.parse import Tag
 
 KINDS = {
@@ -32,7 +33,7 @@ class DatasetConfig:
     """The shares of train, valid and test, applied to the documents of each source in order."""
     seed: int = 1234
     """Of the order of documents and samples."""
-    cache_dir: str = "data-cache"
+    cache_dir: LocalPath = "data-cache"
     """Where indices and prepared corpora are kept; on a cluster, a folder that all hosts see."""
     prefetch: int = 2
     """Steps read ahead in the background; 0 reads each when it is asked for."""

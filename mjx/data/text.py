@@ -9,13 +9,14 @@ from mjx.data.dataset import Dataset, Splits
 from mjx.data.indexed import IndexedDataset
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
+from mjx.files import LocalPath
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """One `.bin`/`.idx` pair of a blend."""
 
-    path: str
+    path: LocalPath
     """The files' path without `.bin` and `.idx`."""
     weight: float = 1.0
     """Samples taken from it, in proportion to the other sources' weights."""
@@ -53,7 +54,7 @@ class TextConfig(DatasetConfig):
     validation: Mapping[str, ValidationConfig] = dataclasses.field(default_factory=dict)
     """Validation sets with files of their own, instead of the split's valid part, by name: `{NAME: {sources:
     [{path: …}]}}`. Each has a loss, `validation_loss/NAME`."""
-    tokenizer: str | None = None
+    tokenizer: LocalPath | None = None
     """A tokenizer.json, *.model or *.tiktoken file, a folder with one, or "byte". Null: trained on the
     corpus; with sources, none, and then vocab_size must be given."""
     vocab_size: int | None = None

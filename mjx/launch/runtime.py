@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mjx.errors import InputError
+from mjx.files import LocalPath, local_path
 from mjx.launch import connect, coordination
 from mjx.launch.barrier import barrier
 from mjx.launch.cluster import Cluster, detect, split_address
@@ -42,7 +43,7 @@ class RuntimeConfig:
     """How long to wait at the start until all processes have arrived."""
     shutdown_seconds: int = 1800
     """How long a finished process waits at the end for the others, which may still be writing."""
-    compilation_cache: str = "auto"
+    compilation_cache: LocalPath = "auto"
     """Where compiled programs are kept between runs: a folder, `off`, or `auto`: `~/.cache/mjx/xla` on GPUs
     and off on the CPU, whose programs may not run on another kind of host. With several hosts name a shared
     folder: only process 0 writes. `JAX_COMPILATION_CACHE_DIR` goes before `auto`."""
@@ -186,7 +187,7 @@ def _cache_folder(config: RuntimeConfig) -> Path | None:
     if config.compilation_cache == "off":
         return None
     if config.compilation_cache != "auto":
-        return Path(config.compilation_cache).expanduser()
+        return Path(local_path(config.compilation_cache))
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or not _expects_gpu(config):
         return None
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mjx" / "xla"

@@ -57,7 +57,11 @@ class PlanRequest:
         Raises:
             InputError: as `mjx.config.load_config`.
         """
-        config = load_config(self.recipe, self.overrides)
-        if config.model.dtype == "auto":
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="bfloat16"))
+        return on_gpus(load_config(self.recipe, self.overrides))
+
+
+def on_gpus(config: RunConfig) -> RunConfig:
+    """The config with what is decided by the devices as it is on GPUs."""
+    if config.model.dtype != "auto":
         return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="bfloat16"))

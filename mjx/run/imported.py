@@ -9,21 +9,21 @@ from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import InferenceConfig, apply_override, parse_config
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
-from mjx.files import new_folder, partial_path
+from mjx.files import LocalPath, local_path, new_folder, partial_path
 from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.megatron import COMMON, TorchDistFolder, read_settings
-from mjx.parse import check_keys, to_tree
+from mjx.parse import check_keys, parse, to_tree
 from mjx.run.opened import without_training
-from mjx.trees import Tree, read_yaml, to_yaml
+from mjx.trees import Tree, read_untyped, to_yaml
 
 
 def read_recipe(
     checkpoint: TorchDistFolder, recipe: str | None, overrides: list[str]
 ) -> tuple[InferenceConfig, str | None]:
     """What using the model takes, and its `data.tokenizer`: of a recipe, or of the checkpoint's arguments."""
-    given = {} if recipe is None else read_yaml(recipe)
+    given = {} if recipe is None else read_untyped(recipe)
     tree = without_training(given)
     data = given.get("data")
     tree["data"] = {"tokenizer": data.get("tokenizer") if isinstance(data, dict) else None}
@@ -40,7 +40,8 @@ def read_recipe(
         apply_override(tree, override)
     data = tree.pop("data")
     check_keys(data, {"tokenizer": str}, "data.")
-    return parse_config(tree, InferenceConfig), data["tokenizer"]
+    tokenizer = parse(LocalPath | None, data["tokenizer"], "data.tokenizer")
+    return parse_config(tree, InferenceConfig), tokenizer
 
 
 @contextlib.contextmanager
@@ -50,7 +51,7 @@ def new_run(run_dir: str) -> Iterator[RunFolder]:
     on_primary(lambda: files.enter_context(new_folder(run_dir)) and None)
     with contextlib.ExitStack() as cleaning:
         cleaning.push(files)
-        yield RunFolder(partial_path(Path(run_dir).expanduser().resolve()))
+        yield RunFolder(partial_path(Path(local_path(run_dir)).resolve()))
         cleaning.pop_all()
     on_primary(files.close)
 

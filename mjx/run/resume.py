@@ -1,5 +1,6 @@
 """What changed in the config since a checkpoint was made."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,5 +31,8 @@ def changes_since(saved: Mapping[str, Any] | str, config: RunConfig) -> Iterator
     for key in sorted(old.keys() | new.keys()):
         if key not in old and key not in decided:
             continue
-        if not key.startswith(IGNORED) and old.get(key) != new.get(key):
-            yield f"{key}: {old.get(key)} → {new.get(key)}"
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, str):  # earlier versions kept paths as they were given
+            before = os.path.expanduser(before)
+        if not key.startswith(IGNORED) and before != now:
+            yield f"{key}: {before} → {now}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mjx.errors import InputError
+from mjx.files import local_path
 from mjx.models.huggingface.tensor_files import TensorFolder, open_tensors
 from mjx.models.interop.stored_file import open_file, read_object
 
@@ -47,7 +48,7 @@ class HuggingFaceFolder:
     """The names of those of TOKENIZER_FILES that are there."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(local_path(path))
         _check_folder(self.path, os.fspath(path))
         self.config = read_object(self.path / CONFIG)
         has_generation_config = os.path.lexists(self.path / GENERATION_CONFIG)
@@ -59,7 +60,7 @@ class HuggingFaceFolder:
     @staticmethod
     def is_one(path: str | os.PathLike[str]) -> bool:
         """Whether this is such a folder, and not one with a config.yaml of our own."""
-        folder = Path(path).expanduser()
+        folder = Path(local_path(path))
         return os.path.lexists(folder / CONFIG) and not os.path.lexists(folder / "config.yaml")
 
     def tensors(self) -> TensorFolder:

@@ -84,9 +84,9 @@ def _value(values: list[str]) -> Any:
 
 
 def scalar(text: str) -> Any:
-    """As argparse would read it: a number, or text."""
+    """As argparse would read it: a number, or text; `007` is the name of something."""
     for kind in (int, float):
-        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        if re.fullmatch(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text):
             try:
                 return kind(text)
             except ValueError:

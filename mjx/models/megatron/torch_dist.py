@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mjx.errors import InputError
+from mjx.files import local_path
 from mjx.models.interop.stored_file import fill, open_file, read_object
 from mjx.models.interop.tensor_layout import Index, Shape, Tensor
 from mjx.models.megatron.inert_pickle import Record, origin, read_pickle
@@ -47,7 +48,7 @@ class TorchDistFolder(Mapping[str, Tensor]):
     """Where the checkpoint itself is."""
 
     def __init__(self, path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True):
-        self.path = _find_checkpoint(Path(path).expanduser())
+        self.path = _find_checkpoint(Path(local_path(path)))
         self._tensors = {name: tensor for name, tensor in _read_metadata(self.path).items() if wanted(name)}
         _check_files(self.path, self._tensors)
 
