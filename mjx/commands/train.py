@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mjx.config import RunConfig, difference_from_defaults, load_config
-from mjx.launch.failure import end_together
+from mjx.launch.failure import end_together, spared
 from mjx.launch.runtime import start
 from mjx.parse import to_tree
 from mjx.trees import to_yaml
@@ -29,14 +29,16 @@ def train(path: str, overrides: list[str], *, print_only: bool) -> None:
         first = jax.process_index() == 0
         console = Console(stderr=True, highlight=False)
         if first and result.folder.metrics.exists():
-            picture = draw_loss_curve(result.folder.path, title=result.folder.path.name)
-            console.print(f"loss curve: {picture}", soft_wrap=True)
-        if config.training.prompts and result.tokenizer is not None:
-            texts = _continue_prompts(config, result)
-            if first:
-                result.folder.sample.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-                for text in texts:
-                    console.print(Text(text), style="italic")
+            with spared("drawn"):
+                picture = draw_loss_curve(result.folder.path, title=result.folder.path.name)
+                console.print(f"loss curve: {picture}", soft_wrap=True, markup=False)
+        if config.training.prompts:
+            with spared("sampled from", together=True):
+                texts = _continue_prompts(config, result)
+                if first:
+                    result.folder.sample.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+                    for text in texts:
+                        console.print(Text(text), style="italic")
 
 
 def print_config(config: RunConfig) -> None:

@@ -67,8 +67,17 @@ class Generator:
         self._mesh = mesh
         self._stacked = model
         self._model = jax.eval_shape(lambda model: model.unrolled(), model)
-        self._prefill = jax.jit(self._prefill_program, static_argnames=("slots", "config"))
-        self._decode = jax.jit(self._decode_program, static_argnames="config", donate_argnames="state")
+        places = None
+        if mesh is not None:  # what is read lies on every device, so that every process can read it
+            here = NamedSharding(mesh, PartitionSpec())
+            others = {"step": None, "last": None, "lengths": None, "caches": None}
+            places = DecodeState(ended=here, counts=here, drawn=here, **others)
+        self._prefill = jax.jit(
+            self._prefill_program, static_argnames=("slots", "config"), out_shardings=places
+        )
+        self._decode = jax.jit(
+            self._decode_program, static_argnames="config", donate_argnames="state", out_shardings=places
+        )
         self.load(parameters)
 
     def load(self, parameters: Tree) -> None:
@@ -92,7 +101,7 @@ class Generator:
         Raises:
             InputError: a prompt is empty, has an unknown id, or is too long for the model's positions.
         """
-        self._check(prompts, config)
+        check_prompts(self._model, prompts, config)
         if not prompts:
             return []
         seeds = list(range(len(prompts)) if row_seeds is None else row_seeds)
@@ -196,26 +205,6 @@ class Generator:
             on_tokens(new)
         return bool(ended.all())
 
-    def _check(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> None:
-        vocab, positions = self._model.vocab_size, self._model.max_positions
-        for row, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise InputError(
-                    f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one"
-                )
-            for token in prompt:
-                if not 0 <= token < vocab:
-                    raise InputError(
-                        f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}"
-                    )
-            total = len(prompt) + config.max_new_tokens
-            if positions is not None and total > positions:
-                raise InputError(
-                    f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = "
-                    f"{config.max_new_tokens} that is {total}, but the model has only {positions} learned "
-                    "positions"
-                )
-
     def _batch_shards(self) -> int:
         """What the number of rows must be a multiple of."""
         sizes = {} if self._mesh is None else dict(self._mesh.shape)
@@ -249,6 +238,28 @@ def generate(
     return Generator(model, parameters)(prompts, config, **options)
 
 
+def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> None:
+    """Raise `InputError` if a prompt is empty, has an unknown id, or leaves no room for what is to follow."""
+    vocab, positions = model.vocab_size, model.max_positions
+    for row, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise InputError(
+                f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one"
+            )
+        for token in prompt:
+            if not 0 <= token < vocab:
+                raise InputError(
+                    f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}"
+                )
+        total = len(prompt) + config.max_new_tokens
+        if positions is not None and total > positions:
+            raise InputError(
+                f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = "
+                f"{config.max_new_tokens} that is {total}, but the model has only {positions} learned "
+                "positions; shorten it or lower sampling.max_new_tokens"
+            )
+
+
 def rounded(length: int, least: int) -> int:
     """Up to a multiple of `least`, or of an eighth to a quarter of itself where that is more.
 
@@ -277,6 +288,5 @@ def _draw(
         last=tokens,
         ended=ended,
         counts=state.counts + ~ended,
-        # Every device holds all of these few numbers, so that every process can read them.
-        drawn=shard(drawn, None, None),
+        drawn=drawn,
     )

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from mjx.data.tokenizers import ChatTemplate, Tokenizer, decode_continuation
-from mjx.inference.generate import Generator
+from mjx.errors import InputError
+from mjx.inference.generate import Generator, check_prompts
 from mjx.inference.sampling import SamplingConfig
+from mjx.models.family import Generates
 
 
 def continue_texts(
@@ -30,3 +32,14 @@ def continue_texts(
     chats = [template.render([{"role": "user", "content": prompt}]) for prompt in prompts]
     continued = generator([tokenizer.encode_chat(chat) for chat in chats], sampling)
     return [tokenizer.decode(tokens) for tokens in continued]
+
+
+def check_texts(
+    model: object, tokenizer: Tokenizer | None, prompts: Sequence[str], sampling: SamplingConfig
+) -> None:
+    """Raise `InputError` if `continue_texts` could not continue these prompts."""
+    if not isinstance(model, Generates):
+        raise InputError("the model does not continue text, so leave the prompts out")
+    if tokenizer is None:
+        raise InputError("a text needs data.tokenizer: name it, or leave the prompts out")
+    check_prompts(model, [tokenizer.encode_prompt(prompt) for prompt in prompts], sampling)

@@ -42,7 +42,7 @@ class Notice:
     """What one process tells all."""
 
     kind: str
-    """error, input, interrupt, stalled: the run ends. stop: the run is asked to save and stop."""
+    """error, input, interrupt, stalled, spared: the run ends. stop: the run is asked to save and stop."""
     process_id: int
     text: str
     exit_code: int = 1

@@ -1,6 +1,7 @@
 """One process fails, all end: within seconds, with a non-zero code, and with the reason in every log."""
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -51,6 +52,26 @@ def end_together() -> Iterator[None]:
         _fail(cluster, error)
     if connect.notices() is not None:
         _wait_for_the_others()
+
+
+@contextlib.contextmanager
+def spared(what: str, *, together: bool = False) -> Iterator[None]:
+    """Around what comes after the last checkpoint: an error in it no longer fails the run, but warns.
+
+    `together`: all processes do it, and the others may now wait for this one for ever: all end here, with
+    code 0.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        logging.getLogger("mjx").warning("The run is done and saved, but not %s: %s", what, reason)
+        notices = connect.notices()
+        if together and notices is not None:
+            claim()
+            text = f"all is saved, but not {what}"
+            notices.post(Notice(kind="spared", process_id=notices.process_id, text=text, exit_code=0))
+            leave(notices, 0)
 
 
 def _cluster() -> Cluster:

@@ -118,7 +118,7 @@ def _subtitle(train: Any, validation: dict[str, Any], records: list[dict[str, An
 
 
 def _dress(axes: Any, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", fontsize=15, fontweight="bold", color=_INK, pad=26)
+    name = axes.set_title(title, loc="left", fontsize=15, fontweight="bold", color=_INK, pad=26)
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=10, color=_INK, alpha=0.75)
     axes.set_xlabel("step", color=_INK)
     axes.set_ylabel(
@@ -131,4 +131,7 @@ def _dress(axes: Any, title: str, subtitle: str) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#9aa5b1")
     axes.tick_params(colors=_INK, labelsize=10)
-    axes.legend(loc="best", facecolor="white", edgecolor="none", framealpha=1, fontsize=10.5, labelcolor=_INK)
+    look = {"facecolor": "white", "edgecolor": "none", "framealpha": 1, "labelcolor": _INK}
+    legend = axes.legend(loc="best", fontsize=10.5, **look)
+    for text in (name, *legend.get_texts()):  # the user's, whose dollar signs are no mathematics
+        text.set_parse_math(False)

@@ -29,7 +29,7 @@ class StepReport:
     metrics: dict[str, float]
     """This step's metrics."""
     record: dict[str, float] | None
-    """Means and speeds, on the last step of an interval."""
+    """Means and speeds, on the last step of an interval and of a run."""
 
 
 class Meter:
@@ -66,8 +66,11 @@ class Meter:
         self._pending = (step, metrics)
         return report
 
-    def flush(self) -> StepReport | None:
-        """The report of the last step handed in, after waiting for it. None if there is none left."""
+    def flush(self, *, final: bool = False) -> StepReport | None:
+        """The report of the last step handed in, after waiting for it. None if there is none left.
+
+        `final`: it has a record, as no more steps follow.
+        """
         if self._pending is None:
             return None
         (step, on_device), self._pending = self._pending, None
@@ -79,7 +82,7 @@ class Meter:
             self._timed_steps += 1
         self._steps.append(metrics)
         record = None
-        if step % self.interval == 0:
+        if final or step % self.interval == 0:
             record = _summary(self._steps) | self._speeds(now - self._start)
             self._steps, self._timed_steps, self._start = [], 0, now
         return StepReport(step, metrics, record)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -61,5 +62,9 @@ class Profiler:
         if not self._recording:
             return False
         self._recording = False
-        jax.profiler.stop_trace()
+        try:
+            jax.profiler.stop_trace()
+        except Exception as error:  # what is trained does not depend on it
+            logging.getLogger("mjx").warning("The profile could not be written: %s", error)
+            return False
         return True

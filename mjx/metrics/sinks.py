@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import secrets
 import time
@@ -20,7 +21,7 @@ class LoggingConfig:
     """What is reported while training runs."""
 
     interval: int = 10
-    """Steps between two records; the loss of a record is the mean over them."""
+    """Steps between two records; the loss of a record is the mean over them. The last step always has one."""
     tensorboard: bool = True
     """Write TensorBoard event files into the run folder."""
     wandb_project: str | None = None
@@ -87,7 +88,10 @@ class SinkGroup:
 
     def close(self) -> None:
         for sink in self.sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:  # what was trained does not depend on it
+                logging.getLogger("mjx").warning("%s could not be closed: %s", type(sink).__name__, error)
 
 
 class JSONLinesSink:

@@ -38,6 +38,20 @@ def train(refused, recipe, tmp_path):
             "the key model.attention.rope.bass does not exist (did you mean base?)",
         ),
         ("trainning.steps=3", "the key trainning does not exist (did you mean training?)"),
+        (
+            "optimizer.learning_rate=1",
+            "the key optimizer.learning_rate does not exist (did you mean schedule.learning_rate?)",
+        ),
+        ("batch_size=8", "the key batch_size does not exist (did you mean training.batch_size?)"),
+        (
+            "model.num_heads=8",
+            "the key model.num_heads does not exist (did you mean model.attention.num_heads?)",
+        ),
+        (
+            "data.interval=8",
+            "the key data.interval does not exist (did you mean checkpoint.interval or logging.interval?)",
+        ),
+        ("data.run_dir=x", "the key data.run_dir does not exist (did you mean run_dir?)"),
         ("nonsense", "'nonsense' is not an override; write key.path=value, e.g. training.steps=100"),
         # values out of range
         ("training.steps=0", "training.steps = 0 must be positive"),
@@ -78,6 +92,17 @@ def train(refused, recipe, tmp_path):
             "the value of training.steps is not YAML: expected ',' or ']', but got '<stream end>' "
             "(line 1, column 3)",
         ),
+        (
+            "schedule.learning_rate=.inf",
+            "schedule.learning_rate = inf is not accepted: input should be a finite number",
+        ),
+        ("optimizer.clip_norm=None", "optimizer.clip_norm = None is not accepted: the word is null"),
+        ("run_dir=null", "run_dir = null is not accepted: input should be text"),
+        # prompts that could not be continued when all is trained
+        (
+            "training.prompts=['']",
+            "training.prompts: prompt 0 is empty; it needs at least one token, such as the begin-of-text one",
+        ),
         # names that are not known
         ("model.preset=llama3-9b", "model.preset = 'llama3-9b' is not known (did you mean llama3-8b?)"),
         (
@@ -104,6 +129,17 @@ def test_an_unknown_family_is_answered_with_those_that_are_known(train):
     assert train("model.family=gptx").startswith("model.family = 'gptx' is not known (choose from ")
 
 
+def test_prompts_are_held_against_positions_and_tokenizer_before_training(train):
+    positions = ("model.max_positions=32", "model.attention.rope=null", "training.prompts=[mesh]")
+    assert train(*positions, "sampling.max_new_tokens=30") == (
+        "training.prompts: prompt 0 has 4 tokens, with sampling.max_new_tokens = 30 that is 34, but the "
+        "model has only 32 learned positions; shorten it or lower sampling.max_new_tokens"
+    )
+    assert train("data.tokenizer=null", "data.vocab_size=257", "training.prompts=[mesh]") == (
+        "training.prompts: a text needs data.tokenizer: name it, or leave the prompts out"
+    )
+
+
 def test_a_vocabulary_that_does_not_divide_is_told_to_be_padded(train):
     sentence = train("model.vocab_divisor=1", "mesh.tensor=4")
     assert (
@@ -123,6 +159,18 @@ def test_a_mesh_that_does_not_fit_shows_the_sum(train, mesh, sum_):
     assert sentence.startswith(sum_)
     assert " 8 " in sentence.removeprefix(sum_)
     assert "runtime.cpu_devices" in sentence
+
+
+def test_what_is_missing_is_told_without_what_may_be_left_out(capsys):
+    for command, missing in (
+        (["train"], "config"),
+        (["generate"], "MODEL, --prompt"),
+        (["export"], "RUN, DIR"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command)
+        said = capsys.readouterr().err.strip()
+        assert said.endswith(f"the following arguments are required: {missing}")
 
 
 def test_a_key_given_twice_is_named_with_its_line(refused, recipe, tmp_path):

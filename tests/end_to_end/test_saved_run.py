@@ -6,8 +6,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-from running import changed, environment, mjx, parameters, saved_arrays
+from running import changed, environment, losses, mjx, parameters, saved_arrays
 
+from mjx.cli import main
 from mjx.commands.explain import explain
 from mjx.config import load_config, parse_config
 from mjx.data.tokenizers import load_tokenizer
@@ -99,6 +100,20 @@ def test_explain_needs_no_devices_of_the_mesh(recipe, main_here, capsys):
     assert "data 16 × tensor 4 (64 devices)" in capsys.readouterr().out
 
 
+def test_explain_shows_the_dtype_of_the_gpus_that_it_is_asked_about(recipe, main_here, capsys):
+    for more, dtype in (
+        ((), "float32"),
+        (("--gpu", "h100"), "bfloat16"),
+        (("runtime.platform=cuda",), "bfloat16"),
+    ):
+        main_here("explain", recipe, "model.dtype=auto", "--activations", *more)
+        shown = capsys.readouterr().out
+        assert f"parameters, computed with in {dtype}" in shown
+        rows = [line for line in shown.splitlines() if "mlp h " in line]
+        assert rows
+        assert all(dtype in row for row in rows)
+
+
 def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
     config = read_inference_config(str(undisturbed))
     assert config.model == parse_config(tree).model
@@ -107,13 +122,15 @@ def test_a_run_folder_alone_says_how_it_was_made(undisturbed, tree):
     assert load_tokenizer(undisturbed / "tokenizer").encode("key") == [*b"key"]
 
 
-def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path, capsys):
-    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path, capsys, caplog):
+    # Neither mathematics, nor the end of a style.
+    path, run = tmp_path / "recipe.yaml", tmp_path / "$USER_$JOB [/b]"
     path.write_text(
         to_yaml(
             changed(
                 tree,
                 run_dir=str(run),
+                logging__interval=10,
                 # Learned positions are one row for all eight devices.
                 training={"steps": 3, "batch_size": 8, "prompts": ["mesh [a] ", "key"]},
                 model__dropout=0.0,
@@ -128,6 +145,15 @@ def test_prompts_of_a_recipe_are_continued_at_the_end(tree, main_here, tmp_path,
     assert "\n\nkey" in said
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "mesh [a] " in capsys.readouterr().err
+    assert [step for step, _ in losses(run)] == [3]
+
+    # What cannot be written then does not fail a run that is saved.
+    for file in ("loss.png", "sample.txt"):
+        (run / file).unlink()
+        (run / file).mkdir()
+    main_here("train", path)
+    assert "The run is done and saved, but not drawn: IsADirectoryError" in caplog.text
+    assert "The run is done and saved, but not sampled from: IsADirectoryError" in caplog.text
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -138,3 +164,17 @@ def test_help_names_every_command(flag, capsys, main_here):
     printed = capsys.readouterr().out
     for command in ("train", "generate", "explain", "export", "data", "launch"):
         assert f"    {command} " in printed, printed
+
+
+def test_every_path_of_a_recipe_may_begin_with_the_home_folder(recipe, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(recipe.read_text())
+    keys = ("run_dir", "data.cache_dir", "data.tokenizer", "runtime.compilation_cache")
+    given = [*(f"{key}=~/{key}" for key in keys), "data.sources=[{path: ~/words}]"]
+    main(["train", "~/recipe.yaml", *given, "--print-config"])
+    printed = capsys.readouterr().out
+    config = load_config(recipe, given)
+    said = (config.run_dir, config.data.cache_dir, config.data.tokenizer, config.runtime.compilation_cache)
+    assert said == tuple(f"{tmp_path}/{key}" for key in keys)
+    assert config.data.sources[0].path == f"{tmp_path}/words"
+    assert "~" not in printed

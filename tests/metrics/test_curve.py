@@ -67,3 +67,10 @@ def test_smoothing_follows_the_fall_and_forgets_spikes_and_noise():
     errors = [abs(value / truth[round(step)] - 1) for step, value in zip(at, values, strict=True)]
     assert max(errors) < 0.06
     assert sum(errors) / len(errors) < 0.01
+
+
+def test_names_are_drawn_as_they_stand(tmp_path):
+    records = [dict(step=s, loss=4.0, **{r"validation_loss/$\x_$": 2.0}) for s in (1, 2)]
+    folder = tmp_path / "$USER_$JOB"
+    write(folder, records)
+    assert draw_loss_curve(folder).exists()

@@ -51,6 +51,14 @@ def test_intervals_end_at_multiples_of_the_step_so_that_a_resumed_run_keeps_them
     assert [report.step for report in reports if report and report.record] == [20, 30]
 
 
+def test_the_last_step_of_a_run_has_a_record_whatever_the_interval():
+    meter = Meter(interval=10, tokens_per_step=8)
+    for step in (1, 2, 3):
+        meter.push(step, step_metrics(float(step)))
+    report = meter.flush(final=True)
+    assert (report.step, report.record["loss"]) == (3, 2.0)
+
+
 def test_speed_counts_neither_the_first_step_nor_pauses():
     meter = Meter(interval=4, tokens_per_step=1000, flops_per_step=2e12, peak_flops=1e14)
     time.sleep(0.3)  # what compiling the first step takes

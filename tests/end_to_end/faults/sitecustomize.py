@@ -1,7 +1,7 @@
 """Faults for processes of the tests: Python imports this at its start where the folder is on PYTHONPATH.
 
 MJX_TEST_FAULT: `raise` lets the fourth step of process 1 fail, and `record` notes the samples that each
-process reads; both write into the folder MJX_TEST_NOTES.
+process reads; both write into the folder MJX_TEST_NOTES. `sample` lets what process 1 samples fail.
 """
 
 import json
@@ -26,6 +26,14 @@ if fault == "raise" and process == "1":
         return step(self, state, batch)
 
     Trainer.step = failing_step
+
+if fault == "sample" and process == "1":
+    from mjx.inference.generate import Generator
+
+    def no_room(self, *arguments, **options):
+        raise MemoryError("no room")
+
+    Generator.__call__ = no_room
 
 if fault == "record" and process is not None:
     from mjx.data.gpt.dataset import GPTDataset
