@@ -13,7 +13,7 @@ from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.data.config import KINDS, DatasetConfig, load_kind
 from mjx.errors import InputError
-from mjx.files import new_folder
+from mjx.files import local_path, new_folder
 from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.huggingface import load_pretrained, read_config
@@ -55,10 +55,13 @@ class RunSource:
             InputError: there is no such checkpoint, or it is of another model.
         """
         with Checkpointer(self._folder.checkpoints) as checkpointer:
-            step = checkpointer.latest_step() if step is None else step
-            if step is None:
+            wanted = {"parameters": abstract}
+            if step is not None:
+                return checkpointer.restore(wanted, step, partial=True)[0]["parameters"], step
+            if checkpointer.latest_step() is None:
                 raise InputError(f"{self.path} has no checkpoint yet")
-            return checkpointer.restore({"parameters": abstract}, step, partial=True)[0]["parameters"], step
+            state, _, step = checkpointer.restore_newest(wanted, partial=True)
+            return state["parameters"], step
 
 
 class HuggingFaceSource:
@@ -104,7 +107,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     try:
         return HuggingFaceSource(HuggingFaceFolder(path))
     except InputError as error:
-        if Path(path).expanduser().is_dir() and not HuggingFaceFolder.is_one(path):
+        if os.path.isdir(local_path(path)) and not HuggingFaceFolder.is_one(path):
             raise InputError(f"{error} Nor is it a run folder: it has no config.yaml.") from error
         raise
 

@@ -3,15 +3,18 @@
 `checkpoints/<step>/` is one Orbax checkpoint. It holds the arrays of the state by name, and with them the
 position in the data and the resolved config. It appears under its name only when all of it is on disk, and
 loses its name before the first of its files is deleted: whatever a killed run leaves behind has another
-name, is never restored, and is swept away by the next run that saves there.
+name, is never restored, and is swept away by the next run that saves there. What was whole and is so no more
+(an interrupted copy, a bad disk) is passed over with a warning, and kept under another name.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,11 @@ import jax
 from mjx.checkpoint import orbax_store
 from mjx.checkpoint.folder_lock import FolderLock
 from mjx.errors import InputError
-from mjx.files import check_free_space, disk_full_error, flush_to_disk
+from mjx.files import check_free_space, disk_full_error, flush_to_disk, local_path, remove
 from mjx.launch.primary import on_primary
 
 _DELETED_PREFIX = ".deleting-"
+_DAMAGED_SUFFIX = ".damaged"
 _NO_STEP = -1
 
 
@@ -70,14 +74,15 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str | os.PathLike, config: CheckpointConfig | None = None):
-        self.directory = Path(directory).expanduser().absolute()
+        self.directory = Path(local_path(directory)).absolute()
         self.config = config or CheckpointConfig()
         orbax_store.orbax()  # A second of imports that the first save would stand still for.
         self._lock = FolderLock(self.directory / ".lock", self.directory)
         self._claimed = False
         self._own_steps: set[int] = set()
+        self._damaged: set[int] = set()
         self._writer: ThreadPoolExecutor | None = None
-        self._pending: Future[None] | None = None
+        self._pending: list[Future[None]] = []
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps is one to save."""
@@ -86,13 +91,18 @@ class Checkpointer:
     def all_steps(self) -> list[int]:
         """The steps of the complete checkpoints as this process sees them, oldest first."""
         try:
-            return sorted(int(entry.name) for entry in self.directory.iterdir() if entry.name.isdecimal())
+            names = (entry.name for entry in self.directory.iterdir())
+            return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
         except FileNotFoundError:
             return []
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint, the same on every process; all of them must call this."""
-        latest = on_primary(lambda: max(self.all_steps(), default=_NO_STEP))
+        """The newest whole checkpoint, the same on every process; all of them must call this. A warning names
+        those that are newer and damaged.
+
+        Raises InputError when all that are there are damaged.
+        """
+        latest = on_primary(self._newest)
         return None if latest == _NO_STEP else latest
 
     def prepare(self, first_step: int) -> None:
@@ -114,6 +124,7 @@ class Checkpointer:
         data_state: dict[str, Any],
         config: dict[str, Any] | str,
         wait: bool = False,
+        keep_others: bool = False,
     ) -> float:
         """Saves the state after `step` steps and returns the seconds for which the caller was held up.
 
@@ -122,6 +133,8 @@ class Checkpointer:
 
         data_state: the position in the data, JSON.
         config: the resolved config, JSON or text.
+        keep_others: delete none of the older checkpoints for it; `delete_old` does, once this one has proved
+            to be good.
 
         Raises what went wrong in the save *before* this one, if nobody has been told yet; InputError when
         the folder is another live run's, or the disk has too little room.
@@ -137,10 +150,28 @@ class Checkpointer:
                 waited,
             )
         if step not in self._own_steps:
-            self._start(step, state, {"step": step, "data": data_state, "config": config})
+            metadata = {"step": step, "data": data_state, "config": config}
+            self._start(step, state, metadata, keep_others=keep_others)
         if wait or not self.config.asynchronous:
             self._join()
         return time.monotonic() - started
+
+    def delete_old(self) -> None:
+        """Deletes in the background what the config does not keep, when the save before has ended."""
+        if jax.process_index() == 0:
+            self._in_background(self._delete_old)
+
+    def restore_newest(self, abstract_state: Any, *, partial: bool = False) -> tuple[Any, dict, int]:
+        """As `restore`, of the newest checkpoint that can be read, and its step. A warning names those that
+        cannot."""
+        while True:
+            step = self._existing(self.latest_step())
+            try:
+                return *self.restore(abstract_state, step, partial=partial), step
+            except orbax_store.DamagedError as error:
+                if jax.process_count() > 1:  # the others wait for this one inside of Orbax
+                    raise
+                self._pass_over(step, error)
 
     def restore(
         self, abstract_state: Any, step: int | None = None, *, partial: bool = False
@@ -155,6 +186,9 @@ class Checkpointer:
         Raises InputError when there is no such checkpoint, or when it holds other arrays than
         `abstract_state`; in the latter case nothing has been read.
         """
+        if step is None:
+            state, data_state, _ = self.restore_newest(abstract_state, partial=partial)
+            return state, data_state
         step = self._existing(step)
         data_state = self._metadata(step, "data")
         state = orbax_store.read_arrays(self.directory / str(step), abstract_state, partial=partial)
@@ -163,7 +197,7 @@ class Checkpointer:
 
     def saved_config(self, step: int | None = None) -> dict[str, Any] | str:
         """The resolved config that the checkpoint was made with, as it was given to `save`."""
-        return self._metadata(self._existing(step), "config")
+        return self._metadata(self._existing(self.latest_step() if step is None else step), "config")
 
     def wait(self) -> None:
         """Waits until the last save is on disk, and raises what went wrong in it."""
@@ -191,7 +225,7 @@ class Checkpointer:
                 raise
             exception.add_note(f"The last checkpoint was lost as well: {error}")
 
-    def _start(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
+    def _start(self, step: int, state: Any, metadata: dict[str, Any], *, keep_others: bool) -> None:
         try:
             json.dumps(metadata)
         except TypeError as error:
@@ -209,16 +243,23 @@ class Checkpointer:
         on_primary(admit)
         self._claimed = True
         response = orbax_store.start_saving(self.directory / str(step), named, metadata, self.config.timeout)
+        self._own_steps.add(step)
+        self._in_background(self._finish, response, step, needed, keep_others)
+
+    def _in_background(self, action: Callable[..., None], *arguments: Any) -> None:
+        """One after the other, in the order in which they are asked for."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._own_steps.add(step)
-        self._pending = self._writer.submit(self._finish, response, step, needed)
+        self._pending.append(self._writer.submit(action, *arguments))
 
-    def _finish(self, response: orbax_store.SaveInProgress, step: int, needed: int) -> None:
+    def _finish(
+        self, response: orbax_store.SaveInProgress, step: int, needed: int, keep_others: bool
+    ) -> None:
         """Runs in the background, to the end of the save; every process does, process 0 tidies up after."""
         try:
             response.result(self.config.timeout)
             if jax.process_index() == 0:
+                orbax_store.record_files(self.directory / str(step))
                 flush_to_disk(self.directory / str(step))
         except BaseException as error:
             self._own_steps.discard(step)
@@ -237,14 +278,13 @@ class Checkpointer:
                     f"the file system of {self.directory} or another process of the run does not answer."
                 ) from error
             raise
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and not keep_others:
             self._delete_old()
 
     def _join(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
+        while self._pending:
             # The background work ends by itself within the timeout; the margin is for deleting and flushing.
-            pending.result(2 * self.config.timeout)
+            self._pending.pop(0).result(2 * self.config.timeout)
 
     def _metadata(self, step: int, key: str) -> Any:
         _, metadata = orbax_store.read_metadata(self.directory / str(step))
@@ -257,15 +297,38 @@ class Checkpointer:
     def _existing(self, step: int | None) -> int:
         def find() -> int:
             steps = self.all_steps()
-            if not steps:
+            if step is None:
                 raise InputError(f"There is no checkpoint in {self.directory}.")
-            if step is not None and step not in steps:
+            if step not in steps:
                 raise InputError(
                     f"There is no checkpoint of step {step} in {self.directory}, only of {steps}."
                 )
-            return steps[-1] if step is None else step
+            return step
 
         return on_primary(find)
+
+    def _newest(self) -> int:
+        steps = [step for step in self.all_steps() if step not in self._damaged]
+        for step in reversed(steps):
+            try:
+                orbax_store.check_files(self.directory / str(step))
+                return step
+            except orbax_store.DamagedError as error:
+                self._pass_over(step, error)
+        return _NO_STEP
+
+    def _pass_over(self, step: int, error: orbax_store.DamagedError) -> None:
+        """Says which checkpoint is looked at instead of a damaged one; raises `error` where there is none."""
+        self._damaged.add(step)
+        others = [other for other in self.all_steps() if other not in self._damaged]
+        if not others:
+            raise error
+        logging.getLogger("mjx").warning(
+            "The checkpoint %s is damaged (%s); that of step %d is taken instead.",
+            self.directory / str(step),
+            error.reason,
+            others[-1],
+        )
 
     def _claim(self, first_step: int) -> None:
         try:
@@ -273,6 +336,7 @@ class Checkpointer:
             self._lock.acquire()
         except OSError as error:
             raise InputError(f"Checkpoints cannot be kept in {self.directory}: {error.strerror}.") from error
+        self._set_aside()
         later = [step for step in self.all_steps() if step >= first_step and step not in self._own_steps]
         if later:
             self._lock.release()
@@ -283,7 +347,21 @@ class Checkpointer:
             )
         for entry in self.directory.iterdir():
             if entry.name.endswith(orbax_store.UNFINISHED_SUFFIX) or entry.name.startswith(_DELETED_PREFIX):
-                shutil.rmtree(entry, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove(entry)
+
+    def _set_aside(self) -> None:
+        """Gives the damaged checkpoints that this run goes on without another name."""
+        for step in self._damaged:
+            damaged = self.directory / str(step)
+            aside = damaged.with_name(damaged.name + _DAMAGED_SUFFIX)
+            try:
+                if os.path.lexists(aside):
+                    remove(aside)
+                damaged.rename(aside)
+            except OSError as error:
+                raise InputError(f"{damaged} is damaged and cannot be renamed: {error.strerror}.") from error
+        self._damaged.clear()
 
     def _delete_old(self) -> None:
         keep_every = self.config.keep_every
@@ -293,7 +371,7 @@ class Checkpointer:
             doomed = self.directory / f"{_DELETED_PREFIX}{step}"
             try:
                 (self.directory / str(step)).rename(doomed)
-                shutil.rmtree(doomed)
+                remove(doomed)
             except OSError as error:  # Not worth a run; the next one sweeps it away.
                 logging.getLogger(__name__).warning(
                     "The old checkpoint %s could not be deleted: %s", doomed, error

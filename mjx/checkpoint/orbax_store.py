@@ -3,7 +3,9 @@
 Its API has moved twice and is about to move again (`orbax.checkpoint.v1`); what mjx needs of it is below.
 """
 
+import contextlib
 import importlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +23,25 @@ from mjx.checkpoint.names import (
     named_leaves,
 )
 from mjx.errors import InputError
+from mjx.files import write_whole
 from mjx.trees import nest
 
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
 """What Orbax appends to a folder's name until everything is in it; the last act is the rename."""
+
+
+FILES = "files.json"
+"""In a checkpoint's folder: its files and their sizes. Checkpoints of earlier versions have none."""
+
+
+class DamagedError(InputError):
+    """A checkpoint that cannot be read, or not all of it."""
+
+    def __init__(self, folder: Path, reason: str):
+        super().__init__(
+            f"The checkpoint {folder} cannot be read: {reason}. Restore another one, or delete it."
+        )
+        self.reason = reason
 
 
 class SaveInProgress(Protocol):
@@ -34,8 +51,9 @@ class SaveInProgress(Protocol):
 
 
 def orbax() -> ModuleType:
-    # A failed save is told to whoever waits for it; Orbax's threads each print the same traceback as well.
-    logging.getLogger("absl").addFilter(_is_not_an_echo)
+    # What fails is told to whoever waits for it; Orbax's threads and tasks print the same tracebacks as well.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_an_echo)
     try:
         return importlib.import_module("orbax.checkpoint.v1")
     except ModuleNotFoundError:
@@ -86,13 +104,41 @@ def start_saving(
         return ocp.save_async(folder, nest(named), custom_metadata=metadata)
 
 
+def record_files(folder: Path) -> None:
+    """Writes down what belongs to the checkpoint, for `check_files`."""
+    with contextlib.suppress(OSError, InputError):  # the checkpoint is whole without
+        write_whole(folder / FILES, json.dumps(_sizes(folder)))
+
+
+def check_files(folder: Path) -> None:
+    """Raises DamagedError when the checkpoint is not whole, as far as can be seen without reading it."""
+    try:
+        recorded = json.loads((folder / FILES).read_text())
+    except FileNotFoundError:
+        recorded = {}
+    except (OSError, ValueError) as error:
+        raise DamagedError(folder, f"{FILES}: {error}") from error
+    there = _sizes(folder)
+    for name, size in recorded.items():
+        if name not in there:
+            raise DamagedError(folder, f"{name} is missing")
+        if there[name] < size:  # more: a file system may have shown an older size to `record_files`
+            raise DamagedError(folder, f"{name} has {there[name]} of its {size} bytes")
+    read_metadata(folder)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != FILES)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(files)}
+
+
 def read_metadata(folder: Path) -> tuple[dict[Name, ArrayType], dict[str, Any]]:
     """The types of the arrays in a checkpoint, and the metadata it was saved with."""
 
     def look(ocp: ModuleType) -> Any:
         found = ocp.metadata(folder)
         if not found.metadata:  # Orbax only logs that it could not read the arrays' descriptions.
-            raise ValueError("the description of its arrays is damaged.")
+            raise ValueError("the description of its arrays is damaged")
         return found
 
     found = _reading(folder, look)
@@ -140,13 +186,15 @@ def size_in_bytes(named: Mapping[Name, Any]) -> int:
 
 def _reading(folder: Path, read: Any) -> Any:
     ocp = orbax()
+    absl = logging.getLogger("absl")
+    absl.addFilter(_is_no_word)  # what it would say of a damaged file, in twenty lines, is said below
     try:
         return read(ocp)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"The checkpoint {folder} cannot be read: {reason[:300]} Restore another one, or delete it."
-        ) from error
+        raise DamagedError(folder, reason[:300].rstrip(". ")) from error
+    finally:
+        absl.removeFilter(_is_no_word)
 
 
 def _placed(name: Name, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -159,5 +207,10 @@ def _placed(name: Name, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
+def _is_no_word(_: logging.LogRecord) -> bool:
+    return False
+
+
 def _is_not_an_echo(record: logging.LogRecord) -> bool:
-    return "_SignalingThread.run() raised" not in str(record.msg)
+    echoes = ("_SignalingThread.run() raised", "exception was never retrieved")
+    return not any(echo in str(record.msg) for echo in echoes)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mjx.checkpoint.folder_lock import FolderLock
 from mjx.errors import InputError
-from mjx.files import write_whole
+from mjx.files import local_path, write_whole
 from mjx.launch.primary import on_primary
 
 
@@ -20,7 +20,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(local_path(path)).absolute()
         self._lock = FolderLock(self.path / "run.lock", self.path)
 
     @property

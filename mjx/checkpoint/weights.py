@@ -1,14 +1,22 @@
 """Weights without the run: one folder with the parameters and the resolved config."""
 
+import contextlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from mjx.checkpoint import orbax_store
 from mjx.errors import InputError
-from mjx.files import check_free_space, disk_full_error, make_room, partial_path, publish_folder
+from mjx.files import (
+    check_free_space,
+    disk_full_error,
+    local_path,
+    make_room,
+    partial_path,
+    publish_folder,
+    remove,
+)
 from mjx.launch.primary import on_primary
 
 CONFIG_FILE = "config.yaml"
@@ -24,7 +32,7 @@ def save_weights(path: str | os.PathLike, params: Any, config: dict[str, Any] | 
 
     Raises InputError when `path` exists and is not an empty folder, or when the disk is full.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = Path(local_path(path)).resolve()
     partial = partial_path(folder)  # Orbax makes it: `new_folder` would be in its way
     named = orbax_store.arrays_to_save(params)
     needed = orbax_store.size_in_bytes(named)
@@ -35,7 +43,8 @@ def save_weights(path: str | os.PathLike, params: Any, config: dict[str, Any] | 
         make_room(folder)
         check_free_space(folder.parent, needed, what)
         unfinished = partial.with_name(partial.name + orbax_store.UNFINISHED_SUFFIX)
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        with contextlib.suppress(FileNotFoundError):  # of a process that was killed
+            remove(unfinished)
 
     def publish() -> None:
         _record_as_numpy(partial)
@@ -60,7 +69,7 @@ def load_weights(path: str | os.PathLike, abstract: Any) -> Any:
 
     Raises InputError when the folder holds other parameters.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = Path(local_path(path)).absolute()
     if not folder.is_dir():
         raise InputError(f"There are no weights in {folder}: no such folder.")
     return orbax_store.read_arrays(folder, abstract, cast=True)

@@ -17,6 +17,8 @@ from mjx.data.dataset import Dataset
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
+from mjx.inference.text import check_texts
+from mjx.launch.failure import spared
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
 from mjx.metrics.curve import VALIDATION_LOSS, is_validation_loss
@@ -30,7 +32,7 @@ from mjx.parse import to_tree
 from mjx.run.resume import changes_since
 from mjx.run.vocabulary import warn_of_unknown_ids
 from mjx.source import keep_companions, open_source
-from mjx.training.non_finite import check_finite
+from mjx.training.non_finite import FiniteWatch
 from mjx.training.state import TrainState
 from mjx.training.trainer import Trainer
 from mjx.trees import to_yaml
@@ -78,6 +80,8 @@ def train(config: RunConfig) -> Result:
 
     # Model, mesh, optimizer, compiled steps
     trainer = build_trainer(config)
+    if plan.prompts:
+        _check_prompts(config, trainer, data.tokenizer)
 
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
@@ -96,7 +100,7 @@ def train(config: RunConfig) -> Result:
         if start:
             for change in changes_since(checkpointer.saved_config(start), config):
                 progress.say(f"resuming with a changed config: {change}")
-            state, _ = checkpointer.restore(trainer.layout.abstract, start)
+            state, _, start = checkpointer.restore_newest(trainer.layout.abstract)
             progress.say(f"resuming {folder.path} at step {start}")
         elif latest is not None:
             raise InputError(
@@ -135,8 +139,19 @@ def train(config: RunConfig) -> Result:
         if stopped:
             progress.say(f"stopped after step {step}; the same command resumes")
         # Evaluate
-        losses = {} if stopped else run.evaluate(state, step)
+        losses: dict[str, float] = {}
+        if not stopped:
+            with spared("evaluated", together=True):
+                losses = run.evaluate(state, step)
     return Result(step, losses, not stopped, state, trainer, folder, data.tokenizer)
+
+
+def _check_prompts(config: RunConfig, trainer: Trainer, tokenizer: Tokenizer | None) -> None:
+    """Before training: at its end it would be too late."""
+    try:
+        check_texts(trainer.model, tokenizer, config.training.prompts, config.sampling)
+    except InputError as error:
+        raise InputError(f"training.prompts: {error}") from error
 
 
 def build_trainer(config: RunConfig, mesh: Mesh | None = None) -> Trainer:
@@ -175,6 +190,11 @@ class _Run:
         arrays = trainer.batch_layout.arrays
         self.config, self.trainer, self.checkpointer, self.tree = config, trainer, checkpointer, tree
         self.start, self.validation = start, validation
+        self.finite = FiniteWatch(config.optimizer.non_finite, config.optimizer.skip_limit)
+        # A save is put off while updates are skipped, as the parameters may be ruined.
+        self.save_due = False
+        # Nobody has gone on from the newest checkpoint yet, so those before it are kept.
+        self.unproven = start > 0
         self.progress = stack.enter_context(progress)
         self.sinks: MetricSink = stack.enter_context(
             contextlib.closing(open_sinks(config.logging, folder.path, resume_step=start, run_config=tree))
@@ -205,7 +225,8 @@ class _Run:
                     self.progress.say(f"wrote the profile of this window to {self.profiler.folder}")
                 watchdog.beat(step)
                 stop = preemption.should_stop(step)
-                if stop or step == last or self.checkpointer.due(step):
+                self.save_due |= self.checkpointer.due(step)
+                if stop or step == last or self.save_due:
                     self._save(step, state, wait=stop or step == last)
                 if stop:
                     self.progress.say(f"{preemption.reason}: saved step {step}")
@@ -213,7 +234,6 @@ class _Run:
                 if self.evaluation_due(step) and step < plan.steps:
                     with watchdog.allow(self.config.watchdog.first_step_seconds, "an evaluation"):
                         self.evaluate(state, step)
-            self._report(self.meter.flush())
         return state, step < plan.steps
 
     def evaluation_due(self, step: int) -> bool:
@@ -257,13 +277,22 @@ class _Run:
         if report.record is not None:
             self.sinks.write(report.step, report.record)
         self.progress.update(report)
-        check_finite(report.step, report.metrics, self.config.optimizer.non_finite)
+        self.finite.look(report.step, report.metrics)
+        if self.unproven and not self.finite.skipped:
+            self.checkpointer.delete_old()
+            self.unproven = False
 
     def _save(self, step: int, state: TrainState, *, wait: bool) -> None:
         # A checkpoint of a state that a non-finite step has reached would be taken for a good one.
-        self._report(self.meter.flush())
+        self._report(self.meter.flush(final=wait))
+        if self.finite.skipped and not wait:
+            return
+        keep_others = bool(self.finite.skipped) or step < self.config.training.steps
         with self.meter.pause():
-            self.checkpointer.save(step, state, data_state={"step": step}, config=self.tree, wait=wait)
+            self.checkpointer.save(
+                step, state, data_state={"step": step}, config=self.tree, wait=wait, keep_others=keep_others
+            )
+        self.save_due, self.unproven = False, keep_others
 
 
 def _evaluated(folder: RunFolder) -> set[tuple[int, str]]:

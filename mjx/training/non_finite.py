@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, PyTree
 from mjx.kernels.capability import current_device
 
 NonFinitePolicy = Literal["stop", "skip"]
-"""`stop`: training ends with an error. `skip`: the update is left out, counted, and training goes on.
-Under both, a non-finite update never reaches the parameters."""
+"""`stop`: training ends with an error. `skip`: the update is left out, counted, and training goes on, unless
+too many in a row are. Under both, a non-finite update never reaches the parameters."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -46,17 +46,30 @@ def update_by_select(finite, update, params, state):
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(params, state), (params, state))
 
 
-def check_finite(step: int, metrics: Mapping[str, float], policy: NonFinitePolicy) -> None:
-    """Look at one step's metrics on the host.
+class FiniteWatch:
+    """Looks at the metrics of every step, on the host and in order."""
 
-    Raises:
-        NonFiniteError: `policy` is `stop` and the loss or the gradient norm is not finite.
-    """
-    if policy == "skip":
-        return
-    values = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
-    if not all(math.isfinite(value) for value in values.values()):
+    def __init__(self, policy: NonFinitePolicy, skip_limit: int):
+        self._policy, self._limit = policy, skip_limit
+        self.skipped = 0
+        """The updates in a row that were left out, up to the last step."""
+
+    def look(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Raise `NonFiniteError` for a step that is not finite, where the policy does not skip it, or has
+        skipped too many before it."""
+        values = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
+        finite = all(math.isfinite(value) for value in values.values())
+        self.skipped = 0 if finite else self.skipped + 1
+        if finite or (self._policy == "skip" and self.skipped < self._limit):
+            return
         shown = ", ".join(f"{name} = {value}" for name, value in values.items())
+        if self._policy == "skip":
+            raise NonFiniteError(
+                f"Step {step} is not finite: {shown}. It is the last of {self.skipped} in a row whose "
+                "updates were skipped (optimizer.skip_limit): the parameters are likely ruined. Lower the "
+                "learning rate or lengthen the warm-up; where a restart skips all steps too, remove the "
+                "newest checkpoint"
+            )
         raise NonFiniteError(
             f"Step {step} is not finite: {shown}. Its update was not applied. Lower the learning rate or "
             "lengthen the warm-up, look at the data of this step, or set optimizer.non_finite=skip to leave "

@@ -51,6 +51,9 @@ class OptimizerConfig:
     explain` lists the paths. The first pattern that matches counts."""
     non_finite: NonFinitePolicy = "stop"
     """When the loss or the gradient norm is not finite: `stop` training, or `skip` the update."""
+    skip_limit: int = 10
+    """`skip`: so many updates skipped in a row stop training all the same. Meanwhile no checkpoint is made,
+    and none is deleted."""
 
     def __hash__(self) -> int:
         return hash((self.name, self.moment_dtype, self.muon, tuple(self.groups.items())))
@@ -67,6 +70,8 @@ class OptimizerConfig:
             raise InputError(f"weight_decay = {self.weight_decay} must be 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm = {self.clip_norm} must be above 0 (unset: no clipping)")
+        if self.skip_limit < 1:
+            raise InputError(f"skip_limit = {self.skip_limit} must be at least 1")
         if self.nesterov and self.momentum == 0:
             raise InputError("nesterov = True needs momentum above 0")
 

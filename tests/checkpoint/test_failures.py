@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,6 +90,7 @@ def test_a_save_waits_for_the_disk_only_where_the_config_says_so(tmp_path, monke
     slow = Jammed()
     monkeypatch.setattr(orbax_store, "start_saving", lambda *_: slow)
     monkeypatch.setattr("mjx.checkpoint.checkpointer.flush_to_disk", lambda _: None)
+    monkeypatch.setattr(orbax_store, "record_files", lambda _: None)
     with Checkpointer(tmp_path, CheckpointConfig(asynchronous=asynchronous)) as checkpointer:
         timer = threading.Timer(1.0, slow.release.set)
         timer.start()
@@ -152,7 +154,92 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damaged):
         for file in (tmp_path / "1").glob(damaged):
             file.write_bytes(file.read_bytes()[:10])
         with pytest.raises(InputError, match=f"{tmp_path}/1 cannot be read: "):
-            checkpointer.restore({"w": jax.ShapeDtypeStruct((10_000,), jnp.float32)})
+            checkpointer.restore({"w": jax.ShapeDtypeStruct((10_000,), jnp.float32)}, 1)
+
+
+def _empty(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def _cut(checkpoint: Path) -> None:
+    for file in (checkpoint / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:10])
+
+
+def _cut_without_a_list(checkpoint: Path) -> None:
+    """As earlier versions made them."""
+    (checkpoint / orbax_store.FILES).unlink()
+    _cut(checkpoint)
+
+
+def _purge(checkpoint: Path) -> None:
+    next((checkpoint / "state").rglob("d/*")).unlink()
+
+
+@pytest.mark.parametrize("damage", [_empty, _cut, _cut_without_a_list, _purge])
+def test_the_newest_that_can_be_read_is_taken_and_the_others_are_named_and_kept(
+    tmp_path, caplog, capfd, damage
+):
+    abstract = {"w": jax.ShapeDtypeStruct((10_000,), jnp.float32)}
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2, 3):
+            save(checkpointer, step, {"w": jax.random.normal(jax.random.key(step), (10_000,))}, wait=True)
+    damage(tmp_path / "3")
+    damage(tmp_path / "2")
+    capfd.readouterr()
+    with Checkpointer(tmp_path) as checkpointer:
+        state, _, step = checkpointer.restore_newest(abstract)
+        assert step == 1
+        assert np.array_equal(state["w"], jax.random.normal(jax.random.key(1), (10_000,)))
+        named = [record.getMessage() for record in caplog.records if record.name == "mjx"]
+        assert len(named) == 2
+        for message, damaged in zip(named, (3, 2), strict=True):
+            assert message.startswith(f"The checkpoint {tmp_path}/{damaged} is damaged (")
+            assert message.endswith(f"that of step {damaged - 1} is taken instead.")
+        assert len(caplog.records) == 2
+        checkpointer.prepare(1)
+        save(checkpointer, 2, state, wait=True)
+        assert checkpointer.all_steps() == [1, 2]
+    assert {"2.damaged", "3.damaged"} <= {entry.name for entry in tmp_path.iterdir()}
+    assert "damaged" not in capfd.readouterr().out
+
+
+def test_where_all_are_damaged_nothing_begins_anew(tmp_path):
+    for step in ("1", "2"):
+        (tmp_path / step).mkdir()
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(InputError, match=f"{tmp_path}/1 cannot be read"),
+    ):
+        checkpointer.latest_step()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_of_a_checkpoint_that_is_a_link_only_the_link_is_deleted(tmp_path, caplog):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with Checkpointer(folder, CheckpointConfig(keep_last=1)) as checkpointer:
+        save(checkpointer, 1, {"w": jnp.zeros(3)}, wait=True)
+        (folder / "1").rename(elsewhere)
+        (folder / "1").symlink_to(elsewhere)
+        save(checkpointer, 2, {"w": jnp.zeros(3)}, wait=True)
+    (folder / ".deleting-0").symlink_to(elsewhere)
+    with Checkpointer(folder) as checkpointer:
+        checkpointer.prepare(3)
+    assert sorted(entry.name for entry in folder.iterdir()) == [".lock", "2"]
+    assert (elsewhere / "state").is_dir()
+    assert not caplog.records
+
+
+def test_what_is_to_be_kept_is_deleted_when_the_new_one_is_good(tmp_path):
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=1)) as checkpointer:
+        for step in (1, 2):
+            save(checkpointer, step, {"w": jnp.zeros(3)}, keep_others=True)
+        checkpointer.wait()
+        assert checkpointer.all_steps() == [1, 2]
+        save(checkpointer, 3, {"w": jnp.zeros(3)}, keep_others=True)
+        checkpointer.delete_old()
+    assert checkpointer.all_steps() == [3]
 
 
 @pytest.mark.parametrize(

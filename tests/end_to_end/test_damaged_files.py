@@ -148,15 +148,35 @@ def test_a_folder_that_cannot_be_written_is_named(refused, recipe, run, tmp_path
     assert said.startswith(f"{there}.bin cannot be written: ")
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_can_be_used(refused, recipe, run):
-    for file in (run / "checkpoints" / "20" / "state").rglob("d/*"):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
+    main_here, refused, recipe, run, undisturbed, tmp_path, capsys, caplog
+):
+    damaged = run / "checkpoints" / "20"
+    for file in (damaged / "state").rglob("d/*"):
         file.write_bytes(b"")
+    sentence = f"The checkpoint {damaged} is damaged (state"
+    instead = "that of step 10 is taken instead."
+    main_here("export", run, tmp_path / "weights")
+    assert f"wrote the weights of step 10 to {tmp_path / 'weights'}" in capsys.readouterr().out
+    assert sentence in caplog.text
+    assert instead in caplog.text
+    assert refused("generate", run, "--prompt", "a", "--step", 20).startswith(
+        f"The checkpoint {damaged} cannot be read: "
+    )
+    assert damaged.exists()
+    ended = mjx("train", recipe, f"run_dir={run}")
+    said = ended.stderr.splitlines()
+    assert [line for line in said if sentence in line and line.endswith(instead)]
+    assert f"resuming {run} at step 10" in said
+    assert len(said) < 20
+    assert saved_steps(run) == [10, 20]
+    assert damaged.with_name("20.damaged").exists()
+    assert_same_bits(saved_arrays(run, 20), saved_arrays(undisturbed, 20))
+    for step in (10, 20):
+        shutil.rmtree(run / "checkpoints" / str(step))
+        (run / "checkpoints" / str(step)).mkdir()
     said = refused("train", recipe, f"run_dir={run}")
-    assert said.startswith(f"The checkpoint {run}/checkpoints/20 cannot be read: ")
-    assert said.endswith("Restore another one, or delete it.")
-    shutil.rmtree(run / "checkpoints" / "20")
-    assert saved_steps(run) == [10]
-    assert saved_arrays(run, 10)["step"] == 10
+    assert said.startswith(f"The checkpoint {run}/checkpoints/10 cannot be read: ")
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_checkpoints_before(recipe, half, undisturbed, tmp_path):

@@ -1,5 +1,7 @@
 """A loss that is no number: the run stops with a good checkpoint, or leaves the step out and goes on."""
 
+import math
+
 import numpy as np
 import pytest
 from running import changed, losses, mjx, overrides, records, saved_arrays, saved_steps
@@ -26,18 +28,22 @@ def plain(tree, tmp_path):
     )
 
 
-@pytest.fixture
-def _one_bad_batch(monkeypatch):
-    """The batch of the seventh step has weights that are not finite."""
+def _spoil(monkeypatch, first: int, last: float) -> None:
+    """The batches of these steps have weights that are not finite."""
     place, count = Trainer.place, [0]
 
     def spoil(self, batch):
         count[0] += 1
-        if count[0] == BAD_STEP:
+        if first <= count[0] <= last:
             batch = {**batch, "loss_mask": np.full_like(batch["loss_mask"], np.nan)}
         return place(self, batch)
 
     monkeypatch.setattr(Trainer, "place", spoil)
+
+
+@pytest.fixture
+def _one_bad_batch(monkeypatch):
+    _spoil(monkeypatch, BAD_STEP, BAD_STEP)
 
 
 @pytest.mark.usefixtures("_one_bad_batch")
@@ -66,6 +72,39 @@ def test_skip_leaves_the_step_out_counts_it_and_goes_on(plain, tmp_path):
     assert arrays["step"] == 20
     assert arrays["optimizer.0.count"] == 19
     assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+@pytest.mark.parametrize(("interval", "kept"), [(1, [5, 6]), (4, [4])])
+def test_skipping_without_an_end_stops_and_leaves_the_good_checkpoints(
+    plain, tmp_path, monkeypatch, interval, kept
+):
+    _spoil(monkeypatch, BAD_STEP, math.inf)
+    config = changed(
+        plain,
+        optimizer__non_finite="skip",
+        optimizer__skip_limit=6,
+        checkpoint__interval=interval,
+        checkpoint__keep_last=1,
+    )
+    with pytest.raises(NonFiniteError, match=r"Step 12 is not finite: .* the last of 6 in a row"):
+        train(parse_config(config))
+    assert saved_steps(tmp_path / "run") == kept
+
+
+@pytest.mark.usefixtures("_one_bad_batch")
+def test_a_save_that_is_due_in_a_skipped_step_follows_with_the_next_update(plain, tmp_path):
+    config = changed(
+        plain,
+        optimizer__non_finite="skip",
+        checkpoint__interval=BAD_STEP,
+        checkpoint__keep_last=2,
+        training__stop_at=16,
+    )
+    train(parse_config(config))
+    # Stopped: none is deleted before the run has gone on from the last.
+    assert saved_steps(tmp_path / "run") == [BAD_STEP + 1, 14, 16]
+    train(parse_config(changed(config, training__stop_at=None)))
+    assert saved_steps(tmp_path / "run") == [16, 20]
 
 
 def test_an_absurd_learning_rate_ends_the_command_with_code_1_and_advice(recipe, tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mjx.training.non_finite import (
+    FiniteWatch,
     NonFiniteError,
-    check_finite,
     update_by_conditional,
     update_by_select,
 )
@@ -18,12 +18,23 @@ def test_stop_raises_with_the_step_and_both_values_and_skip_does_not(metrics):
     with pytest.raises(
         NonFiniteError, match=f"Step 7 .*loss = {metrics['loss']}, grad_norm = {metrics['grad_norm']}"
     ):
-        check_finite(7, metrics, "stop")
-    check_finite(7, metrics, "skip")
+        FiniteWatch("stop", 10).look(7, metrics)
+    FiniteWatch("skip", 10).look(7, metrics)
 
 
 def test_finite_metrics_pass():
-    check_finite(7, dict(loss=2.0, grad_norm=0.0, validation_loss=math.nan), "stop")
+    FiniteWatch("stop", 10).look(7, dict(loss=2.0, grad_norm=0.0, validation_loss=math.nan))
+
+
+def test_skipping_ends_after_as_many_steps_in_a_row_as_are_allowed():
+    watch = FiniteWatch("skip", 3)
+    counts = []
+    for step, loss in enumerate([2.0, math.nan, math.inf, 2.0, math.nan, math.nan], start=1):
+        watch.look(step, dict(loss=loss, grad_norm=1.0))
+        counts.append(watch.skipped)
+    assert counts == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(NonFiniteError, match=r"Step 7 .* the last of 3 in a row .*optimizer.skip_limit"):
+        watch.look(7, dict(loss=math.nan, grad_norm=1.0))
 
 
 @pytest.mark.parametrize("choose", [update_by_conditional, update_by_select])
