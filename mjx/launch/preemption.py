@@ -1,7 +1,9 @@
 """A signal to one process stops all of them after the same step, so that they can save and exit 0.
 
 SIGTERM is what `scancel`, a time limit and a cloud's reclaim send first; SIGUSR1 is what `sbatch
---signal=USR1@120` asks for. A second SIGTERM or Ctrl-C ends the run at once, even inside a collective.
+--signal=USR1@120` asks for. A second SIGTERM or Ctrl-C ends the run at once, even inside a collective. What
+comes with the first is no second: `timeout` sends its signal to the process and to its group, and launchers
+pass on what every process has received already.
 """
 
 import os
@@ -15,7 +17,11 @@ from mjx.launch.coordination import Notice, Notices
 from mjx.launch.ending import INTERRUPTED, TERMINATED, claim, leave, say
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_AT_ONCE = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED}
+"""What ends the run when it comes a second time, and the exit code."""
 _AGREEMENT_SECONDS = 600
+ECHO_SECONDS = 3.0
+"""So long after the first a signal of its kind is the same one once more."""
 
 
 class Preemption:
@@ -32,8 +38,7 @@ class Preemption:
         self._stop_at: int | None = None
         self._agreeing = False
         self._lock = threading.Lock()
-        self._interrupts = 0
-        self._terminations = 0
+        self._first: dict[signal.Signals, float] = {}
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -67,7 +72,7 @@ class Preemption:
         Raises KeyboardInterrupt after a Ctrl-C that Python lost, as it does in a callback of the garbage
         collector.
         """
-        if self._interrupts:
+        if signal.SIGINT in self._first:
             raise KeyboardInterrupt
         with self._lock:  # held by an agreement on its way, until it is known where to stop
             self._step = step
@@ -80,18 +85,13 @@ class Preemption:
         os.close(self._read)
 
     def _take(self, number: signal.Signals) -> None:
-        if number == signal.SIGINT:
-            self._interrupts += 1
-            if (
-                self._interrupts == 2
-            ):  # the first raised KeyboardInterrupt in the main thread, if that can hear
-                self._end(number, INTERRUPTED)
+        if number not in (*SIGNALS, signal.SIGINT):
             return
-        if number not in SIGNALS:
+        since = time.monotonic() - self._first.setdefault(number, time.monotonic())
+        if since > ECHO_SECONDS and number in _AT_ONCE:
+            self._end(number, _AT_ONCE[number])
+        if number == signal.SIGINT:  # raised KeyboardInterrupt in the main thread, if that can hear
             return
-        self._terminations += number == signal.SIGTERM
-        if self._terminations == 2:
-            self._end(number, TERMINATED)
         own = self._notices.process_id if self._notices is not None else 0
         reason = f"process {own} received {number.name}"
         if self._notices is not None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ def environment(path: str | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
 
 
-def start_mjx(*arguments: object, path: str | None = None, **variables: str) -> "subprocess.Popen[str]":
-    """`mjx ARGUMENTS`, running."""
+def start_mjx(
+    *arguments: object, path: str | None = None, through: Sequence[str] = (), **variables: str
+) -> "subprocess.Popen[str]":
+    """`mjx ARGUMENTS`, running; `through` is a command that starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mjx", *map(str, arguments)],
+        [*through, sys.executable, "-m", "mjx", *map(str, arguments)],
         env=environment(path) | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -51,7 +51,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(recipe, long, tm
 def test_sigterm_saves_exits_with_0_and_the_same_command_goes_on_bit_by_bit(recipe, long, tmp_path):
     run = tmp_path / "stopped"
     command = ("train", recipe, f"run_dir={run}", *LONG, "checkpoint.interval=1000")
-    with start_mjx(*command) as process:
+    # Its own `timeout` passes a signal on twice: to the process, and to the group.
+    with start_mjx(*command, through=("timeout", "300")) as process:
         wait_for_steps(run, 3, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)

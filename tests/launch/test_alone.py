@@ -173,11 +173,22 @@ def test_a_ctrl_c_that_python_lost_is_raised_after_the_step():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_echo_of_a_signal_is_no_second_one(number):
+    """Sent to the process and to its group, or passed on by a launcher: it comes twice."""
+    with Preemption() as preemption:
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+        assert preemption.should_stop(0)
+
+
 def test_a_second_sigterm_ends_a_process_that_does_not_stop():
     code = (
         "import os, signal, time\n"
-        "from mjx.launch import Preemption\n"
-        "with Preemption() as preemption:\n"
+        "from mjx.launch import Preemption, preemption\n"
+        "preemption.ECHO_SECONDS = 0.2\n"
+        "with Preemption():\n"
         "    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(0.3)\n"
         "    time.sleep(30)\n"
     )
