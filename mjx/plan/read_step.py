@@ -13,6 +13,7 @@ import numpy as np
 from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.gpus.target import device_kind
+from mjx.plan.buffer_names import buffer_names
 from mjx.plan.closed_form import TermName, step_memory, term_of, traffic
 from mjx.plan.compiled_step import CompiledStep
 from mjx.plan.program.buffers import live_at_peak
@@ -40,6 +41,8 @@ class LargeBuffer:
     array: str
     role: str
     part: Part
+    name: str
+    """What the model calls it; empty where it does not."""
     code: str
 
 
@@ -300,7 +303,7 @@ def _peak_memory() -> float:
 def _memory(config: RunConfig, request: PlanRequest, step: CompiledStep, closed_form: float) -> Memory:
     state, batch = step.trainer.layout.abstract, step.trainer.batch_layout.abstract
     allocated = step.temporary_bytes + step.output_bytes - step.alias_bytes
-    buffers = []
+    buffers, named = [], buffer_names(config, step.trainer)
     if step.buffer_assignment is not None and step.live_ranges is not None:
         parameters = [_local_type(leaf) for leaf in jax.tree.leaves(state.parameters)]
         buffers = live_at_peak(step.buffer_assignment, step.live_ranges, step.program, parameters)
@@ -320,7 +323,14 @@ def _memory(config: RunConfig, request: PlanRequest, step: CompiledStep, closed_
         reserve=request.sheet.reserved_memory,
         closed_form=closed_form,
         largest=tuple(
-            LargeBuffer(bytes=b.bytes, array=b.array, role=b.role, part=b.origin.part, code=b.origin.code)
+            LargeBuffer(
+                bytes=b.bytes,
+                array=b.array,
+                role=b.role,
+                part=b.origin.part,
+                name=named(b),
+                code=b.origin.code,
+            )
             for b in buffers[:LARGEST]
         ),
     )

@@ -15,7 +15,7 @@ from flax import nnx
 from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.stack import Stack
 from mjx.plan.program.hlo import Frame
-from mjx.plan.program.origin import code_line
+from mjx.plan.program.origin import code_line, functions
 from mjx.plan.stacks import sublayers_of, unit_of
 from mjx.sharding.constrain import observe, shard
 
@@ -35,6 +35,8 @@ class Activation:
     leaf: jax.ShapeDtypeStruct
     code: str
     """"models/common/mlp.py:100 MLP.__call__"."""
+    function: str
+    """"models/common/mlp.py MLP.__call__"."""
 
 
 def activations_of(model: Any, batch: Mapping[str, jax.ShapeDtypeStruct]) -> list[Activation]:
@@ -54,8 +56,9 @@ def activations_of(model: Any, batch: Mapping[str, jax.ShapeDtypeStruct]) -> lis
         if code.co_name != "__call__":
             owner += f".{code.co_name}"
         named = _argument(frames[0]) or " × ".join(name or "·" for name in axes)
-        line = code_line([Frame(code.co_filename, frames[0].f_lineno, code.co_qualname)])
-        found = Activation(section or type(model).__name__, f"{owner} {named}", axes, leaf, line)
+        frame = Frame(code.co_filename, frames[0].f_lineno, code.co_qualname)
+        where = (section or type(model).__name__, f"{owner} {named}")
+        found = Activation(*where, axes, leaf, code_line([frame]), "".join(functions([frame])))
         seen[found] = None
 
     with observe(note):

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from mjx.plan.program.hlo import ArrayType, Instruction, Program
-from mjx.plan.program.origin import Origin, code_line, origin_of, part_of
+from mjx.plan.program.loops import source_of
+from mjx.plan.program.origin import Origin, code_line, functions, origin_of, part_of
 
 Role = Literal["kept", "gradient", "temporary"]
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+)(.*)$")
@@ -28,9 +29,12 @@ class Buffer:
 
     bytes: int
     array: str
+    shape: tuple[int, ...]
     role: Role
     """kept: by the forward pass for the backward pass. gradient: of a parameter."""
     origin: Origin
+    functions: tuple[str, ...]
+    """Of the model's code, that made it, innermost first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ def live_at_peak(
         if instruction is None:
             continue
         array = _array(instruction, value.index, value.size)
-        source = _source(program, instruction, value.index)
+        source = source_of(program, instruction, value.index)
         role: Role = "temporary"
         turns = loops.get(value.name) or loops.get(instruction.computation)
         if array is not None and turns is not None and turns in array.shape and len(array.shape) > 3:
@@ -74,7 +78,17 @@ def live_at_peak(
         elif array is not None and (array.dtype, tuple(sorted(array.shape))) in like_parameters:
             role = "temporary" if _copies_argument(program, source) else "gradient"
         shown = str(array) if array else f"{value.size:,} bytes"
-        buffers.append(Buffer(bytes=value.size, array=shown, role=role, origin=origin_of(program, source)))
+        shape = array.shape if array else ()
+        buffers.append(
+            Buffer(
+                bytes=value.size,
+                array=shown,
+                shape=shape,
+                role=role,
+                origin=origin_of(program, source),
+                functions=functions(program.stack(source)),
+            )
+        )
     return sorted(buffers, key=lambda buffer: -buffer.bytes)
 
 
@@ -133,23 +147,6 @@ def _array(instruction: Instruction, index: str, size: int) -> ArrayType | None:
     if index.isdigit() and int(index) < len(leaves) and leaves[int(index)].bytes == size:
         return leaves[int(index)]
     return next((leaf for leaf in leaves if leaf.bytes == size), None)
-
-
-def _source(program: Program, instruction: Instruction, index: str) -> Instruction:
-    """What a loop carries was made by the loop's input, where the loop is not what the code says."""
-    for _ in range(8):
-        if instruction.opcode != "parameter" or not index.split(",")[0].isdigit():
-            return instruction
-        loops = (i for body in program.computations.values() for i in body.values() if i.opcode == "while")
-        loop = next((i for i in loops if i.called("body") == instruction.computation), None)
-        carried = None if loop is None else program.operand(loop, 0)
-        if carried is None or carried.opcode != "tuple":
-            return instruction
-        source = program.operand(carried, int(index.split(",")[0]))
-        if source is None:
-            return instruction
-        instruction, index = source, ""
-    return instruction
 
 
 def _layer_loops(program: Program) -> dict[str, int]:

@@ -131,15 +131,15 @@ class Program:
         noted = re.search(r'"known_trip_count":\s*\{"n":\s*"(\d+)"\}', loop.attributes)
         if noted:
             return int(noted.group(1))
-        compared, turned = self._root(loop, "condition"), self._root(loop, "body")
+        compared, turned = self.root(loop, "condition"), self.root(loop, "body")
         entered = self.operand(loop, 0)
         if compared is None or compared.opcode != "compare" or "direction=LT" not in compared.attributes:
             return None
-        place = _element(self.operand(compared, 0))
+        place = element(self.operand(compared, 0))
         if place is None or turned is None or entered is None or {turned.opcode, entered.opcode} != {"tuple"}:
             return None
         advanced = self.operand(turned, place)
-        if advanced is None or advanced.opcode != "add" or _element(self.operand(advanced, 0)) != place:
+        if advanced is None or advanced.opcode != "add" or element(self.operand(advanced, 0)) != place:
             return None
         start, step = self._constant(entered, place), self._constant(advanced, 1)
         limit = self._constant(compared, 1)
@@ -147,7 +147,8 @@ class Program:
             return None
         return max(0, math.ceil((limit - start) / step))
 
-    def _root(self, caller: Instruction, attribute: str) -> Instruction | None:
+    def root(self, caller: Instruction, attribute: str) -> Instruction | None:
+        """What the computation returns that an attribute of `caller` names."""
         known = self.computations.get(caller.called(attribute) or "", {})
         return next((instruction for instruction in known.values() if instruction.root), None)
 
@@ -282,7 +283,7 @@ def _arrays(text: str) -> tuple[ArrayType, ...]:
     )
 
 
-def _element(instruction: Instruction | None) -> int | None:
+def element(instruction: Instruction | None) -> int | None:
     """Which element of a tuple it takes."""
     if instruction is None or instruction.opcode != "get-tuple-element":
         return None

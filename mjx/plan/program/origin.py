@@ -57,7 +57,19 @@ def code_line(stack: Sequence[Frame]) -> str:
         chosen = stack[0] if stack else None
     if chosen is None:
         return ""
-    return f"{_within(chosen.file)}:{chosen.line} {chosen.function.replace('.<locals>', '')}"
+    return f"{_within(chosen.file)}:{chosen.line} {_qualified(chosen)}"
+
+
+def functions(stack: Sequence[Frame]) -> tuple[str, ...]:
+    """ "models/common/mlp.py MLP.__call__" of each frame of the model's code, innermost first."""
+    named = ((_within(frame.file), _qualified(frame)) for frame in stack)
+    return tuple(
+        f"{file} {name}" for file, name in named if file.startswith("models/") and file not in _PLUMBING
+    )
+
+
+def _qualified(frame: Frame) -> str:
+    return frame.function.replace(".<locals>", "")
 
 
 def _argument(instruction: Instruction) -> str:

@@ -115,10 +115,14 @@ def _memory(console: Console, memory: Memory) -> None:
 def _largest(console: Console, memory: Memory) -> None:
     if not memory.largest:
         return
-    table = _table("Largest arrays at that moment", "array", "what", "made by", "MiB", left=3)
+    table = _table("Largest arrays at that moment", "array", "what", "name", "made by", "MiB", left=4)
     for buffer in memory.largest:
         table.add_row(
-            buffer.array, f"{buffer.role}, {buffer.part}", Text(buffer.code), f"{buffer.bytes / 2**20:,.1f}"
+            buffer.array,
+            f"{buffer.role}, {buffer.part}",
+            Text(buffer.name),
+            Text(buffer.code),
+            f"{buffer.bytes / 2**20:,.1f}",
         )
     console.print(table)
     console.print()
