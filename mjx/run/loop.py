@@ -67,7 +67,8 @@ def train(config: RunConfig) -> Result:
 
     Raises:
         InputError: something in the config, the data, the mesh or the run folder does not fit.
-        NonFiniteError: the loss or the gradient is not finite, and optimizer.non_finite is `stop`.
+        NonFiniteError: the loss or the gradient is not finite, and optimizer.non_finite is `stop`, or skipped
+            too many of such steps.
     """
     # Input
     vocabulary = config.model.vocabulary
