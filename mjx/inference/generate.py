@@ -70,8 +70,9 @@ class Generator:
         places = None
         if mesh is not None:  # what is read lies on every device, so that every process can read it
             here = NamedSharding(mesh, PartitionSpec())
-            others = {"step": None, "last": None, "lengths": None, "caches": None}
-            places = DecodeState(ended=here, counts=here, drawn=here, **others)
+            others: Any = dict.fromkeys(("step", "last", "lengths", "caches"))
+            read: Any = dict.fromkeys(("ended", "counts", "drawn"), here)
+            places = DecodeState(**others, **read)
         self._prefill = jax.jit(
             self._prefill_program, static_argnames=("slots", "config"), out_shardings=places
         )
