@@ -15,6 +15,7 @@ from mjx.launch import connect, coordination
 from mjx.launch.barrier import barrier
 from mjx.launch.cluster import Cluster, detect, split_address
 from mjx.launch.gpus import local_gpus, visible_gpus
+from mjx.launch.host_memory import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,8 @@ def _apply(config: RuntimeConfig) -> None:
     jax.config.update("jax_debug_nans", config.debug_nans)
     jax.config.update("jax_log_compiles", config.log_compiles)
     apply_xla_flags(config)
+    if not _expects_gpu(config):
+        keep_freed_memory()
     if config.gpu_memory_fraction is not None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(config.gpu_memory_fraction)
     cache = _cache_folder(config)
