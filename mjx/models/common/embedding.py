@@ -51,14 +51,15 @@ def _lookup_over_the_mesh(
     stored = parameter_spec(("vocab", "embed"), weight.shape)
     _, split = axes_per_dimension(stored, 2)
     copies = tuple(a for axes in axes_per_dimension(token_spec, 2) for a in axes if a not in split)
-    tensor = mesh_shape().get("tensor", 1) > 1
+    shares = mesh_shape().get("tensor", 1)
+    tensor = shares > 1
     scatter = row_spec != PartitionSpec(*token_spec)
 
     @functools.partial(jax.shard_map, in_specs=(stored, token_spec), out_specs=row_spec)
     def lookup(weight: Array, ids: Array) -> Array:
         # Before anything is gathered: gradients are scattered first, and those of copies summed then.
         weight = jax.lax.pcast(weight, copies, to="varying") if copies else weight
-        kept_tokens = ids.size // mesh_shape()["tensor"] if scatter else ids.size
+        kept_tokens = ids.size // shares if scatter else ids.size
         exchange = kept_tokens < weight.shape[0]
         if split and exchange:
             ids = jax.lax.all_gather(ids, split, tiled=True)

@@ -63,6 +63,17 @@ def test_the_table_is_never_gathered(sequence_parallel):
     assert f"f32[{ROWS // 8},{EMBED}]" in text
 
 
+@pytest.mark.parametrize(("tokens", "sequence_parallel"), [(12, True), (24, True), (3, False), (6, False)])
+def test_where_features_are_split_the_smaller_of_table_and_rows_is_sent(tokens, sequence_parallel):
+    """A device has a quarter of the table (16 rows), and 4 rows of tokens, or a quarter of their states."""
+    ids = jnp.zeros((8, tokens), jnp.int32)
+    mesh = build_mesh(MeshConfig(data=1, fsdp=2, tensor=4))
+    with use_mesh(mesh, default_rules(sequence_parallel=sequence_parallel)):
+        program = str(jax.make_jaxpr(lambda e, ids: e(ids, jnp.float32))(table(), ids))
+    few = tokens * (1 if sequence_parallel else 4) < 16
+    assert ("all_to_all" in program) == few
+
+
 @pytest.mark.parametrize(
     ("size", "divisor", "rows"), [(50257, 128, 50304), (256, 128, 256), (1, 8, 8), (5, 1, 5)]
 )
