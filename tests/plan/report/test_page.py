@@ -23,6 +23,7 @@ LARGEST = {
     "array": "bf16[32,8,1024,4096]",
     "role": "kept",
     "part": "forward",
+    "name": "decoder.0.<mlp>",
     "code": "models/x.py:7 f.<listcomp> & g",
 }
 ROW = {
@@ -193,6 +194,7 @@ def test_the_verdict_is_said_with_its_sum_and_advice(memory, said, tmp_path):
 def test_names_of_code_are_escaped(tmp_path):
     page = page_of(tmp_path, plan_with(), ["a <b> & c"])
     for written in (
+        "decoder.0.&lt;mlp&gt;",
         "f.&lt;listcomp&gt; &amp; g",
         "&lt;lambda&gt;",
         "scan&lt;bf16&gt;",
