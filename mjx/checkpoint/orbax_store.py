@@ -113,7 +113,7 @@ def record_files(folder: Path) -> None:
 def check_files(folder: Path) -> None:
     """Raises DamagedError when the checkpoint is not whole, as far as can be seen without reading it."""
     try:
-        recorded = json.loads((folder / FILES).read_text())
+        recorded = json.loads((folder / FILES).read_text(encoding="utf-8"))
     except FileNotFoundError:
         recorded = {}
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mjx.launch.connect import free_port
+from mjx.launch.preemption import ECHO_SECONDS
 
 PROGRAM = Path(__file__).parent / "programs" / "train.py"
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_a_second_sigterm_ends_a_process_that_hangs_in_a_collective(tmp_path):
     with Pair(tmp_path, "hang-in-0") as pair:
         pair.wait_for_steps()
         pair.processes[1].terminate()
-        time.sleep(0.5)
+        time.sleep(ECHO_SECONDS + 0.5)  # sooner it is an echo of the first
         pair.processes[1].terminate()
         assert pair.codes() == [143, 143]
     assert "received SIGTERM a second time" in pair.error(1)
