@@ -9,9 +9,8 @@ from typing import Literal
 
 from mjx.plan.program.collectives import Collective
 from mjx.plan.scheme import Scheme, Sublayer
-from mjx.training.gradients import REPLICAS
+from mjx.training.gradients import FLOAT32, REPLICAS
 
-FLOAT32 = 4
 _SMALL = 2**16
 """Bytes of a vector that is no weight to speak of."""
 TermName = Literal["weights", "gradients", "replicas", "tensor"]

@@ -5,10 +5,11 @@ import math
 
 from mjx.batch import size_of
 from mjx.config import RunConfig
-from mjx.plan.closed_form import FLOAT32, StepMemory, step_memory, traffic
+from mjx.plan.closed_form import StepMemory, step_memory, traffic
 from mjx.plan.read_step import StepTime, pool_of
 from mjx.plan.request import PlanRequest
 from mjx.plan.scheme import Scheme, Sublayer, scheme_of
+from mjx.training.gradients import FLOAT32
 
 EXPOSED = 0.5
 """Of what tensor parallelism sends, the share that nothing runs beside; compiled steps had 0.4 to 0.6."""
