@@ -90,7 +90,7 @@ def live_and_die(options: argparse.Namespace, run: Path, life: int, steps: int, 
             if time.monotonic() > limit:
                 process.kill()
                 sys.exit(f"no step in {START_SECONDS} s: {process.communicate()[0]}")
-            time.sleep(0.002)
+            time.sleep(0.02)
         time.sleep(delay)
         process.kill()
         said = process.communicate()[0].decode(errors="replace")

@@ -1,9 +1,17 @@
 """All tests see eight simulated CPU devices, and no GPU."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What is compiled once serves all processes of these tests, and none after them.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mjx-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
@@ -11,9 +19,9 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 TESTS = Path(__file__).parent
-OPTIMIZED = ("plan", "end_to_end", "models/gpt", "models/huggingface", "test_parity.py")
-"""What looks at programs as they are compiled for users, runs whole commands, or is held to other libraries'
-numbers."""
+OPTIMIZED = ("plan", "end_to_end/test_smollm2.py", "models/gpt", "models/huggingface", "test_parity.py")
+"""What looks at programs as they are compiled for users, computes with a real model, or is held to other
+libraries' numbers."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,3 +39,12 @@ def smollm2() -> Path:
     if "MJX_SMOLLM2" not in os.environ:
         pytest.skip("MJX_SMOLLM2 names no folder (examples/smollm2.md makes one)")
     return Path(os.environ["MJX_SMOLLM2"])
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder of all pytest processes of this session."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,6 +54,23 @@ def toolkit() -> Toolkit:
         if len(lacking) < len(files):
             missing = f"the CUDA in {root} has no {' and no '.join(lacking)}"
     raise InputError(f"{missing}: {INSTALL}")
+
+
+def with_assembler(folder: Path, script: str) -> Toolkit:
+    """The same CUDA in another folder, with this shell script as its ptxas.
+
+    XLA calls `ptxas SOURCE -o RESULT OPTIONS`, and once `ptxas --version`, which the real one answers.
+    """
+    real, made = toolkit(), Toolkit(folder)
+    made.ptxas.parent.mkdir()
+    for tool in ("nvlink", "nvdisasm"):
+        getattr(made, tool).symlink_to(getattr(real, tool))
+    (folder / "nvvm").symlink_to(real.root / "nvvm")
+    made.ptxas.write_text(
+        f'#!/bin/sh\ncase "$1" in --*) exec "{real.ptxas}" "$@";; esac\n{script}', encoding="utf-8"
+    )
+    made.ptxas.chmod(made.ptxas.stat().st_mode | stat.S_IXUSR)
+    return made
 
 
 def _roots() -> Iterator[Path]:

@@ -1,8 +1,11 @@
 """Start-up: settings of JAX, the cluster, the devices; once per process, before anything touches a device."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import platform
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -45,9 +48,9 @@ class RuntimeConfig:
     shutdown_seconds: int = 1800
     """How long a finished process waits at the end for the others, which may still be writing."""
     compilation_cache: LocalPath = "auto"
-    """Where compiled programs are kept between runs: a folder, `off`, or `auto`: `~/.cache/mjx/xla` on GPUs
-    and off on the CPU, whose programs may not run on another kind of host. With several hosts name a shared
-    folder: only process 0 writes. `JAX_COMPILATION_CACHE_DIR` goes before `auto`."""
+    """Where compiled programs are kept between runs: a folder, `off`, or `auto`: `~/.cache/mjx/xla`, in it a
+    folder for each kind of CPU. With several hosts name a shared folder: only process 0 writes.
+    `JAX_COMPILATION_CACHE_DIR` goes before `auto`."""
     debug_nans: bool = False
     """Raise at the operation that first made a NaN. Slow: every result is checked."""
     log_compiles: bool = False
@@ -169,12 +172,7 @@ def _apply(config: RuntimeConfig) -> None:
         keep_freed_memory()
     if config.gpu_memory_fraction is not None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(config.gpu_memory_fraction)
-    cache = _cache_folder(config)
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    elif config.compilation_cache == "off":
-        jax.config.update("jax_enable_compilation_cache", False)
+    _keep_programs(config)
 
 
 def apply_xla_flags(config: RuntimeConfig) -> None:
@@ -186,14 +184,43 @@ def apply_xla_flags(config: RuntimeConfig) -> None:
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
-def _cache_folder(config: RuntimeConfig) -> Path | None:
+def _keep_programs(config: RuntimeConfig) -> None:
+    import jax
+
     if config.compilation_cache == "off":
-        return None
-    if config.compilation_cache != "auto":
-        return Path(local_path(config.compilation_cache))
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or not _expects_gpu(config):
-        return None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mjx" / "xla"
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    automatic = config.compilation_cache == "auto"
+    if not (automatic and os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+        folder = _automatic_folder(config) if automatic else Path(local_path(config.compilation_cache))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if automatic:  # no home, or one that is only read: nothing that a run needs
+                return
+            raise InputError(
+                f"runtime.compilation_cache = {config.compilation_cache}: {error.strerror}; name a folder "
+                "that can be written, or off."
+            ) from error
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _automatic_folder(config: RuntimeConfig) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mjx" / "xla"
+    return folder if _expects_gpu(config) else folder / _cpu_kind()
+
+
+def _cpu_kind() -> str:
+    """A name of all hosts that run each other's programs: those whose CPU has the same features."""
+    try:
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        said = ""
+    features = re.search(r"^(?:flags|Features)\s*:(.*)$", said, re.MULTILINE)
+    words = features[1] if features else platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def _expects_gpu(config: RuntimeConfig) -> bool:

@@ -13,7 +13,7 @@ from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.gpus.absent_cudnn import cudnn_of
 from mjx.gpus.target import specification
-from mjx.gpus.toolkit import INSTALL, toolkit
+from mjx.gpus.toolkit import INSTALL, with_assembler
 from mjx.plan.program.hlo import Program, parse_program
 from mjx.plan.request import PlanRequest
 from mjx.run.loop import build_trainer
@@ -22,6 +22,10 @@ from mjx.training.trainer import Trainer
 
 XLA_SHARE = 0.8
 """Of a GPU's memory, what XLA schedules for where it is not told a limit (GetSchedulerMemoryLimit)."""
+
+NOTHING_ASSEMBLED = ': > "$3"\n'
+"""A ptxas that leaves its result empty: nothing runs here, machine code changes no buffer and no message, and
+assembling a step's hundred kernels would take half of the compiler's time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +63,13 @@ def compile_step(config: RunConfig, request: PlanRequest, pool: float) -> Compil
     with trainer.on_mesh(), cudnn_of(request.sheet.compute_capability):
         lowered = trainer.train_step.lower(trainer.layout.abstract, trainer.batch_layout.abstract)
     lowered_at = time.perf_counter()
-    options = {"xla_gpu_cuda_data_dir": str(toolkit().root)}
-    both = [
-        _compiled(trainer, lowered, options | {"xla_gpu_enable_triton_gemm": triton})
-        for triton in (True, False)
-    ]
+    with tempfile.TemporaryDirectory(prefix="mjx-plan-") as folder:
+        cuda = with_assembler(Path(folder), NOTHING_ASSEMBLED)
+        options = {"xla_gpu_cuda_data_dir": str(cuda.root)}
+        both = [
+            _compiled(trainer, lowered, options | {"xla_gpu_enable_triton_gemm": triton})
+            for triton in (True, False)
+        ]
     larger = max(both, key=lambda step: step.temporary_bytes)
     done = time.perf_counter()
     return dataclasses.replace(

@@ -1,7 +1,6 @@
 """A tiny dataset, a tiny recipe, and one run of it that nothing disturbed."""
 
 import fcntl
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +14,6 @@ from mjx.data.build import write_documents
 from mjx.data.tokenizers import load_tokenizer
 from mjx.launch import runtime
 from mjx.trees import to_yaml
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Path:
-    """A folder of all pytest processes of this session."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -20,18 +20,18 @@ from running import (
     wait_for_steps,
 )
 
-LONG = overrides(training__steps=200, training__evaluation_interval=40, checkpoint__interval=3)
+LONG = overrides(training__steps=60, training__evaluation_interval=20, checkpoint__interval=3)
 
 
 @pytest.fixture(scope="module")
 def long(run_once):
-    """The folder of a run of 200 steps, long enough for a signal to meet it."""
+    """The folder of a run of 60 steps, long enough for a signal to meet it."""
     return run_once("long", *LONG)[0]
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(recipe, long, tmp_path):
     shutil.copytree(long, tmp_path / "undisturbed")  # finished: the script finds its losses there
-    command = [ROOT / "benchmarks" / "kill_test.py", recipe, *LONG, "--kills", "4", "--folder", tmp_path]
+    command = [ROOT / "benchmarks" / "kill_test.py", recipe, *LONG, "--kills", "3", "--folder", tmp_path]
     ended = subprocess.run(
         [sys.executable, *map(str, command)],
         env=environment(),
@@ -41,11 +41,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(recipe, long, tm
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "killed 4 times: 200 steps" in ended.stdout
-    assert "the same bits: 200 losses, each logged once" in ended.stdout
+    assert "killed 3 times: 60 steps" in ended.stdout
+    assert "the same bits: 60 losses, each logged once" in ended.stdout
     run = tmp_path / "killed"
     assert validation_losses(run) == validation_losses(long)
-    assert [step for step, _ in validation_losses(run)] == [40, 80, 120, 160, 200]
+    assert [step for step, _ in validation_losses(run)] == [20, 40, 60]
 
 
 def test_sigterm_saves_exits_with_0_and_the_same_command_goes_on_bit_by_bit(recipe, long, tmp_path):
@@ -58,7 +58,7 @@ def test_sigterm_saves_exits_with_0_and_the_same_command_goes_on_bit_by_bit(reci
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     (step,) = saved_steps(run)
-    assert 3 <= step < 200
+    assert 3 <= step < 60
     assert f"process 0 received SIGTERM: saved step {step}" in said
     assert f"stopped after step {step}; the same command resumes" in said
     assert "Traceback" not in said
@@ -69,7 +69,7 @@ def test_sigterm_saves_exits_with_0_and_the_same_command_goes_on_bit_by_bit(reci
     assert f"resuming {run} at step {step}" in again.stderr
     assert losses(run) == losses(long)
     assert validation_losses(run) == validation_losses(long)
-    assert_same_bits(saved_arrays(run, 200), saved_arrays(long, 200))
+    assert_same_bits(saved_arrays(run, 60), saved_arrays(long, 60))
     assert (run / "loss.png").exists()
 
 

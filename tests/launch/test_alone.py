@@ -50,6 +50,27 @@ def test_start_applies_the_settings_once_and_again_without_harm(tmp_path):
     assert ran.stderr.rstrip().splitlines()[-1].startswith("RuntimeError: mjx.launch.start was called with")
 
 
+def test_programs_are_kept_for_the_next_process_in_a_folder_of_this_kind_of_cpu(tmp_path):
+    code = (
+        "import jax\n"
+        "from mjx.launch import RuntimeConfig, start\n"
+        "start(RuntimeConfig(platform='cpu'{}))\n"
+        "jax.jit(lambda x: x + 1)(1.0)\n"
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    caches = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": ""}
+    (folder,) = {_run(code.format(""), **caches).stdout.strip() for _ in range(2)}
+    assert Path(folder).parent == tmp_path / "mjx" / "xla"
+    assert [name.name.startswith("jit__lambda-") for name in Path(folder).glob("*-cache")] == [True]
+    # A home that cannot be written costs no run; a folder that was named is missed.
+    (tmp_path / "file").touch()
+    unwritable = str(tmp_path / "file" / "xla")
+    ran = _run(code.format(""), **caches | {"XDG_CACHE_HOME": unwritable})
+    assert (ran.returncode, ran.stdout) == (0, "\n"), ran.stderr
+    refused = _run(code.format(f", compilation_cache={unwritable!r}"), **caches)
+    assert f"runtime.compilation_cache = {unwritable}: Not a directory; name a folder" in refused.stderr
+
+
 def test_start_after_a_device_was_touched_is_refused_where_it_would_change_something():
     code = (
         "import jax; jax.devices()\n"

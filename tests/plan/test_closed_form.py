@@ -3,7 +3,6 @@
 import pytest
 from planning import recipe, request
 
-from mjx.plan.apart import plan
 from mjx.plan.closed_form import step_memory, traffic
 from mjx.plan.scheme import scheme_of
 
@@ -23,8 +22,8 @@ REMAT = [("fsdp × tensor", "selective"), ("without sequence parallelism", "full
 
 
 @pytest.mark.parametrize(("name", "remat"), [*((name, "none") for name in SCHEMES), *REMAT])
-def test_traffic_equals_the_closed_form_within_5_percent(name, remat, tmp_path):
-    made = plan(request(recipe(tmp_path), *SCHEMES[name], f"model.remat={remat}"))
+def test_traffic_equals_the_closed_form_within_5_percent(name, remat, tmp_path, planned):
+    made = planned(recipe(tmp_path), *SCHEMES[name], f"model.remat={remat}")
     assert made.checks
     for check in made.checks:
         assert check.compiled == pytest.approx(check.closed_form, rel=0.05), check
@@ -43,17 +42,19 @@ MICROBATCHES = {
 
 
 @pytest.mark.parametrize("name", MICROBATCHES)
-def test_microbatches_gather_weights_each_and_replicas_sum_once_where_that_is_much_less(name, tmp_path):
+def test_microbatches_gather_weights_each_and_replicas_sum_once_where_that_is_much_less(
+    name, tmp_path, planned
+):
     overrides = MICROBATCHES[name]
-    made = plan(request(recipe(tmp_path), *overrides, "training.batch_size=64"))
+    made = planned(recipe(tmp_path), *overrides, "training.batch_size=64")
     assert {"weights", "replicas"} <= {check.name for check in made.checks}
     for check in made.checks:
         assert check.compiled == pytest.approx(check.closed_form, rel=0.05), check
 
 
-def test_no_more_is_held_than_1_25_times_the_closed_form_with_full_recomputation(tmp_path):
+def test_no_more_is_held_than_1_25_times_the_closed_form_with_full_recomputation(tmp_path, planned):
     for overrides in (("mesh.fsdp=16",), ("mesh.fsdp=2", "mesh.tensor=8")):
-        memory = plan(request(recipe(tmp_path), *overrides, "training.batch_size=128")).memory
+        memory = planned(recipe(tmp_path), *overrides).memory
         assert memory.allocated <= 1.25 * memory.closed_form
 
 

@@ -32,10 +32,10 @@ HEADLINES = {
 
 @pytest.mark.gpu_compile
 @pytest.mark.parametrize("name", HEADLINES)
-def test_the_step_sends_and_holds_no_more_than_it_must(name, tmp_path):
+def test_the_step_sends_and_holds_no_more_than_it_must(name, tmp_path, planned):
     preset, nodes, mesh, node, network, temporaries = HEADLINES[name]
     path = recipe(tmp_path, LLAMA3 | {"preset": preset}, **AS_MEASURED)
-    made = plan(request(path, f"training.batch_size={8 * nodes}", *mesh, nodes=nodes))
+    made = planned(path, f"training.batch_size={8 * nodes}", *mesh, nodes=nodes)
     bound = sum(check.closed_form for check in made.checks)
     sent = sum(row.wire_bytes for row in made.traffic)
     assert sent <= 1.10 * bound
@@ -50,18 +50,18 @@ def test_the_step_sends_and_holds_no_more_than_it_must(name, tmp_path):
 
 
 @pytest.mark.gpu_compile
-@pytest.mark.parametrize("preset", ["llama3-8b", "llama3-70b"])
-def test_512_gpus_are_planned_in_little_memory(preset, tmp_path):
+def test_512_gpus_are_planned_in_little_memory(tmp_path, planned):
+    preset, nodes, mesh, *_ = HEADLINES["70B, fsdp 64 × tensor 8"]
     path = recipe(tmp_path, LLAMA3 | {"preset": preset}, **AS_MEASURED)
-    made = plan(request(path, "training.batch_size=512", "mesh.fsdp=64", "mesh.tensor=8", nodes=64))
+    made = planned(path, f"training.batch_size={8 * nodes}", *mesh, nodes=nodes)
     assert made.devices == 512
     assert made.peak_memory < 3e9
 
 
 @pytest.mark.gpu_compile
-def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_path):
+def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_path, planned):
     path = recipe(tmp_path)
-    made = plan(request(path))
+    made = planned(path)
     memory = made.memory
     shards = 16
     assert memory.parameters == pytest.approx(4 * made.parameters / shards, rel=0.01)
@@ -83,11 +83,11 @@ def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_pa
     assert dataclasses.replace(memory, pool=memory.needed).fits
     assert not dataclasses.replace(memory, total=memory.pool + memory.reserve - 1).fits
 
-    # And with a limit that is compiled for: its fraction is halved until the step is refused.
+    # And with a limit that is compiled for: its fraction is lowered until the step is refused.
     fraction = 0.9
-    while (tried := plan(request(path, f"runtime.gpu_memory_fraction={fraction}"))).memory.fits:
+    while (tried := planned(path, f"runtime.gpu_memory_fraction={fraction}")).memory.fits:
         assert tried.memory.needed <= tried.memory.pool
-        fraction /= 8
+        fraction /= 64
         assert fraction > 1e-4
     assert tried.memory.needed > tried.memory.pool
     said = advice(tried, request(path, f"runtime.gpu_memory_fraction={fraction}"))
@@ -95,23 +95,23 @@ def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_pa
 
 
 @pytest.mark.gpu_compile
-def test_flops_are_those_of_the_model_s_own_counter_and_of_recomputation(tmp_path):
+def test_flops_are_those_of_the_model_s_own_counter_and_of_recomputation(tmp_path, planned):
     path = recipe(tmp_path)
-    without = plan(request(path, "model.remat=none")).flops
+    without = planned(path, "model.remat=none").flops
     matrices = 2 * (4 * (3 * 1024 * 1024 + 3 * 1024 * 2816) + 1024 * 32768)
     tokens = 64 * 2048 / 16
     assert without.compiled - without.attention == 3 * matrices * tokens
     assert without.attention == 3.5 * 4 * 4 * 4 * 16 * 2048 * 2048 * 64 / 2
     assert without.compiled == pytest.approx(without.model, rel=0.1)
-    full = plan(request(path)).flops
+    full = planned(path).flops
     again = 2 * 4 * (3 * 1024 * 1024 + 2 * 1024 * 2816) * tokens  # of the last product no gradient has need
     assert full.compiled - full.attention == 3 * matrices * tokens + again
     assert full.model == without.model
 
 
 @pytest.mark.gpu_compile
-def test_buffers_name_the_code_that_made_them(tmp_path):
-    made = plan(request(recipe(tmp_path)))
+def test_buffers_name_the_code_that_made_them(tmp_path, planned):
+    made = planned(recipe(tmp_path))
     assert len(made.memory.largest) == 10
     sizes = [buffer.bytes for buffer in made.memory.largest]
     assert sizes == sorted(sizes, reverse=True)
@@ -132,20 +132,20 @@ def test_buffers_name_the_code_that_made_them(tmp_path):
 
 
 @pytest.mark.gpu_compile
-def test_times_are_bytes_and_flops_at_the_given_rates(tmp_path):
-    made = plan(request(recipe(tmp_path), "mesh.fsdp=2", "mesh.tensor=8", utilization=0.25))
+def test_times_are_bytes_and_flops_at_the_given_rates(tmp_path, planned):
+    made = planned(recipe(tmp_path), "mesh.fsdp=2", "mesh.tensor=8")
     assert made.time.at_peak == pytest.approx(made.flops.compiled / 989.4e12)
-    assert made.time.compute == 4 * made.time.at_peak
+    assert made.time.compute == 2 * made.time.at_peak, "half of the peak, as a rule"
     assert made.time.node == pytest.approx(made.wire_bytes("node") / 450e9)
     assert made.time.network == pytest.approx(made.wire_bytes("network") / 50e9)
     assert made.time.exposed <= made.time.node + made.time.network
     assert made.time.estimate >= made.time.compute
 
 
-def test_without_the_wheel_a_cpu_gives_exact_arguments_and_an_upper_bound(tmp_path):
+def test_without_the_wheel_a_cpu_gives_exact_arguments_and_an_upper_bound(tmp_path, planned):
     path = recipe(tmp_path)
     overrides = ("mesh.fsdp=2", "mesh.tensor=8")
-    by_cpu = plan(request(path, *overrides, compiler="cpu"))
+    by_cpu = planned(path, *overrides, compiler="cpu")
     assert not by_cpu.memory.exact
     assert by_cpu.memory.parameters == pytest.approx(4 * by_cpu.parameters / 16, rel=0.02)
     weights = next(check for check in by_cpu.checks if check.name == "weights")
@@ -157,9 +157,9 @@ def test_without_the_wheel_a_cpu_gives_exact_arguments_and_an_upper_bound(tmp_pa
 
 
 @pytest.mark.gpu_compile
-def test_the_cpu_s_bound_holds_what_gpus_need(tmp_path):
+def test_the_cpu_s_bound_holds_what_gpus_need(tmp_path, planned):
     path = recipe(tmp_path)
-    by_cpu, by_gpu = (plan(request(path, compiler=compiler)) for compiler in ("cpu", "gpu"))
+    by_cpu, by_gpu = (planned(path, compiler=compiler) for compiler in ("cpu", "gpu"))
     assert by_cpu.memory.parameters == by_gpu.memory.parameters
     assert by_cpu.memory.optimizer == by_gpu.memory.optimizer
     assert by_cpu.memory.batch == by_gpu.memory.batch
@@ -168,24 +168,28 @@ def test_the_cpu_s_bound_holds_what_gpus_need(tmp_path):
 
 
 @pytest.mark.gpu_compile
-def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_sends_is_said(tmp_path):
+def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_sends_is_said(
+    tmp_path, planned
+):
     overrides = ("mesh.fsdp=8", "mesh.context=2", "training.batch_size=16")
-    made = plan(request(recipe(tmp_path), *overrides))
+    made = planned(recipe(tmp_path), *overrides)
     assert [row for row in made.traffic if row.axes == ("context",) and row.term is None]
     with pytest.raises(InputError, match="'cudnn' takes whole sequences"):
-        plan(request(recipe(tmp_path), *overrides, "model.attention.implementation=cudnn"))
+        planned(recipe(tmp_path), *overrides, "model.attention.implementation=cudnn")
 
 
 @pytest.mark.gpu_compile
 def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
     path = recipe(tmp_path)
-    main(["plan", path, "--nodes", "2", "--json", f"{tmp_path}/p.json", "--html", f"{tmp_path}/p.html"])
+    files = ["--json", f"{tmp_path}/p.json", "--html", f"{tmp_path}/p.html"]
+    main(["plan", path, "--nodes", "2", "--utilization", "0.25", *files])
     printed = capsys.readouterr().out
     for words in ("fits: JAX takes", "kept for the backward pass", "reduce-scatter", "models/common/"):
         assert words in printed
     tree = json.loads((tmp_path / "p.json").read_text())
     assert tree["summary"]["fits"] is True
     assert tree["summary"]["needed_bytes"] > 0
+    assert tree["time"]["compute"] == 4 * tree["time"]["at_peak"]
     assert {field.name for field in dataclasses.fields(Plan)} <= set(tree)
     page = (tmp_path / "p.html").read_text()
     html.parser.HTMLParser().feed(page)
@@ -244,17 +248,17 @@ def test_a_compiler_that_dies_is_a_sentence(script, sentence, tmp_path, monkeypa
 
 
 @pytest.mark.gpu_compile
-@pytest.mark.parametrize("gpu", ["a100", "h200", "b200"])
-def test_other_gpus_are_planned_with_their_own_memory(gpu, tmp_path):
-    made = plan(request(recipe(tmp_path, LLAMA), "mesh.fsdp=4", gpu=gpu, nodes=1, gpus_per_node=4))
+@pytest.mark.parametrize("gpu", ["a100", "b200"])
+def test_other_gpus_are_planned_with_their_own_memory(gpu, tmp_path, planned):
+    made = planned(recipe(tmp_path, LLAMA), "mesh.fsdp=4", gpu=gpu, nodes=1, gpus_per_node=4)
     assert gpu.upper() in made.gpu.upper()
     assert made.devices == 4
     assert made.memory.total == data_sheet(gpu).memory
     assert made.time.at_peak == pytest.approx(made.flops.compiled / data_sheet(gpu).tensor_flops)
 
 
-def test_an_upper_bound_that_is_too_large_is_no_verdict(tmp_path):
-    memory = plan(request(recipe(tmp_path), compiler="cpu")).memory
+def test_an_upper_bound_that_is_too_large_is_no_verdict(tmp_path, planned):
+    memory = planned(recipe(tmp_path), compiler="cpu").memory
     assert verdict(memory).startswith("fits: ")
     said = verdict(dataclasses.replace(memory, pool=memory.needed - 2**30))
     assert said.startswith("not known to fit: JAX takes ")

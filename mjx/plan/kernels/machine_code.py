@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import stat
 import subprocess
 import tempfile
 from collections import Counter
@@ -14,7 +13,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 from mjx.gpus.target import device_of, lowering_for
-from mjx.gpus.toolkit import Toolkit, toolkit
+from mjx.gpus.toolkit import Toolkit, toolkit, with_assembler
 
 TENSOR_CORE = ("UTCHMMA", "HGMMA", "HMMA", "QGMMA", "IMMA", "DMMA")
 """The instructions of SASS that multiply matrices."""
@@ -44,28 +43,19 @@ class CompiledKernel:
 class Recorder:
     """A CUDA whose assembler keeps what it was given, what it made and what it said."""
 
-    def __init__(self, folder: Path, real: Toolkit):
-        self.folder, self.real = folder, real
+    def __init__(self, folder: Path):
+        self.folder, self.real = folder, toolkit()
         self.kept = folder / "kept"
         self.kept.mkdir()
-        (folder / "bin").mkdir()
-        for name in ("nvlink", "nvdisasm"):
-            (folder / "bin" / name).symlink_to(getattr(real, name))
-        (folder / "nvvm").symlink_to(real.root / "nvvm")
-        script = folder / "bin" / "ptxas"
-        script.write_text(
-            "#!/bin/sh\n"
-            "# The first argument is the source and -o names the result, unless only the version is asked.\n"
-            f'case "$1" in --*) exec "{real.ptxas}" "$@";; esac\n'
+        with_assembler(
+            folder,
             f'kept=$(mktemp -d "{self.kept}/XXXXXX")\n'
             'cp "$1" "$kept/source.ptx"\n'
-            f'"{real.ptxas}" -v "$@" 2> "$kept/log"; status=$?\n'
+            f'"{self.real.ptxas}" -v "$@" 2> "$kept/log"; status=$?\n'
             'cat "$kept/log" >&2\n'
             '[ "$2" = -o ] && [ -f "$3" ] && cp "$3" "$kept/cubin"\n'
             "exit $status\n",
-            encoding="utf-8",
         )
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
     def kernels(self) -> list[CompiledKernel]:
         return [
@@ -85,11 +75,10 @@ def compile_kernels(function: Callable[..., Any], *arguments: Any, gpu: str) -> 
         InputError: no compiler is installed.
         jax.errors.JaxRuntimeError: the program does not compile, as when it asks for too much shared memory.
     """
-    real = toolkit()
     where = SingleDeviceSharding(device_of(gpu))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), arguments)
     with tempfile.TemporaryDirectory() as name:
-        recorder = Recorder(Path(name), real)
+        recorder = Recorder(Path(name))
         dump = Path(name) / "dump"
         with lowering_for(gpu):
             lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",))
