@@ -13,8 +13,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 TESTS = Path(__file__).parent
 OPTIMIZED = ("plan", "end_to_end")
-"""What looks at programs as they are compiled for users, or runs whole commands. Elsewhere a test that needs it
-is marked `optimized`."""
+"""What looks at programs as they are compiled for users, or runs whole commands. Elsewhere a test that needs
+it is marked `optimized`."""
 
 
 @pytest.hookimpl(tryfirst=True)

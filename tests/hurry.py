@@ -6,8 +6,8 @@ import jax
 from jax._src import compiler  # JAX has no public name for the options that it gives to every compilation
 
 OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-"""Each fusion without a pipeline of MLIR passes of its own, and all of them in one module of LLVM: together half
-of what is left without LLVM's optimizations. With those, the fusion emitters are the quicker ones."""
+"""Each fusion without a pipeline of MLIR passes of its own, and all of them in one module of LLVM: together
+half of what is left without LLVM's optimizations. With those, the fusion emitters are the quicker ones."""
 
 get_compile_options = compiler.get_compile_options
 

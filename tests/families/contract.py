@@ -12,6 +12,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import argparse
 import importlib
 import time
 from collections.abc import Callable, Sequence
@@ -116,4 +117,6 @@ ALL = [(variant, name) for family in FAMILIES for variant, its in rows(family) f
 """Every check of every variant of every family."""
 
 if __name__ == "__main__":
-    sys.exit(min(_print_table(sys.argv[1:] or list(FAMILIES)), 1))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("families", metavar="FAMILY", nargs="*", help="all of them, if none is named")
+    sys.exit(min(_print_table(parser.parse_args().families or list(FAMILIES)), 1))
