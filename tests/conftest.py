@@ -15,22 +15,25 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 import pytest
+from hurry import compile_in_a_hurry
+
+compile_in_a_hurry(True)  # before XLA reads its flags
 
 jax.config.update("jax_num_cpu_devices", 8)
 
 TESTS = Path(__file__).parent
-OPTIMIZED = ("plan", "end_to_end/test_smollm2.py", "models/gpt", "models/huggingface", "test_parity.py")
-"""What looks at programs as they are compiled for users, computes with a real model, or is held to other
-libraries' numbers."""
+OPTIMIZED = ("plan", "end_to_end/test_smollm2.py")
+"""What looks at programs as they are compiled for users, or computes with a real model. Elsewhere a test that
+needs it is marked `optimized`."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compiled in a hurry: without the optimizations of LLVM, which take more than half of a test's time."""
     path = item.path.relative_to(TESTS)
-    for_gpus = item.get_closest_marker("gpu_compile") is not None
-    optimized = for_gpus or any(path.is_relative_to(each) for each in OPTIMIZED)
-    jax.config.update("jax_disable_most_optimizations", not optimized)
+    marked = any(item.get_closest_marker(name) for name in ("gpu_compile", "optimized"))
+    optimized = marked or any(path.is_relative_to(each) for each in OPTIMIZED)
+    compile_in_a_hurry(not optimized)
 
 
 @pytest.fixture(scope="session")

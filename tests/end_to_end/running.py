@@ -24,12 +24,10 @@ WORDS = ("mesh", "shard", "token", "loss", "step", "adam", "batch", "scan", "key
 
 
 def environment(path: str | None = None) -> dict[str, str]:
-    """That of a process which finds mjx (and what is in the folder `path`), and compiles for the CPU in a
-    hurry."""
+    """That of a process which finds mjx (and what is in the folder `path`) and computes on the CPU."""
     folders = [path, str(ROOT), os.environ.get("PYTHONPATH")]
     path = os.pathsep.join(folder for folder in folders if folder)
-    hurry = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", **hurry}
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
 
 
 def start_mjx(

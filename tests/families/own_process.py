@@ -11,14 +11,12 @@ sys.path[0] = str(Path(__file__).parents[1])
 def main() -> None:
     """Trains, and leaves the state in the file."""
     process = start(RuntimeConfig(platform="cpu", cpu_devices=4)).process_id
-    import jax
     import numpy as np
 
     from families import training
     from families.contract import variants
     from mjx.checkpoint.names import named_leaves
 
-    jax.config.update("jax_disable_most_optimizations", True)
     family, name, file = sys.argv[1:]
     variant = next(each for each in variants(family) if each.name == name)
     trainer = training.trainer(variant, training.THREE_AXES)

@@ -177,11 +177,16 @@ def test_cached_keys_are_rotated_as_the_row_that_they_are_in_has_become():
     config = config_of("grouped", head_dim=4, rope=RoPEConfig(scaling=LONGROPE))
     layer, values = filled(config)
     cache = config.init_cache(CacheSizes(BATCH, 16), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnames="prompt")
+    def follow(x, start, cache, *, prompt):
+        length = x.shape[1]
+        decoding = Decoding(jnp.full((BATCH,), start), jnp.full((BATCH,), length), prompt=prompt)
+        positions = (start + jnp.arange(length))[None]
+        return layer(x, at(config, positions, decoding=decoding), cache)[:2]
+
     for start, end in ((0, 3), *((at, at + 1) for at in range(3, SEQUENCE))):
-        positions = jnp.arange(start, end)[None]
-        offset, lengths = jnp.full((BATCH,), start), jnp.full((BATCH,), end - start)
-        decoding = Decoding(offset, lengths, prompt=start == 0)
-        got, cache, *_ = layer(jnp.asarray(X[:, start:end]), at(config, positions, decoding=decoding), cache)
+        got, cache = follow(X[:, start:end], start, cache, prompt=start == 0)
         expected = attention(config, values, X[:, :end])
         np.testing.assert_allclose(got, expected[:, start:end], rtol=1e-5, atol=1e-5)
 
