@@ -98,6 +98,8 @@ def train(config: RunConfig) -> Result:
                 f"{folder.path} has a checkpoint of step {start}, beyond training.steps = {plan.steps}; "
                 "choose another run_dir or more steps"
             )
+        if start < plan.steps:
+            trainer.compile_beside()
         if start:
             for change in changes_since(checkpointer.saved_config(start), config):
                 progress.say(f"resuming with a changed config: {change}")

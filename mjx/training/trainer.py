@@ -1,6 +1,7 @@
 """One model made ready to train on one mesh: what the command line drives, and your own script can."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -91,6 +92,7 @@ class Trainer:
                 dropout_seed=dropout_seed,
             )
             self.evaluation_step = build_evaluation_step(self.model)
+        self._compiling: threading.Thread | None = None
 
     @contextlib.contextmanager
     def on_mesh(self) -> Iterator[None]:
@@ -116,8 +118,22 @@ class Trainer:
         """This process's rows on the devices, as parts of global arrays."""
         return self.batch_layout.place(batch)
 
+    def compile_beside(self) -> None:
+        """Begin to compile the training step in another thread, while a state is made or read for it; the
+        first `step` waits for it."""
+
+        def compile_step() -> None:
+            with contextlib.suppress(Exception), self.on_mesh():  # what fails here fails in the first step
+                self.train_step.lower(self.layout.abstract, self.batch_layout.abstract).compile()
+
+        self._compiling = threading.Thread(target=compile_step, name="mjx compiles the training step")
+        self._compiling.start()
+
     def step(self, state: TrainState, batch: Mapping[str, np.ndarray] | Batch) -> tuple[TrainState, Metrics]:
         """One update. The state given is donated: use the one returned. Metrics stay on the device."""
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
         with self.on_mesh():
             return self.train_step(state, self._on_devices(batch))
 
