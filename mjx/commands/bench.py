@@ -46,27 +46,31 @@ def bench_kernels(
         return
     if sweep:
         raise InputError("--sweep measures, and --compile-only does not: leave one of them out")
-    found = compile_all(console, chosen, None if gpu is None else [gpu])
+    found = compile_all(console, chosen, None if gpu is None else [gpu], anew=report is not None)
     if report is not None:
         Path(report).write_text(kernel_report.to_json(found), encoding="utf-8")
         console.print(f"written to {report}", soft_wrap=True, markup=False)
     _on_paper(console, chosen, gpu or "h100")
 
 
-def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dict:
-    """The report of what is compiled now; each kernel printed, and how it differs from the golden report."""
+def compile_all(console: Console, ops: list[str], gpus: list[str] | None, *, anew: bool) -> dict:
+    """The report of what is here now; each kernel printed, and how it differs from the golden report.
+
+    `anew`: compile also what the golden report knows already.
+    """
     # What is shipped for one GPU of an architecture is for all: an H200 runs the H100's machine code.
     # Unknown GPUs are refused here, before anything is compiled.
     architectures = None if gpus is None else {data_sheet(gpu).architecture for gpu in gpus}
-    golden = kernel_report.golden() if kernel_report.GOLDEN.exists() else {"compilers": None, "kernels": {}}
-    same = golden["compilers"] == kernel_report.compilers()
+    golden = kernel_report.golden() if kernel_report.GOLDEN.exists() else {"compilers": None, "programs": {}}
+    versions = kernel_report.compilers()
     found = []
     for target in kernel_report.targets():
         other = architectures is not None and data_sheet(target.gpu).architecture not in architectures
         if target.op not in ops or other:
             continue
-        kernels = kernel_report.compiled(target)
-        found.append((target, kernels))
+        examined = kernel_report.examine(target, golden, versions, anew=anew)
+        found.append(examined)
+        remarks = kernel_report.remarks(examined, golden, versions)
         table = Table(title=target.key, title_justify="left", show_edge=False)
         for heading in (
             "kernel",
@@ -80,25 +84,26 @@ def compile_all(console: Console, ops: list[str], gpus: list[str] | None) -> dic
             table.add_column(heading, justify="left" if heading == "kernel" else "right")
         table.add_column("tensor cores")
         table.add_column("")
-        for name, figures in kernels.items():
-            expected = golden["kernels"].get(target.key, {}).get(name)
-            notes = kernel_report.faults(name, figures, target.gpu, target.program)
-            if expected is None:
-                notes.append("not in the report")
-            else:
-                notes += kernel_report.differences(name, figures, expected, same_compiler=same)
+        for name, figures in examined.kernels.items():
             table.add_row(
                 name,
                 *(str(figures[field]) for field in ("threads", "registers", "spilled")),
                 f"{figures['shared_memory'] / 1024:.1f}",
                 *(str(figures[field]) for field in ("resident_blocks", "instructions")),
                 ", ".join(f"{count} {name}" for name, count in figures["tensor_core"].items()) or "none",
-                "; ".join(notes) or "as reported",
+                "; ".join(remarks[name]) or "as reported",
             )
         console.print(table, "")
     if not found:
         console.print(f"no kernel of {', '.join(ops)} is shipped for {', '.join(gpus or gpu_names())}", "")
-    return kernel_report.report(found)
+    known = sum(not each.compiled for each in found)
+    if known:
+        console.print(
+            f"{known} of {len(found)} programs are those of the report, and so are their compilers: their "
+            "figures are the report's (--report compiles all)",
+            "",
+        )
+    return kernel_report.report(found, versions)
 
 
 def _on_paper(console: Console, ops: list[str], gpu: str) -> None:
@@ -182,7 +187,7 @@ def _configurations(
     op: str, workload: Workload, gpu: str, capability: float
 ) -> dict[str, tuple[str, object]]:
     """The block configurations for a workload that are known to compile well for this GPU's architecture."""
-    golden = kernel_report.golden()["kernels"]
+    golden = kernel_report.golden()["programs"]
     architecture = data_sheet(gpu).architecture
     alike = [known for known in gpu_names() if data_sheet(known).architecture == architecture]
     found: dict[str, tuple[str, object]] = {}

@@ -77,7 +77,7 @@ def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict
 
 
 def assembly_of(launch: Launch, compute_capability: float) -> Assembly:
-    """The kernel as it is given to the assembler; needs Triton, and no GPU."""
+    """The kernel as it is given to the assembler, without its lines' numbers; needs Triton, and no GPU."""
     compiler = _import("triton.compiler")
     knobs = _import("triton.knobs")
     target = _import("triton.backends.compiler").GPUTarget("cuda", round(10 * compute_capability), 32)
@@ -96,8 +96,9 @@ def assembly_of(launch: Launch, compute_capability: float) -> Assembly:
         "ptx_version": PTX_VERSION,
         "enable_fp_fusion": True,
     }
-    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
+    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope(), knobs.compilation.scope():
         knobs.cache.dir = folder  # jax-triton 0.3 leaves Triton without one
+        knobs.compilation.disable_line_info = True  # the same kernel is the same text, wherever it stands
         compiled = compiler.compile(source, target=target, options=options)
     return Assembly(
         name=launch.name,

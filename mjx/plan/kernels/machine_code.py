@@ -5,14 +5,10 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
-from mjx.gpus.target import device_of, lowering_for
 from mjx.gpus.toolkit import Toolkit, toolkit, with_assembler
 
 TENSOR_CORE = ("UTCHMMA", "HGMMA", "HMMA", "QGMMA", "IMMA", "DMMA")
@@ -66,23 +62,17 @@ class Recorder:
         ]
 
 
-def compile_kernels(function: Callable[..., Any], *arguments: Any, gpu: str) -> list[CompiledKernel]:
-    """Compile a program for a GPU that need not be here; its kernels, XLA's own among them.
-
-    `arguments` are trees of arrays or of `jax.ShapeDtypeStruct`s.
+def compile_kernels(program: jax.stages.Lowered) -> list[CompiledKernel]:
+    """Compile a program for the GPU that it was lowered for; its kernels, XLA's own among them.
 
     Raises:
         InputError: no compiler is installed.
         jax.errors.JaxRuntimeError: the program does not compile, as when it asks for too much shared memory.
     """
-    where = SingleDeviceSharding(device_of(gpu))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), arguments)
     with tempfile.TemporaryDirectory() as name:
         recorder = Recorder(Path(name))
         dump = Path(name) / "dump"
-        with lowering_for(gpu):
-            lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",))
-        lowered.compile(compiler_options={"xla_gpu_cuda_data_dir": name, "xla_dump_to": str(dump)})
+        program.compile(compiler_options={"xla_gpu_cuda_data_dir": name, "xla_dump_to": str(dump)})
         launches = read_launches(dump)
         kernels = {kernel.name: kernel for kernel in recorder.kernels()}
     return [

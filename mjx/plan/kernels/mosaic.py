@@ -7,31 +7,25 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
 from mjx.gpus.data_sheet import data_sheet
-from mjx.gpus.target import device_of, lowering_for
 from mjx.plan.kernels.machine_code import CompiledKernel, assemble
 
 
-def compile_mosaic_kernels(function: Callable[..., Any], *arguments: Any, gpu: str) -> list[CompiledKernel]:
-    """Compile a program for a GPU that need not be here; its Mosaic kernels.
+def compile_mosaic_kernels(program: jax.stages.Lowered, gpu: str) -> list[CompiledKernel]:
+    """Compile a program for the GPU that it was lowered for; its Mosaic kernels.
 
     Raises:
         InputError: no compiler is installed.
         jax.errors.JaxRuntimeError: the program does not compile.
     """
-    where = SingleDeviceSharding(device_of(gpu))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), arguments)
     found = []
     with tempfile.TemporaryDirectory() as name, _dumping_to(name):
-        with lowering_for(gpu):
-            jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).compile()
+        program.compile()
         for ptx in sorted(Path(name).glob("*.ptx")):
             # What is asked for when it is launched stands in MLIR alone.
             passes = ptx.with_suffix(".mlir-passes.log").read_text(encoding="utf-8")

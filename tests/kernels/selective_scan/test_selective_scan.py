@@ -55,24 +55,23 @@ def inputs(*, length=LENGTH, D=False, z=False, delta_bias=False, initial_state=F
     return {name: array.astype(np.float32) for name, array in arrays.items()}, options
 
 
-def gradients_of(**options):
-    """A compiled function of the arrays: output, final state, and gradients of a weighted sum of both."""
+def gradients_of(*, segment_ids=None, **options):
+    """A function of the arrays: output, final state, and gradients of a weighted sum of both."""
+    return functools.partial(_gradients, tuple(options.items()), segment_ids)
 
+
+@functools.partial(jax.jit, static_argnums=0)  # once for all inputs of the same shapes
+def _gradients(options, segment_ids, arrays):
     def total(arrays):
-        y, state = selective_scan(**arrays, **options, return_final_state=True)
+        y, state = selective_scan(**arrays, **dict(options), segment_ids=segment_ids, return_final_state=True)
         weights = np.random.RandomState(1)
         loss = jnp.sum(y.astype(jnp.float32) * weights.randn(*y.shape)) + jnp.sum(
             state * weights.randn(*state.shape)
         )
         return loss, {"y": y, "state": state}
 
-    compiled = jax.jit(jax.grad(total, has_aux=True))
-
-    def run(arrays):
-        gradients, out = compiled(arrays)
-        return {**out, **{f"gradient of {name}": gradient for name, gradient in gradients.items()}}
-
-    return run
+    gradients, out = jax.grad(total, has_aux=True)(arrays)
+    return {**out, **{f"gradient of {name}": gradient for name, gradient in gradients.items()}}
 
 
 def assert_close(ours, theirs, relative=1e-5):
@@ -130,12 +129,11 @@ def test_automatic_choice_is_xla():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_packed_documents_equal_separate_ones(implementation):
+    """Each by itself, token by token in NumPy."""
     arrays, options = inputs(**FEATURES["everything"])
-    segments = options.pop("segment_ids")
-    scan = jax.jit(
-        functools.partial(selective_scan, **options, implementation=implementation, return_final_state=True)
-    )
-    packed, final = scan(**arrays, segment_ids=segments)
+    given = {"implementation": implementation, "return_final_state": True}
+    packed, final = jax.jit(functools.partial(selective_scan, **options, **given))(**arrays)
+    del options["segment_ids"]
     np.testing.assert_array_equal(np.asarray(packed)[SEGMENTS == 0], 0)
     per_token = ("u", "delta", "B", "C", "z")
     for row, pieces in enumerate(([(2, 11), (11, 12), (12, 29)], [(0, 16), (16, 32), (32, 37)])):
@@ -146,7 +144,7 @@ def test_packed_documents_equal_separate_ones(implementation):
             }
             past = arrays["initial_state"][row : row + 1]
             alone["initial_state"] = past if begin == pieces[0][0] else np.zeros_like(past)
-            y, state = scan(**alone)
+            y, state = recurrences.selective_scan(**alone, **options)
             np.testing.assert_allclose(packed[row, begin:end], y[0], atol=1e-5)
         np.testing.assert_allclose(final[row], state[0], atol=1e-5)
 

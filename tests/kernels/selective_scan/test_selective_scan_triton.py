@@ -24,24 +24,32 @@ HALF = ("u", "B", "C", "z")
 
 
 def arrays_of(
-    length=37, channels=10, state=4, *, D=False, z=False, initial_state=False, softplus=False, seed=0
+    length=37,
+    channels=10,
+    state=4,
+    *,
+    batch=BATCH,
+    D=False,
+    z=False,
+    initial_state=False,
+    softplus=False,
 ):
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(0)
     arrays = {
-        "u": random.randn(BATCH, length, channels),
-        "delta": np.abs(random.randn(BATCH, length, channels)),
+        "u": random.randn(batch, length, channels),
+        "delta": np.abs(random.randn(batch, length, channels)),
         "A": -np.exp(random.randn(channels, state)),
-        "B": random.randn(BATCH, length, state),
-        "C": random.randn(BATCH, length, state),
+        "B": random.randn(batch, length, state),
+        "C": random.randn(batch, length, state),
     }
     if D:
         arrays["D"] = random.randn(channels)
     if z:
-        arrays["z"] = random.randn(BATCH, length, channels)
+        arrays["z"] = random.randn(batch, length, channels)
     if softplus:
         arrays["delta_bias"] = random.randn(channels)
     if initial_state:
-        arrays["initial_state"] = random.randn(BATCH, channels, state)
+        arrays["initial_state"] = random.randn(batch, channels, state)
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
@@ -91,7 +99,11 @@ CASES = {
     "segments": case(arrays_of(), segment_ids=segments()),
     "everything": case(arrays_of(**ALL), **EVERYTHING),
     "everything, NaN in padding": case(poisoned(arrays_of(**ALL)), **EVERYTHING),
-    **{f"state {size}": case(arrays_of(length=19, state=size, D=True)) for size in (1, 16, 24, 64)},
+    # One block of channels: the interpreter takes one program after the other, and one state.
+    **{
+        f"state {size}": case(arrays_of(length=19, channels=3, state=size, batch=1, D=True))
+        for size in (1, 16, 24, 64)
+    },
     **{
         dtype: case(rounded(arrays_of(D=True, z=True, initial_state=True), jnp.dtype(dtype)))
         for dtype in ("bfloat16", "float16")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from reference import recurrences
 
 from mjx.errors import InputError
 from mjx.gpus.target import lowering_for
@@ -23,19 +24,17 @@ SMALL = KernelConfig(16, States(16, 16, 4, 1), Chunks(2, 16, 4, 1), Chunks(4, 32
 EVERYTHING = {"D": 1, "z": True, "initial": True, "segments": SEGMENTS}
 CASES = {
     "nothing": {},
-    "D and gate": {"D": 1, "z": True},
     "D of each channel": {"D": 8},
     "initial state": {"initial": True},
-    "segments": {"segments": SEGMENTS},
     "everything": EVERYTHING,
     "one group": {**EVERYTHING, "groups": 1},
     "a group for each head": {**EVERYTHING, "groups": 4},
     "six heads in two groups": {**EVERYTHING, "heads": 6},
     "one token": {"length": 1, "D": 1, "z": True, "initial": True},
     "less than a chunk": {"length": 11, "initial": True},
-    "whole chunks": {"length": 48, "initial": True},
+    "whole chunks": {"length": 48, "D": 1, "z": True},
     "48 features, state 64": {"D": 1, "head_dim": 48, "state": 64, "heads": 2},
-    "64 features, state 128": {"head_dim": 64, "state": 128, "heads": 2, "groups": 1},
+    "64 features, state 128": {"segments": SEGMENTS, "head_dim": 64, "state": 128, "heads": 2, "groups": 1},
     "128 features, state 24": {"head_dim": 128, "state": 24, "heads": 2},
 }
 
@@ -68,7 +67,7 @@ def inputs(
 kernels = functools.partial(pallas_triton.ssd, config=SMALL, interpret=True)
 
 
-def results(function, arrays, starts=None, *, compiled=True):
+def gradients(function, arrays, starts):
     """Output, final state, and gradients of a weighted sum of both."""
 
     def loss(arrays):
@@ -79,11 +78,12 @@ def results(function, arrays, starts=None, *, compiled=True):
         )
         return total, {"y": y, "state": state}
 
-    run = jax.grad(loss, has_aux=True)
-    if compiled:
-        run = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
-    gradients, out = run(arrays)
-    return {**out, **{f"d_{name}": array for name, array in gradients.items() if array is not None}}
+    found, out = jax.grad(loss, has_aux=True)(arrays)
+    return {**out, **{f"d_{name}": array for name, array in found.items() if array is not None}}
+
+
+results = jax.jit(gradients, static_argnums=0)
+"""Compiled once for all inputs of the same shapes."""
 
 
 def assert_close(ours, theirs, relative=1e-5):
@@ -104,9 +104,9 @@ def test_the_kernels_give_the_recurrence_s_results_and_gradients(case):
 
 
 def test_decays_that_vanish_within_a_chunk_make_neither_nan_nor_noise():
-    arrays, _ = inputs()
+    arrays, starts = inputs()
     arrays["dt"] = arrays["dt"] * 30
-    assert_close(results(kernels, arrays), results(reference.ssd, arrays), 2e-5)
+    assert_close(results(kernels, arrays, starts), results(reference.ssd, arrays, starts), 2e-5)
 
 
 def test_a_chunk_whose_decays_reach_beyond_float32_makes_no_nan():
@@ -145,19 +145,20 @@ def test_what_stands_in_padding_reaches_neither_results_nor_gradients(public):
     arrays, _ = inputs(**{**EVERYTHING, "D": 8, "segments": None})
     scan = functools.partial(public, segment_ids=SEGMENTS)
     call = lambda starts, chunk_size, **arrays: scan(**arrays)  # noqa: E731
-    clean = results(call, arrays)
+    clean = results(call, arrays, None)
     poisoned = dict(arrays)
     for name in ("x", "dt", "B", "C", "z"):
         poisoned[name] = arrays[name].copy()
         poisoned[name][SEGMENTS == 0] = np.nan
-    for name, result in results(call, poisoned).items():
+    for name, result in results(call, poisoned, None).items():
         np.testing.assert_array_equal(result, clean[name], err_msg=name)
 
 
 def test_packed_documents_equal_separate_ones(public):
+    """Each by itself, token by token in NumPy."""
     arrays, _ = inputs(D=1, z=True, initial=True)
     arrays["D"] = arrays["D"][:, 0]
-    packed, final = public(**arrays, segment_ids=SEGMENTS)
+    packed, final = jax.jit(public)(**arrays, segment_ids=SEGMENTS)
     np.testing.assert_array_equal(np.asarray(packed)[SEGMENTS == 0], 0)
     per_token = ("x", "dt", "B", "C", "z")
     for row, pieces in enumerate(([(2, 11), (11, 12), (12, 29)], [(0, 16), (16, 32), (32, 37)])):
@@ -168,7 +169,7 @@ def test_packed_documents_equal_separate_ones(public):
             }
             past = arrays["initial_state"][row : row + 1]
             alone["initial_state"] = past if begin == pieces[0][0] else np.zeros_like(past)
-            y, state = public(**alone)
+            y, state = recurrences.ssd(**alone)
             np.testing.assert_allclose(packed[row, begin:end], y[0], atol=2e-5)
         np.testing.assert_allclose(final[row], state[0], atol=2e-5)
 
@@ -192,7 +193,7 @@ def test_the_architecture_chooses_and_an_unknown_one_is_the_oldest():
     assert of(None) == of(8.9) == of(AMPERE) != of(HOPPER) == of(10.0)
 
 
-@pytest.mark.parametrize(("head_dim", "state"), [(48, 24), (64, 128), (128, 256)])
+@pytest.mark.parametrize(("head_dim", "state"), [(48, 24), (128, 256)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("architecture", [AMPERE, HOPPER])
 def test_all_kernels_lower_for_a_gpu(triton_programs, dtype, head_dim, state, architecture):
@@ -231,7 +232,7 @@ def calls():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pl, "pallas_call", note)
         arrays, starts = inputs(**EVERYTHING, heads=6)
-        jax.eval_shape(functools.partial(results, kernels, starts=starts, compiled=False), arrays)
+        jax.eval_shape(functools.partial(gradients, kernels, starts=starts), arrays)
     return found
 
 

@@ -122,7 +122,8 @@ def test_a_mistaken_request_is_refused_before_anything_is_compiled(arguments, se
 
 @pytest.mark.parametrize(("gpu", "of"), [("h200", "h100"), ("a100", "a100"), ("b200", None)])
 def test_compile_only_takes_what_is_shipped_for_the_architecture(gpu, of, capsys, monkeypatch):
-    monkeypatch.setattr(kernel_report, "compiled", lambda target: {})
+    nothing = lambda target, *_, **__: kernel_report.Examined(target, "", {}, True)  # noqa: E731
+    monkeypatch.setattr(kernel_report, "examine", nothing)
     monkeypatch.setattr(kernel_report, "compilers", dict)
     cli.main(["bench", "kernels", "--compile-only", "--gpu", gpu])
     printed = capsys.readouterr().out
@@ -148,4 +149,9 @@ def test_compile_only_prints_each_kernel_and_each_workload(capsys, monkeypatch, 
     assert "flash_attention_forward" in printed
     for _, workload in workloads():
         assert workload.name.partition(" ")[0] in printed
-    assert (tmp_path / "report.json").exists()
+    monkeypatch.setattr(kernel_report, "GOLDEN", tmp_path / "report.json")
+    monkeypatch.setattr(kernel_report, "targets", lambda: iter([first]))
+    cli.main(["bench", "kernels", "--compile-only"])
+    again = capsys.readouterr().out
+    assert "1 of 1 programs are those of the report" in again
+    assert again.partition("\n\n")[0] == printed.partition("\n\n")[0]
