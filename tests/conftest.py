@@ -22,9 +22,9 @@ compile_in_a_hurry(True)  # before XLA reads its flags
 jax.config.update("jax_num_cpu_devices", 8)
 
 TESTS = Path(__file__).parent
-OPTIMIZED = ("plan", "end_to_end/test_smollm2.py")
-"""What looks at programs as they are compiled for users, or computes with a real model. Elsewhere a test that
-needs it is marked `optimized`."""
+OPTIMIZED = ("plan",)
+"""What looks at programs as they are compiled for users. Elsewhere a test that needs it is marked
+`optimized`."""
 
 
 @pytest.hookimpl(tryfirst=True)

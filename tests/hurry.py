@@ -6,23 +6,22 @@ FUSIONS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_
 """Each fusion without a pipeline of MLIR passes of its own, and all of them in one module of LLVM: together
 half of what is left without LLVM's optimizations."""
 
-ENVIRONMENT = {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FUSIONS}".strip(),
-}
-_FOR_USERS = {name: os.environ.get(name) for name in ENVIRONMENT}
+_FLAGS = os.environ.get("XLA_FLAGS", "").replace(FUSIONS, "").strip()
+HURRIED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": f"{_FLAGS} {FUSIONS}".strip()}
+FOR_USERS = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": _FLAGS}
+"""Not what this process began with, which one in a hurry may have started."""
 
 
 def compile_in_a_hurry(hurried: bool) -> None:
-    """From now on, here and in processes that are started: without most optimizations, or as for users.
+    """From now on, here and in processes that are started: without most optimizations, or as for users; those
+    are compiled here and now, since what comes from a cache leaves no dumps.
 
     XLA reads its flags once; in a process whose first compilation was hurried they stay.
     """
-    for name, value in (ENVIRONMENT if hurried else _FOR_USERS).items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    os.environ.update(HURRIED if hurried else FOR_USERS)
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     jax.config.update("jax_disable_most_optimizations", hurried)
+    jax.config.update("jax_enable_compilation_cache", hurried)
+    compilation_cache.reset_cache()  # JAX looks at the setting once

@@ -44,6 +44,7 @@ def test_there_and_back_it_is_the_same_bytes(smollm2, main_here, tmp_path):
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
+@pytest.mark.optimized  # its steps take longer than their compilation
 def test_twenty_steps_of_fine_tuning_lower_the_loss(smollm2, tree, main_here, tmp_path):
     text = (GOLDENS / "smollm2.txt").read_text()
     (tmp_path / "text.txt").write_text("\n\n".join([text] * 4))
