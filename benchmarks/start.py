@@ -13,7 +13,6 @@ once before the first round.
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -59,7 +58,7 @@ def command_seconds(recipe: str, folder: Path, programs: Path) -> float:
                 sys.exit(f"mjx train has made no step: {process.communicate()[1]}")
             time.sleep(POLL_SECONDS)
         seconds = time.monotonic() - begun
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     return seconds
 
 
@@ -107,6 +106,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
                     taken = start(contender, programs)
                     assert isinstance(taken, float), taken
                     seconds[kind].append(taken)
+                    print(f"{contender}, {kind}: {taken:.1f} s", file=sys.stderr, flush=True)
     return results
 
 

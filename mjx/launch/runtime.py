@@ -192,15 +192,16 @@ def _keep_programs(config: RuntimeConfig) -> None:
         return
     automatic = config.compilation_cache == "auto"
     if not (automatic and os.environ.get("JAX_COMPILATION_CACHE_DIR")):
-        folder = _automatic_folder(config) if automatic else Path(local_path(config.compilation_cache))
         try:
+            folder = _automatic_folder(config) if automatic else Path(local_path(config.compilation_cache))
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if automatic:  # no home, or one that is only read: nothing that a run needs
+        except (OSError, RuntimeError) as error:
+            if automatic:  # no home (RuntimeError), or one that is only read: nothing that a run needs
                 return
+            said = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"runtime.compilation_cache = {config.compilation_cache}: {error.strerror}; name a folder "
-                "that can be written, or off."
+                f"runtime.compilation_cache = {config.compilation_cache}: {said}; name a folder that can be "
+                "written, or off."
             ) from error
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -67,6 +67,9 @@ def test_programs_are_kept_for_the_next_process_in_a_folder_of_this_kind_of_cpu(
     unwritable = str(tmp_path / "file" / "xla")
     ran = _run(code.format(""), **caches | {"XDG_CACHE_HOME": unwritable})
     assert (ran.returncode, ran.stdout) == (0, "\n"), ran.stderr
+    homeless = "import pathlib\ndef none(): raise RuntimeError('no home')\npathlib.Path.home = none\n"
+    ran = _run(homeless + code.format(""), **caches | {"XDG_CACHE_HOME": ""})
+    assert (ran.returncode, ran.stdout) == (0, "\n"), ran.stderr
     refused = _run(code.format(f", compilation_cache={unwritable!r}"), **caches)
     assert f"runtime.compilation_cache = {unwritable}: Not a directory; name a folder" in refused.stderr
 
