@@ -178,7 +178,7 @@ class Attention(nnx.Module):
     ) -> Mixed:
         config, decoding = self.config, context.decoding
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        q, k, v, gate = self._project(x, joined=decoding is None or decoding.prompt)
+        q, k, v, gate = self._project(x, joined=decoding is None)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         rope, unrotated = config.rope, k

@@ -85,7 +85,7 @@ class MLP(nnx.Module):
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: None = None
     ) -> Mixed:
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        joined = context.decoding is None or context.decoding.prompt
+        joined = context.decoding is None
         gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x, joined)
         h = _activate(self.config, gate, up)
         h = shard(h, "batch", "sequence", "mlp")
