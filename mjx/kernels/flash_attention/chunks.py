@@ -7,6 +7,9 @@ CHUNK = 256
 ONE_CHUNK = 256 * 256
 """Up to so many scores a head, one chunk is as fast, and its scores are small."""
 
+HALVED = 128
+"""Queries from which on a causal chunk is worth two halves."""
+
 
 class Chunks(NamedTuple):
     """The sizes of chunks and the visible pairs (query chunk, key chunk), by query chunk."""
@@ -23,6 +26,11 @@ def chunk_sizes(queries: int, keys: int) -> tuple[int, int]:
     if queries * keys <= max(ONE_CHUNK, 8 * keys):  # few queries have few scores, however many the keys
         return queries, keys
     return tuple(-(-count // (-(-count // CHUNK))) for count in (queries, keys))  # type: ignore[return-value]
+
+
+def worth_halving(tokens: int) -> bool:
+    """Whether a CPU is quicker with so many causal queries, and as many keys, as two halves."""
+    return tokens >= HALVED and chunk_sizes(tokens, tokens)[0] == tokens
 
 
 def cut(

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from mjx.kernels.flash_attention.chunks import Chunks, chunk_sizes, cut
+from mjx.kernels.capability import current_device
+from mjx.kernels.flash_attention.chunks import Chunks, chunk_sizes, cut, worth_halving
 from mjx.kernels.flash_attention.mask import Places, attention_mask, places
 from mjx.kernels.flash_attention.options import AttentionOptions
 
@@ -49,6 +50,39 @@ def attention(
 
     Dropout draws the reference's mask as long as there is one chunk, and then one for each pair.
     """
+    if _halved(q.shape[1], k.shape[1], options):
+        return _in_halves(q, k, v, options)
+    return _in_chunks(q, k, v, options)
+
+
+def _halved(queries: int, keys: int, options: AttentionOptions) -> bool:
+    """Whether one chunk is cut into halves of its queries, the first of which sees only half of the keys: a
+    quarter of the products less. On a GPU, each would be a kernel that is too small."""
+    square = options.causal and options.distance == 0 and queries == keys and worth_halving(queries)
+    return square and options.dropout_rate == 0 and current_device()[0] == "cpu"
+
+
+def _in_halves(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple[Array, Array]:
+    def part(start: int, end: int) -> tuple[Array, Array]:
+        of_queries, of_keys = options.query_segment_ids, options.key_segment_ids
+        of_part = options._replace(
+            query_offset=options.query_offset + start,
+            query_segment_ids=None if of_queries is None else of_queries[:, start:end],
+            key_segment_ids=None if of_keys is None else of_keys[:, :end],
+        )
+        return _in_chunks(q[:, start:end], k[:, :end], v[:, :end], of_part)
+
+    queries = q.shape[1]
+    outs, log_sum_exps = zip(part(0, queries // 2), part(queries // 2, queries), strict=True)
+    return jnp.concatenate(outs, axis=1), jnp.concatenate(log_sum_exps, axis=1)
+
+
+def _in_chunks(
+    q: Array,
+    k: Array,
+    v: Array,
+    options: AttentionOptions,
+) -> tuple[Array, Array]:
     batch, queries, heads, _ = q.shape
     keys, kv_heads = k.shape[1:3]
     where = places(queries, keys, options)

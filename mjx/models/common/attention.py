@@ -222,7 +222,7 @@ class Attention(nnx.Module):
         The kernels are joined per key/value head, `[q … q, (gate … gate), k, v]`, as Megatron stores
         them, along an axis that no mesh axis splits. Where key/value heads are replicated (fewer than
         the tensor degree), queries are split differently from keys, and each has its own product; so it
-        has for a few tokens (decoding), for which joining the kernels would cost as much as the product.
+        has without a gradient (decoding, and its prompt): joining would cost as much as the product.
         """
         heads, kv_heads, head_dim = self.config.dims
         wide = [self.query] if self.gate is None else [self.query, self.gate]

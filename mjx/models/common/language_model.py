@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
@@ -23,6 +24,7 @@ from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
 from mjx.models.common.embedding import Embedding, padded_vocabulary
 from mjx.models.common.norm import Norm, NormConfig
+from mjx.models.common.one_cpu import on_one_cpu
 from mjx.models.common.pattern import CacheSizes, Lengths, SublayerConfig, places
 from mjx.models.common.stack import Caches, Run, Stack
 from mjx.models.family import Batch, Counts, Metrics, ModelConfig
@@ -222,8 +224,7 @@ class LanguageModel(nnx.Module):
         config, decoding = self.config, inputs.decoding
         positions = inputs.positions
         if positions is None:
-            start = jnp.zeros((1, 1), jnp.int32) if decoding is None else decoding.offset[:, None]
-            positions = start + jnp.arange(inputs.tokens.shape[1])
+            positions = _following(inputs.tokens.shape[1], decoding)
         context = Context(
             positions=positions,
             segment_ids=inputs.segment_ids,
@@ -376,6 +377,17 @@ class LanguageModel(nnx.Module):
 
     def _normed(self, x: Any) -> Any:
         return x if self.final_norm is None else self.final_norm(x)
+
+
+def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"] | np.ndarray:
+    """The positions of tokens that follow one another, behind those that the caches hold."""
+    if decoding is not None:
+        return decoding.offset[:, None] + jnp.arange(count)
+    if on_one_cpu():
+        # Known when it is compiled: XLA's CPU backend would else compute the rotary tables anew in every
+        # layer that it runs without a loop, and for every head.
+        return np.arange(count, dtype=np.int32)[None]
+    return jnp.arange(count)[None]
 
 
 def _placed(

@@ -94,8 +94,8 @@ class MLP(nnx.Module):
     def _gate_and_up(self, x: Array, joined: bool) -> tuple[Array, Array]:
         """Both projections as one product: one GEMM, and one collective for the gradient of `x`.
 
-        They are joined along a new axis between `embed` and `mlp`, which no mesh axis splits. For a few
-        tokens (decoding) joining the kernels would cost as much as the product.
+        They are joined along a new axis between `embed` and `mlp`, which no mesh axis splits. Without a
+        gradient (decoding, and its prompt) joining the kernels would cost as much as the product.
         """
         assert self.gate is not None
         if not joined:
@@ -104,7 +104,17 @@ class MLP(nnx.Module):
         h = project(x, kernel)
         if self.gate.bias is not None and self.up.bias is not None:
             h = h + jnp.stack([self.gate.bias[...], self.up.bias[...]]).astype(x.dtype)
-        return h[..., 0, :], h[..., 1, :]
+        return _parted(h)
+
+
+@jax.custom_vjp
+def _parted(h: Float[Array, "batch sequence 2 mlp"]) -> tuple[Array, Array]:
+    """Both halves. Their gradients are joined again; derived, it would be a sum of two padded arrays, which
+    XLA's CPU backend computes one number at a time."""
+    return h[..., 0, :], h[..., 1, :]
+
+
+_parted.defvjp(lambda h: (_parted(h), None), lambda _, gradients: (jnp.stack(gradients, axis=-2),))
 
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)

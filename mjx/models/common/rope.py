@@ -203,7 +203,7 @@ def rotary_tables(
 
     `last` is the largest position of each whole row, where `positions` are not all of it.
     """
-    frequencies = jnp.asarray(inverse_frequencies(config, head_dim), jnp.float32)
+    frequencies = inverse_frequencies(config, head_dim).astype(np.float32)
     scaling = config.scaling
     if scaling is not None and config.varies:
         long = jnp.asarray(inverse_frequencies(config, head_dim, long=True), jnp.float32)

@@ -13,6 +13,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.norm import Norm
+from mjx.models.common.one_cpu import on_one_cpu
 from mjx.models.common.parameter import stack_modules
 from mjx.models.common.pattern import (
     CacheSizes,
@@ -25,6 +26,11 @@ from mjx.models.common.pattern import (
 from mjx.models.family import Metrics, Remat
 from mjx.models.report import Statistic
 from mjx.trees import Tree
+
+_STRAIGHT = 8
+"""Up to so many repeats, one CPU runs them without a loop: every array that the backward pass keeps would be
+copied into a stack and out of it, a tenth of a step; each repeat compiles for 0.1 s. Not where something is
+computed again: without a loop XLA would take it from the forward pass instead."""
 
 Caches = tuple[tuple[Any, ...], ...]
 """Segment → sub-layer of its unit → that mixer's cache (or None), with a leading `layers` axis."""
@@ -165,7 +171,9 @@ class Stack(nnx.Module):
             x, said = body(x, jax.tree.map(lambda leaf: leaf[0], step))
             return x, jax.tree.map(lambda leaf: leaf[None], said)
         indices = first + len(segment.unit) * jnp.arange(segment.repeats)
-        return jax.lax.scan(body, x, (unit, indices, caches, so_far))
+        straight = self.remat == "none" and segment.repeats <= _STRAIGHT and on_one_cpu()
+        steps = (unit, indices, caches, so_far)
+        return jax.lax.scan(body, x, steps, unroll=segment.repeats if straight else 1)
 
     def unrolled(self) -> "Stack":
         """The same stack with every repeat a segment, and its parameters in arrays of their own.

@@ -25,12 +25,12 @@ def run(implementation, q, k, v, sinks, *, weight=None, **options):
     """Output, log-sum-exp and every gradient of a loss that both take part in."""
     arrays = {name: value for name, value in options.items() if isinstance(value, np.ndarray)}
     static = tuple((name, value) for name, value in options.items() if name not in arrays)
-    return _run(implementation, chunks.CHUNK, static, weight, arrays, q, k, v, sinks)
+    return _run(implementation, (chunks.CHUNK, chunks.HALVED), static, weight, arrays, q, k, v, sinks)
 
 
 # Compiled in a hurry, and once for all inputs of the same shapes.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options={"xla_backend_optimization_level": 0})
-def _run(implementation, chunk, static, weight, arrays, *inputs):
+def _run(implementation, sizes, static, weight, arrays, *inputs):
     def loss(q, k, v, sinks):
         out, log_sum_exp = flash_attention(
             q,

@@ -49,6 +49,30 @@ def test_every_feature(feature, monkeypatch):
     assert_equal(run("xla", *arrays, **options), expected)
 
 
+HALVED = ["causal", "window", "soft-cap", "sinks", "segments", "everything"]
+
+
+@pytest.mark.parametrize("feature", HALVED)
+def test_in_halves(feature, monkeypatch):
+    options = dict(FEATURES[feature])
+    arrays = inputs(sinks=options.pop("sinks", False))
+    expected = run("reference", *arrays, **options)
+    monkeypatch.setattr(chunks, "HALVED", 8)
+    assert chunks.worth_halving(arrays[0].shape[1])
+    assert_equal(run("xla", *arrays, **options), expected)
+
+
+def test_halves_are_three_quarters_of_the_products(monkeypatch):
+    def flops():
+        shape = jax.ShapeDtypeStruct((1, 64, 2, 32), jnp.float32)
+        return jax.jit(flash_attention).lower(shape, shape, shape).compile().cost_analysis()["flops"]
+
+    whole = flops()
+    monkeypatch.setattr(chunks, "HALVED", 8)
+    jax.clear_caches()
+    assert 0.7 < flops() / whole < 0.8
+
+
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "value_dim"),
     [(4, 4, 64, 64), (6, 2, 80, 80), (4, 1, 96, 96), (2, 2, 128, 128), (2, 1, 256, 256), (2, 2, 192, 128)],
