@@ -100,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu", default="h100", help="a100, b200, h100 or h200 (h100)")
     plan.add_argument("--nodes", type=int, default=1, help="machines (1)")
     plan.add_argument("--gpus-per-node", type=int, help="GPUs of each (as the data sheet says: 8)")
+    plan.add_argument(
+        "--products",
+        choices=["both", "triton", "cublas"],
+        help="how products are compiled (both: what needs more is planned; one: half the time)",
+    )
     plan.add_argument("--compiler", choices=["gpu", "cpu"], help="(gpu, or cpu where mjx[plan] is missing)")
     plan.add_argument(
         "--utilization", type=float, default=0.5, help="share of the peak that products reach (0.5)"
@@ -313,6 +318,7 @@ def _plan(options: argparse.Namespace) -> None:
         "nodes": options.nodes,
         "gpus_per_node": options.gpus_per_node,
         "compiler": options.compiler,
+        "products": options.products,
         "utilization": options.utilization,
     }
     if options.search:

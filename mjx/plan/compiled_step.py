@@ -49,8 +49,8 @@ class CompiledStep:
 def compile_step(config: RunConfig, request: PlanRequest, pool: float) -> CompiledStep:
     """The very step of `mjx train`, with shapes in place of arrays; nothing is allocated.
 
-    Matrix products are compiled twice, by Triton and by cuBLAS: on GPUs, measuring chooses for each. What is
-    returned is the program that takes more memory. `pool` is the memory that XLA may plan with, in bytes.
+    Of the ways to multiply matrices that the request names, what is returned is the program that takes more
+    memory. `pool` is the memory that XLA may plan with, in bytes.
 
     Raises:
         InputError: the recipe does not fit the mesh, or there is no compiler here.
@@ -66,11 +66,12 @@ def compile_step(config: RunConfig, request: PlanRequest, pool: float) -> Compil
     with tempfile.TemporaryDirectory(prefix="mjx-plan-") as folder:
         cuda = with_assembler(Path(folder), NOTHING_ASSEMBLED)
         options = {"xla_gpu_cuda_data_dir": str(cuda.root)}
-        both = [
-            _compiled(trainer, lowered, options | {"xla_gpu_enable_triton_gemm": triton})
-            for triton in (True, False)
+        steps = [
+            _compiled(trainer, lowered, options | {"xla_gpu_enable_triton_gemm": by == "triton"})
+            for by in ("triton", "cublas")
+            if request.products in (by, "both")
         ]
-    larger = max(both, key=lambda step: step.temporary_bytes)
+    larger = max(steps, key=lambda step: step.temporary_bytes)
     done = time.perf_counter()
     return dataclasses.replace(
         larger, lowering_seconds=lowered_at - start, compiling_seconds=done - lowered_at

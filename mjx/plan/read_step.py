@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import resource
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from mjx.plan.program.collectives import Collective, Reach, collectives
 from mjx.plan.program.hlo import ArrayType
 from mjx.plan.program.matmuls import attention_workspace, count_products
 from mjx.plan.program.origin import Part
-from mjx.plan.request import PlanRequest
+from mjx.plan.request import Compiler, PlanRequest, Products
 from mjx.plan.scheme import scheme_of
 
 LARGEST = 10
@@ -167,7 +167,8 @@ class Plan:
     nodes: int
     gpus_per_node: int
     mesh: dict[str, int]
-    compiler: Literal["gpu", "cpu"]
+    compiler: Compiler
+    products: Products
     versions: dict[str, str]
     parameters: int
     batch_size: int
@@ -252,6 +253,7 @@ def make_plan(config: RunConfig, request: PlanRequest, step: CompiledStep) -> Pl
         gpus_per_node=request.per_node,
         mesh=mesh,
         compiler=request.compiler,
+        products=request.products,
         versions=_versions(),
         parameters=config.model.num_parameters(),
         batch_size=batch_size,

@@ -8,6 +8,7 @@ from mjx.errors import InputError
 from mjx.gpus.data_sheet import DataSheet, data_sheet
 
 Compiler = Literal["gpu", "cpu"]
+Products = Literal["both", "triton", "cublas"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class PlanRequest:
     """None: as many as the data sheet says."""
     compiler: Compiler = "gpu"
     """cpu: XLA's CPU backend, where the wheel with the other is missing: temporaries are an upper bound."""
+    products: Products = "both"
+    """By what matrices are multiplied. On GPUs, measuring chooses for each product; both are compiled, and
+    the step that takes more memory is planned. One of them takes half the time."""
     utilization: float = 0.5
     """The share of the tensor cores' peak that the step's products are taken to reach."""
 

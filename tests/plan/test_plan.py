@@ -97,7 +97,7 @@ def test_the_memory_of_a_gpu_adds_up_and_the_verdict_flips_with_the_limit(tmp_pa
 @pytest.mark.gpu_compile
 def test_flops_are_those_of_the_model_s_own_counter_and_of_recomputation(tmp_path, planned):
     path = recipe(tmp_path)
-    without = planned(path, "model.remat=none").flops
+    without = planned(path, "model.remat=none", products="cublas").flops
     matrices = 2 * (4 * (3 * 1024 * 1024 + 3 * 1024 * 2816) + 1024 * 32768)
     tokens = 64 * 2048 / 16
     assert without.compiled - without.attention == 3 * matrices * tokens
@@ -110,8 +110,18 @@ def test_flops_are_those_of_the_model_s_own_counter_and_of_recomputation(tmp_pat
 
 
 @pytest.mark.gpu_compile
+def test_what_multiplies_changes_nothing_of_what_is_sent_and_what_needs_more_is_planned(tmp_path, planned):
+    both, cublas = (planned(recipe(tmp_path), products=products) for products in ("both", "cublas"))
+    sent = [[(row.kind, row.axes, row.wire_bytes) for row in made.traffic] for made in (both, cublas)]
+    assert sent[0] == sent[1]
+    assert cublas.checks == both.checks
+    assert cublas.memory.allocated <= both.memory.allocated
+
+
+@pytest.mark.gpu_compile
 def test_buffers_name_the_code_that_made_them(tmp_path, planned):
-    made = planned(recipe(tmp_path))
+    # With a larger vocabulary, the step's peak is in the loss.
+    made = planned(recipe(tmp_path), "model.vocab_size=16384", products="triton")
     assert len(made.memory.largest) == 10
     sizes = [buffer.bytes for buffer in made.memory.largest]
     assert sizes == sorted(sizes, reverse=True)
@@ -172,7 +182,7 @@ def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_
     tmp_path, planned
 ):
     overrides = ("mesh.fsdp=8", "mesh.context=2", "training.batch_size=16")
-    made = planned(recipe(tmp_path), *overrides)
+    made = planned(recipe(tmp_path), *overrides, products="cublas")
     assert [row for row in made.traffic if row.axes == ("context",) and row.term is None]
     with pytest.raises(InputError, match="'cudnn' takes whole sequences"):
         planned(recipe(tmp_path), *overrides, "model.attention.implementation=cudnn")
@@ -182,9 +192,15 @@ def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_
 def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
     path = recipe(tmp_path)
     files = ["--json", f"{tmp_path}/p.json", "--html", f"{tmp_path}/p.html"]
-    main(["plan", path, "--nodes", "2", "--utilization", "0.25", *files])
+    main(["plan", path, "--nodes", "2", "--utilization", "0.25", "--products", "cublas", *files])
     printed = capsys.readouterr().out
-    for words in ("fits: JAX takes", "kept for the backward pass", "reduce-scatter", "models/common/"):
+    for words in (
+        "fits: JAX takes",
+        "kept for the backward pass",
+        "reduce-scatter",
+        "models/common/",
+        "product by cublas",
+    ):
         assert words in printed
     tree = json.loads((tmp_path / "p.json").read_text())
     assert tree["summary"]["fits"] is True
@@ -250,7 +266,8 @@ def test_a_compiler_that_dies_is_a_sentence(script, sentence, tmp_path, monkeypa
 @pytest.mark.gpu_compile
 @pytest.mark.parametrize("gpu", ["a100", "b200"])
 def test_other_gpus_are_planned_with_their_own_memory(gpu, tmp_path, planned):
-    made = planned(recipe(tmp_path, LLAMA), "mesh.fsdp=4", gpu=gpu, nodes=1, gpus_per_node=4)
+    options = {"gpu": gpu, "nodes": 1, "gpus_per_node": 4, "products": "cublas"}
+    made = planned(recipe(tmp_path, LLAMA), "mesh.fsdp=4", **options)
     assert gpu.upper() in made.gpu.upper()
     assert made.devices == 4
     assert made.memory.total == data_sheet(gpu).memory

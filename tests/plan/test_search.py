@@ -66,7 +66,8 @@ def test_only_what_fits_by_the_closed_form_is_compiled_and_what_dies_is_passed_o
 @pytest.mark.gpu_compile
 def test_a_search_of_an_8b_model_names_what_is_fastest_and_fits(tmp_path, capsys):
     path = recipe(tmp_path, LLAMA3, data=LONG, mesh={"data": 1, "fsdp": 8})
-    arguments = ["--nodes", "1", "--search", "--json", f"{tmp_path}/s.json", "--html", f"{tmp_path}/s.html"]
+    files = ["--json", f"{tmp_path}/s.json", "--html", f"{tmp_path}/s.html"]
+    arguments = ["--nodes", "1", "--search", "--compile", "3", "--products", "cublas", *files]
     main(["plan", path, *arguments, "training.batch_size=64"])
     printed = capsys.readouterr().out
     assert "fastest that fits: mesh.data=-1 mesh.fsdp=" in printed
@@ -90,7 +91,8 @@ def test_a_search_of_an_8b_model_names_what_is_fastest_and_fits(tmp_path, capsys
 )
 def test_the_estimate_is_near_what_is_compiled(overrides, tmp_path):
     wide = LLAMA | {"hidden_size": 2048, "mlp": LLAMA["mlp"] | {"features": 5632}}
-    asked = request(recipe(tmp_path, wide, training={"steps": 1, "batch_size": 128}), *overrides)
+    path = recipe(tmp_path, wide, training={"steps": 1, "batch_size": 128})
+    asked = request(path, *overrides, products="cublas")
     guessed, made = estimate(asked.load(), asked), plan(asked)
     assert guessed.parameters == pytest.approx(made.memory.parameters, rel=0.01)
     assert guessed.optimizer == pytest.approx(made.memory.optimizer, rel=0.01)
@@ -103,7 +105,7 @@ def test_the_estimate_is_near_what_is_compiled(overrides, tmp_path):
 @pytest.mark.gpu_compile
 def test_advice_names_changes_that_really_help(tmp_path):
     path = recipe(tmp_path, training={"steps": 1, "batch_size": 1024})
-    asked = request(path, "model.remat=none", "runtime.gpu_memory_fraction=0.05")
+    asked = request(path, "model.remat=none", "runtime.gpu_memory_fraction=0.05", products="cublas")
     made = plan(asked)
     assert not made.memory.fits
     said = advice(made, asked)

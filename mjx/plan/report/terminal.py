@@ -29,6 +29,12 @@ def show(console: Console, plan: Plan, advice: Iterable[str] = ()) -> None:
         soft_wrap=True,
     )
     _memory(console, plan.memory)
+    if plan.compiler == "gpu" and plan.products != "both":
+        console.print(
+            f"  every product by {plan.products}: where measuring chooses otherwise, more may be "
+            "needed (--products both)",
+            soft_wrap=True,
+        )
     for sentence in advice:
         console.print(f"  → {sentence}", soft_wrap=True)
     _largest(console, plan.memory)

@@ -47,6 +47,7 @@ TREE = {
     "gpus_per_node": 8,
     "mesh": {"data": 1, "fsdp": 8, "tensor": 8},
     "compiler": "gpu",
+    "products": "both",
     "versions": {"mjx": "0.1.0", "jax": "0.10.2"},
     "parameters": 8_030_261_248,
     "batch_size": 256,
