@@ -31,21 +31,21 @@ def test_loss_and_logits_on_a_text_are_transformers(smollm2):
         np.testing.assert_allclose(row[expected["columns"]], expected["values"][place], atol=5e-4)
 
 
-def test_it_knows_the_capital_of_france(smollm2, main_here, capsys):
-    main_here("generate", smollm2, "--prompt", "What is the capital of France?", "sampling.temperature=0")
-    assert capsys.readouterr().out == "The capital of France is Paris.\n"
+def test_it_knows_the_capital_of_france(smollm2):
+    said = mjx("generate", smollm2, "--prompt", "What is the capital of France?", "sampling.temperature=0")
+    assert said.stdout == "The capital of France is Paris.\n"
 
 
-def test_there_and_back_it_is_the_same_bytes(smollm2, main_here, tmp_path):
-    main_here("import", smollm2, tmp_path / "run")
-    main_here("export", tmp_path / "run", tmp_path / "out", "--format", "huggingface")
+def test_there_and_back_it_is_the_same_bytes(smollm2, tmp_path):
+    mjx("import", smollm2, tmp_path / "run")
+    mjx("export", tmp_path / "run", tmp_path / "out", "--format", "huggingface")
     before, after = (load_file(folder / "model.safetensors") for folder in (smollm2, tmp_path / "out"))
     assert before.keys() == after.keys()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
 @pytest.mark.optimized  # its steps take longer than their compilation
-def test_twenty_steps_of_fine_tuning_lower_the_loss(smollm2, tree, main_here, tmp_path):
+def test_ten_steps_of_fine_tuning_lower_the_loss(smollm2, tree, main_here, tmp_path):
     text = (GOLDENS / "smollm2.txt").read_text()
     (tmp_path / "text.txt").write_text("\n\n".join([text] * 4))
     main_here(
@@ -59,11 +59,12 @@ def test_twenty_steps_of_fine_tuning_lower_the_loss(smollm2, tree, main_here, tm
         data__cache_dir=str(tmp_path / "cache"),
         data__sequence_length=64,
         data__split="100,0,0",
+        training__steps=10,
         training__batch_size=2,
         training__evaluation_rows=0,
         training__evaluation_interval=None,
-        schedule={"learning_rate": 5e-5, "warmup_steps": 2},
-        checkpoint={"interval": 20},
+        schedule={"learning_rate": 1e-4, "warmup_steps": 2},
+        checkpoint={"interval": 10},
         init_from=str(smollm2),
         run_dir=str(tmp_path / "run"),
     )
@@ -71,5 +72,5 @@ def test_twenty_steps_of_fine_tuning_lower_the_loss(smollm2, tree, main_here, tm
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
     mjx("train", tmp_path / "recipe.yaml", timeout=600)
     seen = [loss for _, loss in losses(tmp_path / "run")]
-    assert len(seen) == 20
-    assert np.mean(seen[-5:]) < np.mean(seen[:5]) - 0.5
+    assert len(seen) == 10
+    assert np.mean(seen[-3:]) < np.mean(seen[:3]) - 0.5
