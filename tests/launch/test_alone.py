@@ -74,6 +74,22 @@ def test_programs_are_kept_for_the_next_process_in_a_folder_of_this_kind_of_cpu(
     assert f"runtime.compilation_cache = {unwritable}: Not a directory; name a folder" in refused.stderr
 
 
+@pytest.mark.parametrize(("named", "level"), [("", 2), ("--xla_backend_optimization_level=1", 1)])
+def test_cpus_compile_with_llvm_s_usual_optimizations_unless_told_otherwise(named, level, tmp_path):
+    code = (
+        "import jax\n"
+        "from mjx.launch import RuntimeConfig, start\n"
+        "start(RuntimeConfig(platform='cpu', compilation_cache='off'))\n"
+        "jax.jit(lambda x: x + 1)(1.0)\n"
+    )
+    flags = f"{named} --xla_dump_to={tmp_path}".strip()
+    ended = _run(code, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
+    assert ended.returncode == 0, ended.stderr
+    said = [path.read_text() for path in tmp_path.glob("*.debug_options")]
+    assert said
+    assert all(f"xla_backend_optimization_level: {level}\n" in text for text in said)
+
+
 def test_start_after_a_device_was_touched_is_refused_where_it_would_change_something():
     code = (
         "import jax; jax.devices()\n"

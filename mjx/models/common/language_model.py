@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int, Key
 from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
+from mjx.kernels.capability import on_one_cpu
 from mjx.models.common.context import Context, Decoding, Memory
 from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
 from mjx.models.common.embedding import Embedding, padded_vocabulary
 from mjx.models.common.norm import Norm, NormConfig
-from mjx.models.common.one_cpu import on_one_cpu
 from mjx.models.common.pattern import CacheSizes, Lengths, SublayerConfig, places
 from mjx.models.common.stack import Caches, Run, Stack
 from mjx.models.family import Batch, Counts, Metrics, ModelConfig
@@ -379,14 +379,14 @@ class LanguageModel(nnx.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
 
-def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"] | np.ndarray:
+def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"]:
     """The positions of tokens that follow one another, behind those that the caches hold."""
     if decoding is not None:
         return decoding.offset[:, None] + jnp.arange(count)
     if on_one_cpu():
         # Known when it is compiled: XLA's CPU backend would else compute the rotary tables anew in every
         # layer that it runs without a loop, and for every head.
-        return np.arange(count, dtype=np.int32)[None]
+        return np.arange(count, dtype=np.int32)[None]  # type: ignore[return-value]
     return jnp.arange(count)[None]
 
 

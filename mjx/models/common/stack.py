@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from mjx.kernels.capability import on_one_cpu
 from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.norm import Norm
-from mjx.models.common.one_cpu import on_one_cpu
 from mjx.models.common.parameter import stack_modules
 from mjx.models.common.pattern import (
     CacheSizes,

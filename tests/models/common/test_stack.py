@@ -12,6 +12,7 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
 from mjx.models.common.pattern import SublayerConfig
 from mjx.models.common.stack import Stack
+from mjx.sharding import MeshConfig, build_mesh, use_mesh
 from mjx.trees import flatten, unflatten
 
 NORM = NormConfig()
@@ -60,3 +61,25 @@ def test_parameters_are_stacked_with_the_layers_first():
     assert flatten(logical_axes_of(stack))["segments.0.1.mlp.up.kernel"] == ("layers", "embed", "mlp")
     query = flatten(parameters_of(stack))["segments.0.0.attention.query.kernel"]
     assert len({float(layer[0, 0, 0]) for layer in query}) == 5, "each layer draws its own numbers"
+
+
+@pytest.mark.parametrize(
+    ("repeats", "remat", "loops"),
+    [(8, "none", False), (9, "none", True), (8, "full", True)],
+)
+def test_one_cpu_runs_few_layers_without_a_loop(repeats, remat, loops):
+    assert ("stablehlo.while" in _program(repeats, remat)) is loops
+
+
+def test_on_a_mesh_few_layers_are_a_loop_too():
+    with use_mesh(build_mesh(MeshConfig(data=8))):
+        assert "stablehlo.while" in _program(2, "none")
+
+
+def _program(repeats: int, remat: str) -> str:
+    unit = (SublayerConfig(mixer=MLPConfig(features=8), norm=None),)
+    stack = jax.eval_shape(
+        lambda: Stack(unit * repeats, 4, remat=remat, std=0.02, output_std=0.02, rngs=nnx.Rngs(0))
+    )
+    x = jax.ShapeDtypeStruct((8, 3, 4), jnp.float32)
+    return jax.jit(lambda stack, x: stack(x, Context()).x).lower(stack, x).as_text()
