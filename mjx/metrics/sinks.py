@@ -1,12 +1,14 @@
 """Where metrics are written: JSON lines, TensorBoard, Weights & Biases."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
 import secrets
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,11 +145,25 @@ def _drop_after(path: Path, step: int) -> None:
     write_whole(path, "".join(lines))
 
 
+@contextlib.contextmanager
+def _torch_left_out() -> Iterator[None]:
+    """tensorboardX imports torch if there is one, which takes seconds, for charts that nobody here draws."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class TensorBoardSink:
     """Scalars for TensorBoard; a slash in a name makes a group."""
 
     def __init__(self, folder: str | Path, resume_step: int = 0):
-        from tensorboardX import SummaryWriter
+        with _torch_left_out():
+            from tensorboardX import SummaryWriter
 
         # The purge step tells TensorBoard to forget what a dead run wrote from there on.
         self._writer = SummaryWriter(

@@ -94,14 +94,14 @@ def test_an_error_in_one_process_ends_both_within_20_seconds_and_shows_where(rec
 
 def test_a_sample_that_one_process_cannot_make_does_not_fail_the_run_nor_hold_it_up(recipe, tmp_path):
     run = tmp_path / "sampled"
-    run_of_three = ("training.steps=3", "schedule.warmup_steps=1", "training.prompts=[mesh]")
-    arguments = ("launch", "-n", 2, "--", "train", recipe, f"run_dir={run}", *run_of_three, *MESH)
+    sampled = "training.prompts=[mesh]"
+    arguments = ("launch", "-n", 2, "--", "train", recipe, f"run_dir={run}", sampled, *MESH)
     ended = mjx(*arguments, path=FAULTS, MJX_TEST_FAULT="sample")
     assert "The run is done and saved, but not sampled from: MemoryError: no room" in ended.stderr
     # Process 0 hears of it, or finds itself alone in the collective.
     heard = r"process 0 ends because process 1 did: all is saved|\[0\] .*The run is done and saved"
     assert re.search(heard, ended.stderr)
-    assert saved_steps(run) == [3]
+    assert saved_steps(run) == [10, 20]
     assert not (run / "sample.txt").exists()
     mjx(*arguments)
     assert (run / "sample.txt").read_text().startswith("mesh")

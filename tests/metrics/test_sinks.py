@@ -1,8 +1,11 @@
 import builtins
 import json
 import math
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax
 import pytest
@@ -100,6 +103,23 @@ def read_events(path):
         length = int.from_bytes(data[:8], "little")
         yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
+
+
+def test_tensorboard_does_not_import_torch_and_leaves_it_to_others(tmp_path):
+    (tmp_path / "torch.py").write_text("print('torch is imported')\n")
+    code = (
+        "from mjx.metrics.sinks import TensorBoardSink\n"
+        f"sink = TensorBoardSink({str(tmp_path / 'events')!r})\n"
+        "sink.write(1, {'loss': 2.0})\n"
+        "sink.close()\n"
+        "print('written')\n"
+        "import torch\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert said == "written\ntorch is imported\n"
+    assert list((tmp_path / "events").iterdir())
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
