@@ -248,11 +248,11 @@ EXCEPTIONS = {
         *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.gpus.absent_cudnn"),
     ),
     r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
-    # Classes that the files of a checkpoint name; nothing is imported. And the one module that is a program
-    # of its own, which the test below holds to be one.
+    # Classes that the files of a checkpoint name, and what keeps TensorBoard's writer from importing torch:
+    # neither imports it. And the one module that is a program of its own, which the test below holds to be one.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (
         *("mjx.models.megatron.inert_pickle", "mjx.models.megatron.saved_tensor"),
-        *("mjx.models.megatron.torch_dist", SECOND_FRAMEWORK),
+        *("mjx.models.megatron.torch_dist", "mjx.metrics.sinks", SECOND_FRAMEWORK),
     ),
 }
 
