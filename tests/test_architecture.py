@@ -249,7 +249,7 @@ EXCEPTIONS = {
     ),
     r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
     # Classes that the files of a checkpoint name, and what keeps TensorBoard's writer from importing torch:
-    # neither imports it. And the one module that is a program of its own, which the test below holds to be one.
+    # none of them imports it. And the one that is a program of its own, which the test below holds to be one.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (
         *("mjx.models.megatron.inert_pickle", "mjx.models.megatron.saved_tensor"),
         *("mjx.models.megatron.torch_dist", "mjx.metrics.sinks", SECOND_FRAMEWORK),
