@@ -147,11 +147,3 @@ def current_device() -> tuple[Platform, float | None]:
     if jax.default_backend() != "gpu":
         return platform, None
     return platform, float(jax.devices("gpu")[0].compute_capability)  # type: ignore[attr-defined]
-
-
-def on_one_cpu() -> bool:
-    """Whether a call would run on a CPU, with nothing split over the mesh: some of a program is better
-    written otherwise for it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    whole = all(size == 1 or axis in mesh.manual_axes for axis, size in mesh.shape.items())
-    return whole and current_device()[0] == "cpu"

@@ -8,7 +8,7 @@ import platform
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -181,16 +181,19 @@ def apply_xla_flags(config: RuntimeConfig) -> None:
     flags = list(config.xla_flags)
     if config.deterministic:
         flags.append("--xla_gpu_deterministic_ops=true")
-    if flags:
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    _add_xla_flags(flags)
 
 
 def _compile_for_a_cpu() -> None:
     """Compile with LLVM's usual optimizations, not with the costlier ones that XLA asks for: the same bits as
     fast, in 0.7 of the time (docs/performance.md)."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "--xla_backend_optimization_level" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=2".strip()
+    if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+        _add_xla_flags(["--xla_backend_optimization_level=2"])
+
+
+def _add_xla_flags(flags: Sequence[str]) -> None:
+    if flags:
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 def _keep_programs(config: RuntimeConfig) -> None:

@@ -18,12 +18,18 @@ from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.megatron_model import MegatronModel
 from mjx.models.report import Report
 from mjx.parse import Tag
+from mjx.sharding import mesh_shape
 from mjx.trees import Tree
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 Counts = Mapping[str, Float[Array, ""]]
 Remat = Literal["none", "selective", "full"]
+
+
+def on_one_cpu() -> bool:
+    """Whether a CPU computes and nothing is split over a mesh: some of a model is then written otherwise."""
+    return current_device()[0] == "cpu" and all(size == 1 for size in mesh_shape().values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,10 @@ class PlanRequest:
                 raise InputError(f"--{name.replace('_', '-')} {value} must be positive")
         if not 0.001 <= self.utilization <= 1:
             raise InputError(f"--utilization {self.utilization} must be from 0.001 to 1")
+        if self.compiler == "cpu" and self.products != "both":
+            raise InputError(
+                f"--products {self.products} is a choice of XLA's CUDA compiler; --compiler cpu has none"
+            )
         data_sheet(self.gpu)
 
     @property

@@ -210,6 +210,7 @@ def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
     page = (tmp_path / "p.html").read_text()
     html.parser.HTMLParser().feed(page)
     assert "<svg" in page
+    assert "product by cublas: where measuring chooses otherwise" in page
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,10 @@ def test_the_command_prints_writes_json_and_a_page(tmp_path, capsys):
         (("--gpu", "h1000"), r"gpu = 'h1000' is not known \(choose from a100, b200, h100, h200\)"),
         (("--nodes", "0"), "--nodes 0 must be positive"),
         (("--utilization", "2"), "--utilization 2.0 must be from 0.001 to 1"),
+        (
+            ("--products", "cublas", "--compiler", "cpu"),
+            "--products cublas is a choice of XLA's CUDA compiler",
+        ),
         (("--json", "nowhere/plan.json"), "there is no folder nowhere"),
         (("mesh.fsdp=3",), "the mesh does not fit: fsdp 3 = 3 devices, and 8 are here"),
         (("mesh.fdsp=8",), "mesh.fdsp"),

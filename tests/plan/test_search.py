@@ -77,7 +77,9 @@ def test_a_search_of_an_8b_model_names_what_is_fastest_and_fits(tmp_path, capsys
     times = [summary["step_seconds"] for summary in fitting]
     assert len(times) >= 2
     assert times == sorted(times)
-    assert "<svg" in (tmp_path / "s.html").read_text()
+    page = (tmp_path / "s.html").read_text()
+    assert "<svg" in page
+    assert all("product by cublas" in text for text in (printed, page))
 
 
 @pytest.mark.gpu_compile

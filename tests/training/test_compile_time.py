@@ -9,6 +9,8 @@ import pytest
 from mjx.batch import token_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.rope import RoPEConfig
+from mjx.models.family import abstract_model
 from mjx.models.gpt import GPTConfig
 from mjx.training.trainer import Trainer
 
@@ -36,6 +38,25 @@ def test_the_program_of_a_deep_model_is_that_of_a_shallow_one_with_another_layer
         return [re.sub(r"\d+", "N", line) for line in text.splitlines()]
 
     assert without_sizes(lowered(num_layers)) == without_sizes(lowered(4))
+
+
+def test_one_cpu_computes_rotary_tables_when_it_compiles():
+    config = GPTConfig(
+        num_layers=2,
+        hidden_size=32,
+        vocab_size=64,
+        attention=AttentionConfig(num_heads=2, rope=RoPEConfig()),
+        mlp=MLPConfig(features=64),
+    )
+    model = abstract_model(config)
+    tokens = jax.ShapeDtypeStruct((2, 16), np.int32)
+
+    def program(**places: jax.ShapeDtypeStruct) -> str:
+        call = jax.jit(lambda model, tokens, places: model(tokens, **places))
+        return call.lower(model, tokens, places).compile().as_text()
+
+    assert " sine(" not in program()
+    assert " sine(" in program(positions=tokens)
 
 
 def test_a_step_that_was_compiled_beside_is_not_compiled_again(caplog):

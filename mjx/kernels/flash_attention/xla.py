@@ -77,12 +77,7 @@ def _in_halves(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple
     return jnp.concatenate(outs, axis=1), jnp.concatenate(log_sum_exps, axis=1)
 
 
-def _in_chunks(
-    q: Array,
-    k: Array,
-    v: Array,
-    options: AttentionOptions,
-) -> tuple[Array, Array]:
+def _in_chunks(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple[Array, Array]:
     batch, queries, heads, _ = q.shape
     keys, kv_heads = k.shape[1:3]
     where = places(queries, keys, options)

@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int, Key
 from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
-from mjx.kernels.capability import on_one_cpu
 from mjx.models.common.context import Context, Decoding, Memory
 from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
@@ -27,7 +26,7 @@ from mjx.models.common.embedding import Embedding, padded_vocabulary
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, SublayerConfig, places
 from mjx.models.common.stack import Caches, Run, Stack
-from mjx.models.family import Batch, Counts, Metrics, ModelConfig
+from mjx.models.family import Batch, Counts, Metrics, ModelConfig, on_one_cpu
 from mjx.models.report import Loss, Report
 from mjx.sharding import relayout, shard
 from mjx.trees import Tree

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from mjx.kernels.capability import on_one_cpu
 from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.norm import Norm
@@ -23,7 +22,7 @@ from mjx.models.common.pattern import (
     SublayerConfig,
     find_segments,
 )
-from mjx.models.family import Metrics, Remat
+from mjx.models.family import Metrics, Remat, on_one_cpu
 from mjx.models.report import Statistic
 from mjx.trees import Tree
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mjx.plan.program.collectives import Reach
 from mjx.plan.read_step import NCCL_SHARE, Memory, Plan, StepTime, Traffic
-from mjx.plan.report.words import memory_parts, outside_closed_form, traffic_groups, verdict
+from mjx.plan.report.words import memory_parts, one_way, outside_closed_form, traffic_groups, verdict
 from mjx.plan.request import PlanRequest
 from mjx.plan.search import Candidate, Result, Search
 from mjx.sharding.axes import MESH_AXES
@@ -87,6 +87,7 @@ def _render(template: str, **values: Any) -> str:
         "seconds": readable_seconds,
         "percent": percent,
         "count": count_words,
+        "one_way": one_way,
         "mesh": mesh_words,
         "place": lambda share: f"{share:.3f}%",
     }

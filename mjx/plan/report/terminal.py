@@ -8,8 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mjx.plan.read_step import Memory, Plan, StepTime
-from mjx.plan.report.words import memory_parts, outside_closed_form, products_of, traffic_groups, verdict
-from mjx.plan.request import PlanRequest
+from mjx.plan.report.words import (
+    memory_parts,
+    one_way,
+    outside_closed_form,
+    products_of,
+    traffic_groups,
+    verdict,
+)
+from mjx.plan.request import PlanRequest, Products
 from mjx.plan.search import Search
 from mjx.words import mesh_words, percent, readable_bytes, readable_gigabytes, readable_seconds
 
@@ -29,12 +36,7 @@ def show(console: Console, plan: Plan, advice: Iterable[str] = ()) -> None:
         soft_wrap=True,
     )
     _memory(console, plan.memory)
-    if plan.compiler == "gpu" and plan.products != "both":
-        console.print(
-            f"  every product by {plan.products}: where measuring chooses otherwise, more may be "
-            "needed (--products both)",
-            soft_wrap=True,
-        )
+    _one_way(console, plan.products)
     for sentence in advice:
         console.print(f"  → {sentence}", soft_wrap=True)
     _largest(console, plan.memory)
@@ -74,6 +76,7 @@ def show_search(console: Console, request: PlanRequest, found: Search) -> None:
         table.add_row(*row, style=None if memory.fits else "dim")
     console.print(table)
     console.print()
+    _one_way(console, request.products)
     done = {result.candidate.overrides for result in found.results}
     table = _table("By the closed form alone", *columns[:-1])
     for candidate in [c for c in fitting if c.overrides not in done][:_NEXT]:
@@ -92,6 +95,11 @@ def show_search(console: Console, request: PlanRequest, found: Search) -> None:
         console.print(
             f"fastest that fits: {' '.join(best.candidate.overrides)}", style="bold", soft_wrap=True
         )
+
+
+def _one_way(console: Console, products: Products) -> None:
+    if (said := one_way(products)) is not None:
+        console.print(f"  {said}\n", soft_wrap=True)
 
 
 def _parts(time: StepTime) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mjx.plan.read_step import Memory, Plan
+from mjx.plan.request import Products
 from mjx.words import readable_gigabytes
 
 _SHOWN = 1e-4
@@ -37,6 +38,13 @@ def memory_parts(memory: Memory) -> list[tuple[str, float, str]]:
         ("cuDNN's workspace", memory.workspace, "asked for at run time"),
     ]
     return [part for part in parts if part[1]]
+
+
+def one_way(products: Products) -> str | None:
+    """What a plan leaves open that was compiled with one way to multiply."""
+    if products == "both":
+        return None
+    return f"every product by {products}: where measuring chooses otherwise, more may be needed"
 
 
 def verdict(memory: Memory) -> str:
