@@ -50,26 +50,26 @@ def balance(
     if balanced or router.global_load_balancing_loss:
         if router.scores != "softmax":
             scores = scores / (jnp.sum(scores, axis=-1, keepdims=True) + _TINY)
-        chosen = load
+        best, chosen = ids, load
         if router.expert_bias_rate is not None or router.groups is not None:
             best = jax.lax.top_k(jax.lax.stop_gradient(scores), config.top_k)[1]
             chosen = _count(best, config.experts, mask[..., None])
-        spread = jnp.sum(scores * mask[..., None], axis=1)  # of each row
-        length = jnp.sum(mask, axis=1)
+        # What every score weighs: the mask, so that no token counts for nothing.
+        scores = scores * mask[..., None]
+        spread = jnp.sum(scores, axis=(0, 1))
         if router.load_balancing_loss:
-            raw["load_balancing_loss"] = _unevenness(
-                config, jnp.sum(chosen, 0), jnp.sum(spread, 0), tokens, tokens
-            )
+            raw["load_balancing_loss"] = _unevenness(config, jnp.sum(chosen, 0), spread, tokens, tokens)
         if router.sequence_load_balancing_loss:
-            rows = jax.vmap(lambda *row: _unevenness(config, *row))(chosen, spread, length, length)
-            raw["sequence_load_balancing_loss"] = jnp.sum(rows * length) / jnp.maximum(tokens, 1)
+            shares = _document_shares(best, mask, config.experts, context.segment_ids)
+            total = config.experts / config.top_k * jnp.sum(shares * scores)
+            raw["sequence_load_balancing_loss"] = total / jnp.maximum(tokens, 1)
         if router.global_load_balancing_loss:
             whole, seen = jnp.sum(chosen, 0), tokens
             statistics["chosen"] = Statistic(whole)
             if context.so_far is not None:
                 whole = whole + context.so_far["chosen"].array
                 seen = seen + context.so_far["tokens"].array
-            raw["global_load_balancing_loss"] = _unevenness(config, whole, jnp.sum(spread, 0), seen, tokens)
+            raw["global_load_balancing_loss"] = _unevenness(config, whole, spread, seen, tokens)
     if router.z_loss:
         squares = jnp.square(jax.nn.logsumexp(logits, axis=-1))
         raw["router_z_loss"] = jnp.sum(squares * mask) / jnp.maximum(tokens, 1)
@@ -88,9 +88,30 @@ def _count(
     ids: Int[Array, "batch sequence top_k"], experts: int, weights: Float[Array, "batch sequence #top_k"]
 ) -> Float[Array, "batch experts"]:
     """Of each row, how often each expert is chosen."""
-    weights = jnp.broadcast_to(weights, ids.shape)
-    chosen = (ids[..., None] == jnp.arange(experts)).astype(jnp.float32)
-    return jnp.einsum("bske,bsk->be", chosen, weights)
+    return jnp.sum((ids[..., None] == jnp.arange(experts)) * weights[..., None], axis=(1, 2))
+
+
+def _document_shares(
+    ids: Int[Array, "batch sequence top_k"],
+    mask: Float[Array, "batch sequence"],
+    experts: int,
+    segment_ids: Int[Array, "batch sequence"] | None,
+) -> Float[Array, "batch #sequence experts"]:
+    """For every token, how often each expert is chosen in its document, over the document's tokens."""
+    if segment_ids is None:
+        lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
+        return (_count(ids, experts, mask[..., None]) / lengths[:, None])[:, None]
+    chosen = jnp.sum((ids[..., None] == jnp.arange(experts)) * mask[..., None, None], axis=2)
+    counts = jnp.concatenate([chosen, mask[..., None]], axis=2)
+    before = jnp.pad(jnp.cumsum(counts, axis=1), ((0, 0), (1, 0), (0, 0)))
+    places = jnp.arange(mask.shape[1])
+    changes = segment_ids[:, 1:] != segment_ids[:, :-1]
+    starts = jnp.where(jnp.pad(changes, ((0, 0), (1, 0))), places, 0)
+    ends = jnp.where(jnp.pad(changes, ((0, 0), (0, 1))), places + 1, mask.shape[1])
+    first = jax.lax.cummax(starts, axis=1)[..., None]
+    last = jax.lax.cummin(ends, axis=1, reverse=True)[..., None]
+    inside = jnp.take_along_axis(before, last, axis=1) - jnp.take_along_axis(before, first, axis=1)
+    return inside[..., :-1] / jnp.maximum(inside[..., -1:], 1)
 
 
 def _unevenness(

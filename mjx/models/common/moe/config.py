@@ -47,7 +47,7 @@ class RouterConfig:
     load_balancing_loss: float = 0.0
     """Weight of experts · Σ share of tokens · mean score (Fedus et al. 2021, equation 4): 1 if balanced."""
     sequence_load_balancing_loss: float = 0.0
-    """Weight of the same for each row by itself (DeepSeek-V3, section 2.1.2)."""
+    """Weight of the same for each document by itself (DeepSeek-V3, section 2.1.2)."""
     global_load_balancing_loss: float = 0.0
     """Weight of the same with shares of the whole batch so far, microbatches included (Qiu et al. 2025)."""
     z_loss: float = 0.0
