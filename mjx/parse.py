@@ -1,6 +1,7 @@
 """Plain trees (YAML, JSON) into frozen dataclasses: keys and types checked, errors as sentences."""
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -197,11 +198,17 @@ def _instances(value: Any, path: str) -> Any:
 
 def _validate(kind: Any, value: Any, path: str) -> Any:
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
+        return _validator(kind).validate_python(value)
     except pydantic.ValidationError as error:
         tag: Tag | None = getattr(kind, "tag", None)
         prefix = "" if tag is None else tag.prefix
         raise InputError("\n".join(_sentence(path, part, prefix) for part in error.errors())) from error
+
+
+@functools.cache
+def _validator(kind: Any) -> pydantic.TypeAdapter:
+    """Made once: it takes longer than what it is made for."""
+    return pydantic.TypeAdapter(kind)
 
 
 class UnknownKeyError(InputError):

@@ -13,7 +13,9 @@ from mjx.training.gradients import FLOAT32, REPLICAS
 
 _SMALL = 2**16
 """Bytes of a vector that is no weight to speak of."""
-TermName = Literal["weights", "gradients", "replicas", "tensor"]
+TermName = Literal["weights", "gradients", "replicas", "tensor", "experts"]
+_OF_EXPERTS = ("models/common/moe/gather.py", "models/common/moe/fixed.py")
+"""Files whose collectives move tokens to experts and back."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class StepMemory:
 
 def traffic(scheme: Scheme) -> tuple[Term, ...]:
     """The least that the scheme has to send, over the axes that are larger than one."""
-    terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme)]
+    terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme), *_expert_terms(scheme)]
     return tuple(term for term in terms if term.wire_bytes)
 
 
@@ -60,6 +62,8 @@ def term_of(collective: Collective, terms: tuple[Term, ...]) -> TermName | None:
     if all(len(array.shape) < 2 and array.bytes < _SMALL for array in collective.arrays):
         return None
     wanted: dict[str, TermName] = {}
+    if collective.origin.code.startswith(_OF_EXPERTS):
+        return "experts"
     if collective.axes == ("tensor",):
         wanted = {"all-gather": "tensor", "reduce-scatter": "tensor", "all-reduce": "tensor"}
     elif any(term.name == "weights" and term.axes == collective.axes for term in terms):
@@ -130,7 +134,7 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         terms[scheme.replicas,] = 2 * stored * FLOAT32 * _ring(scheme.mesh[scheme.replicas])
     stacked = scheme.stacked
     for weight in scheme.weights:
-        held = {*weight.gathered_over, *(("expert",) if "experts" in weight.axes else ())}
+        held = {*weight.gathered_over, *weight.split_over}
         axes = tuple(
             axis
             for axis in ("data", "fsdp", "context", "expert")
@@ -168,6 +172,18 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
     return [Term(name="tensor", axes=("tensor",), wire_bytes=moves * sent * scheme.microbatches)]
 
 
+def _expert_terms(scheme: Scheme) -> list[Term]:
+    """Tokens to experts and back, as their mixer says."""
+    terms: dict[tuple[str, ...], float] = {}
+    for sublayer in (sublayer for unit in scheme.units.values() for sublayer in unit):
+        for exchange in sublayer.work.exchanges:
+            sent = exchange.forward + exchange.backward
+            sent += exchange.recompute if scheme.remat != "none" else 0.0
+            times = sublayer.repeats * scheme.microbatches
+            terms[exchange.axes] = terms.get(exchange.axes, 0) + sent * times
+    return [Term(name="experts", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
+
+
 def _kept(scheme: Scheme) -> float:
     """Bytes of one microbatch that wait for the backward pass."""
     residual = scheme.residual_tokens * scheme.embed
@@ -192,18 +208,20 @@ def _gathered_input(scheme: Scheme, sublayer: Sublayer) -> float:
 def _activations(scheme: Scheme, sublayer: Sublayer) -> float:
     """Elements that the gradients of a sub-layer's products need: their inputs, and what lies between."""
     between = scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
-    return _gathered_input(scheme, sublayer) + between
+    return _gathered_input(scheme, sublayer) + between + sublayer.work.kept
 
 
 def _layer(scheme: Scheme, unit: list[Sublayer]) -> float:
     """Elements while the unit's largest sub-layer is differentiated."""
     recomputed = sum(_activations(scheme, sublayer) for sublayer in unit) if scheme.remat == "full" else 0.0
     if scheme.remat == "selective":
-        again = (_gathered_input(scheme, s) + scheme.tokens * s.wide_inputs for s in unit)
+        again = (_gathered_input(scheme, s) + scheme.tokens * s.wide_inputs + s.work.kept for s in unit)
         recomputed = sum(again)
     # The gradients of what lies between, of the output (gathered) and of the input (not summed yet).
     differentiated = max(
-        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs) + 2 * _gathered_input(scheme, sublayer)
+        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
+        + 2 * _gathered_input(scheme, sublayer)
+        + sublayer.work.between
         for sublayer in unit
     )
     weights = sum(sublayer.per_repeat(weight) for sublayer in unit for weight in sublayer.weights)

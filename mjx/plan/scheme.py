@@ -14,6 +14,7 @@ from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.parameter import logical_axes_of, parameters_of
+from mjx.models.common.pattern import StepOnMesh, Work
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.plan.stacks import stacks_of, sublayers_of, unit_of
@@ -34,6 +35,8 @@ class Weight:
     elements: int
     resident: int
     """Elements on one device while they are used: split over `tensor` or `expert` alone."""
+    split_over: tuple[str, ...]
+    """The mesh axes that split it while it is used."""
     gathered_over: tuple[str, ...]
     """The mesh axes that split it besides those: it is gathered over them for use (ZeRO-3)."""
     gather_size: int
@@ -81,6 +84,8 @@ class Sublayer:
     """How often the stack repeats the unit that it belongs to."""
     unit: str
     """Names the unit; sub-layers of one are checkpointed together."""
+    work: Work
+    """Of a layer and microbatch, besides products of every token with its weights."""
     tensor_parallel: bool
     """Whether `tensor` splits it, so that its input is gathered and its output summed."""
 
@@ -150,11 +155,17 @@ class Scheme:
     def uncounted(self) -> tuple[str, ...]:
         """Weights whose products the closed forms of activations and FLOPs do not know, with their axes.
 
-        In a stack these are all that do not lie between every token's residual stream and something else,
-        outside of it all but tables. As weights, gradients and moments they are counted.
+        In a stack these are all that do not lie between every token's residual stream and something else (of
+        experts their mixer knows), outside of it all but tables. As weights, gradients and moments they are
+        counted.
         """
-        inside = [weight for sublayer in self.sublayers for weight in sublayer.weights]
-        unknown = [w for w in inside if not (w.reads_residual or w.makes_residual)]
+        unknown = [
+            weight
+            for sublayer in self.sublayers
+            for weight in sublayer.weights
+            if not (weight.reads_residual or weight.makes_residual)
+            and not (weight.of_some_tokens and sublayer.work != Work())
+        ]
         unknown += [w for w in self.others if "positions" not in w.axes]
         return tuple(
             f"{weight.name} ({' × '.join(weight.axes)})"
@@ -185,11 +196,12 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     weights: dict[str, Weight] = {}
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
-        split, gathered = 1, []
+        used, gathered = [], []
+        of_experts = "experts" in axes[name]
         for logical, entry in zip(axes[name], axes_per_dimension(spec, len(leaf.shape)), strict=True):
             for axis in entry:
-                if axis in rules.mesh_axes(logical):
-                    split *= mesh[axis]
+                if axis in rules.mesh_axes(logical) or (of_experts and logical != "embed"):
+                    used.append(axis)
                 else:
                     gathered.append(axis)
         elements = math.prod(leaf.shape)
@@ -197,27 +209,13 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             name=name,
             axes=axes[name],
             elements=elements,
-            resident=elements // split,
+            resident=elements // math.prod(mesh[axis] for axis in used),
+            split_over=tuple(used),
             gathered_over=tuple(gathered),
             gather_size=math.prod(mesh[axis] for axis in gathered),
             moment_bytes=moment_bytes[name],
         )
     embed = _embed(weights, shapes)
-    sublayers = []
-    for stack_path, stack in stacks_of(abstract).items():
-        for path, (_, repeats) in sublayers_of(stack).items():
-            own = {n: w for n, w in weights.items() if n.startswith(f"{stack_path}.{path}.")}
-            sublayers.append(
-                Sublayer(
-                    weights=tuple(own.values()),
-                    repeats=repeats,
-                    unit=f"{stack_path}.{unit_of(path)}",
-                    tensor_parallel=mesh["tensor"] > 1
-                    and any(weight.resident < weight.elements for weight in own.values()),
-                    embed=_embed(own, shapes) or embed,
-                )
-            )
-    inside = {weight.name for sublayer in sublayers for weight in sublayer.weights}
     training, batch_shards = config.training, math.prod(mesh[axis] for axis in rules.mesh_axes("batch"))
     if training.batch_size % (batch_shards * training.microbatches):
         raise InputError(
@@ -225,6 +223,25 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             f"in {training.microbatches} microbatches"
         )
     rows, sequence = size_of(config.data.arrays(training.batch_size))
+    itemsize = jnp.dtype(config.model.compute_dtype).itemsize
+    step = StepOnMesh(rows // training.microbatches, sequence, mesh, rules, itemsize)
+    sublayers = []
+    for stack_path, stack in stacks_of(abstract).items():
+        for path, (sublayer, repeats) in sublayers_of(stack).items():
+            own = {n: w for n, w in weights.items() if n.startswith(f"{stack_path}.{path}.")}
+            width = _embed(own, shapes) or embed
+            sublayers.append(
+                Sublayer(
+                    weights=tuple(own.values()),
+                    repeats=repeats,
+                    unit=f"{stack_path}.{unit_of(path)}",
+                    work=sublayer.mixer.work(width, step),
+                    tensor_parallel=mesh["tensor"] > 1
+                    and any(w.resident < w.elements for w in own.values() if not w.of_some_tokens),
+                    embed=width,
+                )
+            )
+    inside = {weight.name for sublayer in sublayers for weight in sublayer.weights}
     return Scheme(
         mesh=mesh,
         sublayers=tuple(sublayers),
@@ -240,7 +257,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         replicas=replica_axis(
             config.model, mesh, rules, microbatches=training.microbatches, zero1=training.zero1
         ),
-        dtype_bytes=jnp.dtype(config.model.compute_dtype).itemsize,
+        dtype_bytes=itemsize,
     )
 
 

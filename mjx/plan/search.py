@@ -8,10 +8,13 @@ from typing import Any
 
 from mjx.config import RunConfig
 from mjx.errors import InputError
+from mjx.models.common.parameter import logical_axes_of, parameters_of
+from mjx.models.family import abstract_model
 from mjx.plan.apart import CompilerDiedError, plan
 from mjx.plan.estimate import Estimate, estimate
 from mjx.plan.read_step import Plan
 from mjx.plan.request import PlanRequest
+from mjx.trees import flatten
 from mjx.words import divisors
 
 Overrides = tuple[str, ...]
@@ -78,8 +81,8 @@ def search(
 ) -> Search:
     """Look at every mesh that the recipe's batch and model divide over, and compile the best.
 
-    `context` and `expert` stay as the recipe says. Compiling goes on until `compiled` steps fit, or twice as
-    many were tried.
+    `context` stays as the recipe says, and `expert` where no model has experts. Compiling goes on until
+    `compiled` steps fit, or twice as many were tried.
 
     Raises:
         InputError: nothing divides; the sentence has the reason of the last.
@@ -129,17 +132,29 @@ def candidates(request: PlanRequest) -> list[Candidate]:
 
 
 def _variants(config: RunConfig, request: PlanRequest) -> Iterator[Overrides]:
-    for axis in ("context", "expert"):
+    experts = _experts(config)
+    for axis in ("context",) if experts else ("context", "expert"):
         if getattr(config.mesh, axis) == -1:
             raise InputError(f"mesh.{axis} = -1: a search keeps it as it is, so it has to be a number")
-    rest = request.devices // (config.mesh.context * config.mesh.expert)
-    for tensor in divisors(request.per_node):
-        for fsdp in divisors(rest // tensor) if rest % tensor == 0 else ():
+    rest = request.devices // config.mesh.context
+    for tensor, expert in itertools.product(divisors(request.per_node), divisors(rest)):
+        shares = tensor * expert
+        if rest % shares or (experts % expert if experts else expert != config.mesh.expert):
+            continue
+        for fsdp in divisors(rest // shares):
             shards = request.devices // (tensor * config.mesh.context)
-            mesh = (f"mesh.data=-1 mesh.fsdp={fsdp} mesh.tensor={tensor}").split()
+            mesh = f"mesh.data=-1 mesh.fsdp={fsdp} mesh.expert={expert} mesh.tensor={tensor}".split()
             for count in divisors(max(config.training.batch_size // shards, 1)):
                 for remat in ("none", "selective", "full"):
                     yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")
+
+
+def _experts(config: RunConfig) -> int:
+    """Over how many `expert` may be split: the least that a mixture has; 0 where there is none."""
+    model = abstract_model(config.model)
+    axes, shapes = flatten(logical_axes_of(model)), flatten(parameters_of(model))
+    found = [shapes[path].shape[names.index("experts")] for path, names in axes.items() if "experts" in names]
+    return min(found, default=0)
 
 
 def _compile(request: PlanRequest, candidate: Candidate) -> Result:

@@ -13,6 +13,7 @@ from mjx.errors import InputError
 from mjx.models.common.context import Shared
 from mjx.models.common.norm import NormConfig
 from mjx.models.report import Statistic
+from mjx.sharding import Rules
 from mjx.trees import Tree
 
 
@@ -45,6 +46,40 @@ class Lengths(NamedTuple):
     memory: int = 0
 
 
+class StepOnMesh(NamedTuple):
+    """A microbatch on a mesh, as plans see it without running it."""
+
+    rows: int
+    sequence: int
+    sizes: Mapping[str, int]
+    """Mesh axis → devices."""
+    rules: Rules
+    itemsize: int
+    """Bytes of a number of the compute dtype."""
+
+
+class Exchange(NamedTuple):
+    """Bytes that a device sends along some mesh axes for a layer and microbatch, in each pass."""
+
+    axes: tuple[str, ...]
+    forward: float
+    recompute: float
+    """Where the backward pass computes the layer again."""
+    backward: float
+
+
+class Work(NamedTuple):
+    """What a layer does on one device besides products of every token with its weights."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    kept: float = 0.0
+    """Numbers that wait for the backward pass."""
+    between: float = 0.0
+    """Numbers that are there while it is differentiated."""
+    flops: float = 0.0
+    """Of products in loops whose length the program does not know, forward."""
+
+
 class MixerConfig:
     """What a sub-layer is made of: attention, an MLP, …; the base of a frozen dataclass.
 
@@ -69,6 +104,10 @@ class MixerConfig:
     def flops_per_token(self, embed: int, lengths: Lengths) -> float:
         """Of the forward pass's matrix products, a multiply-add as two."""
         raise NotImplementedError(type(self))
+
+    def work(self, embed: int, step: StepOnMesh) -> Work:
+        """Of closed forms: what plans of a training step could not know from the weights' shapes."""
+        return Work()
 
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> Any:
         """An empty cache for decoding; None for none."""

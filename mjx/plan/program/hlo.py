@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
+from mjx.models.common.rarely import RARELY
+
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _COMMENT = re.compile(r"/\*.*?\*/")
@@ -102,7 +104,8 @@ class Program:
     def executions(self, weight: Callable[[Instruction], float] = lambda _: 1.0) -> list[Execution]:
         """Every instruction that runs, loops multiplied out.
 
-        Of a conditional the branch counts that weighs most: `weight` summed over its executions.
+        Of a conditional the branch counts that weighs most: `weight` summed over its executions. Branches
+        for rare cases are left out.
         """
         return list(self._run(self.entry, 1.0, False, True, weight))
 
@@ -178,15 +181,21 @@ class Program:
                     callee = instruction.called(part) or ""
                     yield from self._run(callee, count * times, asynchronous, known, weight)
             elif instruction.opcode == "conditional":
+                branches = _branches(instruction)
+                usual = [branch for branch in branches if not self._is_rare(branch)]
                 runs = [
                     list(self._run(branch, count, asynchronous, exact, weight))
-                    for branch in _branches(instruction)
+                    for branch in usual or branches
                 ]
                 yield from max(runs, key=lambda run: sum(weight(e.instruction) * e.count for e in run))
             elif instruction.opcode.removesuffix("-start") in ("call", "fusion", "async"):
                 callee = instruction.called("calls") or instruction.called("to_apply") or ""
                 inside = asynchronous or instruction.opcode.endswith("-start")
                 yield from self._run(callee, count, inside, exact, weight)
+
+    def _is_rare(self, computation: str) -> bool:
+        """Whether its code says so of itself."""
+        return any(f"/{RARELY}/" in i.op_name for i in self.computations[computation].values())
 
 
 def parse_program(text: str) -> Program:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.mlp import MLPConfig
-from mjx.models.common.pattern import Lengths, MixerConfig
+from mjx.models.common.pattern import Lengths, MixerConfig, StepOnMesh, Work
 from mjx.models.report import Statistic
 from mjx.trees import Tree
 
@@ -193,11 +193,6 @@ class MoEConfig(MixerConfig):
             )
 
     @property
-    def width(self) -> int | None:
-        """Features that experts read and write; None: those of the stream."""
-        return self.latent
-
-    @property
     def shared_mlp(self) -> MLPConfig | None:
         """Of the expert that every token takes."""
         if self.shared_features is None:
@@ -218,6 +213,11 @@ class MoEConfig(MixerConfig):
         if self.shared_mlp is not None:
             flops += self.shared_mlp.flops_per_token(embed, lengths) + 2 * embed * self.shared_gate
         return flops
+
+    def work(self, embed: int, step: StepOnMesh) -> Work:
+        from mjx.models.common.moe.work import work
+
+        return work(self, embed, step)
 
     def after_step(self, parameters: Tree, statistics: Mapping[str, Array]) -> Tree:
         """Biases of experts that had fewer tokens than the mean rise, of those that had more fall."""

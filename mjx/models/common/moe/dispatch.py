@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
@@ -15,7 +16,11 @@ from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
 from mjx.models.common.moe.gather import gather
 from mjx.models.common.moe.layout import Layout, axis_of, layout_of
 from mjx.models.common.moe.router import Routing, capacity
+from mjx.models.common.rarely import RARELY
 from mjx.sharding import axes_per_dimension
+
+
+_WHOLE = "whole expert weights"
 
 
 class Dispatched(NamedTuple):
@@ -55,6 +60,10 @@ def dispatch(
         y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights)
         return y.reshape(x.shape), jnp.zeros_like(ids, bool)
 
+    if layout.shares:
+        # Shares of weights are gathered again for the backward pass: whole, all layers' would be kept.
+        policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
+        local = jax.checkpoint(local, policy=policy, prevent_cse=False)
     if layout.sizes:
         tokens, of_tokens = layout.tokens, PartitionSpec(*layout.tokens[:2])
         local = jax.shard_map(
@@ -109,7 +118,8 @@ def _whole(weights: Weights, layout: Layout, dtype: jnp.dtype) -> Weights:
         array = varying(array, copies).astype(dtype)
         for dimension, axes in enumerate(axes_per_dimension(spec, array.ndim)):  # type: ignore[arg-type]
             if shares := tuple(axis for axis in axes if axis in layout.shares):
-                array = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
+                whole = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
+                array = checkpoint_name(whole, _WHOLE)
         return array
 
     pairs = zip(weights, layout.weights, strict=True)
@@ -139,7 +149,8 @@ def _fixed_or_gather(
         return fixed(layout, expert, tokens, Cells(rows, choice, cells.overflow), probabilities, weights)
 
     def by_gather(tokens, rows, choice, ids, probabilities, weights):
-        return gather(layout, expert, tokens, ids, probabilities, weights)
+        with jax.named_scope(RARELY):
+            return gather(layout, expert, tokens, ids, probabilities, weights)
 
     operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
     return jax.lax.cond(full > 0, by_gather, by_cells, *operands)

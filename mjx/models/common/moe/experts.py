@@ -1,7 +1,7 @@
 """The experts of a mixture: many MLPs of one shape."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,29 @@ AXES = {
 """The logical axes of each. `embed` are the features that experts read and write, latent ones too."""
 
 
+def shapes_of(config: MoEConfig, embed: int) -> Any:
+    """`Weights` of a mixture, of each its shape; `embed` are the features of the stream."""
+    experts, mlp, width = config.experts, config.mlp, config.latent or embed
+
+    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((experts, *sizes), jnp.float32)
+
+    wide, bias = shape(width, mlp.features), shape(mlp.features) if mlp.bias else None
+    return Weights(
+        gate=wide if mlp.gated else None,  # type: ignore[arg-type]
+        up=wide,  # type: ignore[arg-type]
+        down=shape(mlp.features, width),  # type: ignore[arg-type]
+        gate_bias=bias if mlp.gated else None,  # type: ignore[arg-type]
+        up_bias=bias,  # type: ignore[arg-type]
+        down_bias=shape(width) if mlp.bias else None,  # type: ignore[arg-type]
+    )
+
+
 class ExpertLinear(nnx.Module):
     """A linear map for each expert."""
 
     def __init__(
-        self, shape: tuple[int, int, int], axes: tuple[str, ...], *, bias: bool, std: float, rngs: nnx.Rngs
+        self, shape: tuple[int, ...], axes: tuple[str, ...], *, bias: bool, std: float, rngs: nnx.Rngs
     ):
         kernel = std * jax.random.normal(rngs.params(), shape, jnp.float32)
         self.kernel = parameter(kernel, *axes)
@@ -51,15 +69,14 @@ class Experts(nnx.Module):
     """`down(activation(gate(x)) * up(x))` of every expert, or `down(activation(up(x)))` when not gated."""
 
     def __init__(self, config: MoEConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs):
-        experts, mlp, width = config.experts, config.mlp, config.latent or embed
-        wide, narrow = (experts, width, mlp.features), (experts, mlp.features, width)
+        mlp, shapes = config.mlp, shapes_of(config, embed)
 
-        def into(axes: tuple[str, ...]) -> ExpertLinear:
-            return ExpertLinear(wide, axes, bias=mlp.bias, std=std, rngs=rngs)
+        def into(name: str) -> ExpertLinear:
+            return ExpertLinear(shapes.up.shape, AXES[name], bias=mlp.bias, std=std, rngs=rngs)
 
-        self.gate = into(AXES["gate"]) if mlp.gated else None
-        self.up = into(AXES["up"])
-        self.down = ExpertLinear(narrow, AXES["down"], bias=mlp.bias, std=output_std, rngs=rngs)
+        self.gate = into("gate") if mlp.gated else None
+        self.up = into("up")
+        self.down = ExpertLinear(shapes.down.shape, AXES["down"], bias=mlp.bias, std=output_std, rngs=rngs)
 
     @property
     def weights(self) -> Weights:

@@ -1,13 +1,14 @@
 """Where a mixture's tokens and experts are on the mesh in force."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jax.sharding import PartitionSpec
 
 from mjx.models.common.moe.experts import AXES, Weights
-from mjx.sharding import axes_per_dimension
-from mjx.sharding.constrain import activation_spec, mesh_shape, parameter_spec
+from mjx.sharding import Rules, axes_per_dimension
+from mjx.sharding.constrain import current_rules, mesh_shape
 
 Axes = tuple[str, ...]
 _TOKENS = ("batch", "residual_sequence", "embed")
@@ -42,19 +43,30 @@ class Layout(NamedTuple):
         return tuple(axis for axis in self.sizes if axis in axes)
 
 
-def layout_of(shape: tuple[int, ...], weights: Weights) -> Layout:
-    """For a residual stream of this shape.
+def layout_of(
+    shape: tuple[int, ...],
+    weights: Any,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    rules: Rules | None = None,
+) -> Layout:
+    """For a residual stream of this shape, and `Weights` (arrays, or their shapes).
+
+    `sizes` and `rules` None: of the mesh in force.
 
     Raises:
         InputError: the experts, or their features, cannot be laid out so.
     """
-    sizes = {axis: size for axis, size in mesh_shape().items() if size > 1}
+    rules = current_rules() if rules is None else rules
+    sizes = {axis: size for axis, size in (sizes or mesh_shape()).items() if size > 1}
     specs = {
-        name: None if array is None else parameter_spec(AXES[name], array.shape)
+        name: None
+        if array is None
+        else rules.spec(AXES[name], array.shape, sizes, kind="parameter", array=f"the experts' {name}")
         for name, array in weights._asdict().items()
     }
     owners, shares, hidden = axes_per_dimension(specs["up"], 3)  # type: ignore[arg-type]
-    tokens = activation_spec(_TOKENS, shape)
+    tokens = rules.spec(_TOKENS, shape, sizes, array="the tokens that experts read")
     return Layout(sizes, tokens, Weights(**specs), owners, hidden, shares)  # type: ignore[arg-type]
 
 
