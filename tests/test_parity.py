@@ -116,7 +116,7 @@ def test_a_gradient_that_only_one_side_has_differs(case):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"config": config_with(num_moe_experts=4)}, "num_experts"),
+        ({"config": config_with(mtp_num_layers=1)}, "mtp_num_layers"),
         ({"config": config_with(a_new_option=3)}, "a_new_option = 3"),
         ({"config": config_with(hidden_dropout=0.1)}, "dropout, which is random"),
         ({"in/images": np.zeros(3)}, "it has the inputs images"),

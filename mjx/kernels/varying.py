@@ -1,24 +1,23 @@
-"""Over which axes of a mesh a value varies inside of `jax.shard_map`.
+"""The mesh axes along which an array differs, inside of a `jax.shard_map`: its type has them."""
 
-JAX derives it for what it differentiates itself; what makes its own gradients, and kernels, have to say it.
-"""
+from typing import Any
 
 import jax
 from jaxtyping import Array
 
 
-def axes_of(array: Array) -> frozenset[str]:
-    """Empty outside of `shard_map`, and inside where it does not look (`check_vma=False`)."""
-    return jax.typeof(array).manual_axis_type.varying
+def varying_axes(*trees: Any) -> frozenset[str]:
+    """Those of any of these arrays."""
+    return frozenset().union(*(_varies(leaf) for leaf in jax.tree.leaves(trees)))
 
 
-def vary_over(array: Array, axes: frozenset[str]) -> Array:
-    """The same values, which count as different along these axes too: a gradient is then summed over them."""
-    more = tuple(sorted(axes - axes_of(array)))
+def varying(array: Array, axes: Any) -> Array:
+    """Typed as one that differs along these axes: loops and branches want equal types."""
+    more = tuple(axis for axis in axes if axis not in _varies(array))
     return jax.lax.pcast(array, more, to="varying") if more else array
 
 
-def vary_alike(*arrays: Array) -> tuple[Array, ...]:
-    """Each varies over all axes that one of them varies over."""
-    axes = frozenset[str]().union(*(axes_of(array) for array in arrays))
-    return tuple(vary_over(array, axes) for array in arrays)
+def _varies(array: Any) -> frozenset[str]:
+    kind = jax.typeof(array)
+    manual = getattr(kind, "manual_axis_type", None)  # since JAX 0.12
+    return frozenset(kind.vma if manual is None else manual.varying)

@@ -128,7 +128,13 @@ class Trainable(Protocol):
         ...
 
     def loss(
-        self, batch: Batch, counts: Counts, *, key: Key[Array, ""] | None = None, so_far: Any = None
+        self,
+        batch: Batch,
+        counts: Counts,
+        *,
+        key: Key[Array, ""] | None = None,
+        so_far: Any = None,
+        training: bool = True,
     ) -> tuple[Float[Array, ""], Report]:
         """The number to minimise, of this part of a batch, and what is reported of it.
 
@@ -138,6 +144,8 @@ class Trainable(Protocol):
             key: of dropout and all other chance; None: there is none.
             so_far: the `Report.statistics` of the parts before this one, for a loss that looks at the whole
                 batch.
+            training: whether this is a training step. Evaluation is not: no layer does what only training
+                does, such as to bound the tokens of an expert.
         """
         ...
 

@@ -85,7 +85,8 @@ def build_evaluation_step(model: Any) -> Callable[[Tree, Batch], tuple[dict[str,
 
     def step(parameters: Tree, batch: Batch) -> tuple[dict[str, Loss], Counts]:
         counts = model.counts(batch)
-        _, report = bind(model, parameters).loss(batch, {name: jnp.ones(()) for name in counts})
+        ones = {name: jnp.ones(()) for name in counts}
+        _, report = bind(model, parameters).loss(batch, ones, training=False)
         return dict(report.losses), counts
 
     return jax.jit(step)

@@ -5,6 +5,7 @@ import functools
 from families.token_variant import TokenVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import DispatchConfig, MoEConfig, RouterConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt import GPTConfig
@@ -13,6 +14,7 @@ RMS = NormConfig(kind="rmsnorm")
 SMALL = functools.partial(
     GPTConfig, num_layers=2, hidden_size=32, vocab_size=61, vocab_divisor=16, dtype="float32"
 )
+GROUPED = AttentionConfig(num_heads=4, num_query_groups=2, rope=RoPEConfig())
 KEY_BIAS = ("attention.key.bias",)
 """Softmax does not see what all keys have in common."""
 
@@ -115,5 +117,51 @@ def tiny() -> tuple[TokenVariant, ...]:
             # 2·32·48.
             num_parameters=3904 + 2 * 7396,
             chance=True,
+        ),
+        TokenVariant(
+            name="Mixtral, packed",
+            config=SMALL(
+                attention=GROUPED,
+                moe=MoEConfig(
+                    experts=4,
+                    top_k=2,
+                    mlp=MLPConfig(features=24, activation="silu", gated=True),
+                    router=RouterConfig(sequence_load_balancing_loss=1e-2, z_loss=1e-3),
+                ),
+                norm=RMS,
+            ),
+            # A layer 2·32 + 2·32·32 (queries, output) + 2·32·16 + 32·4 (router) + 4·3·32·24.
+            num_parameters=3904 + 2 * 12480 + 32,
+            packs=True,
+            mesh="fsdp 2 × expert 2 × tensor 2",
+            megatron=True,
+        ),
+        TokenVariant(
+            name="experts of DeepSeek and Nemotron",
+            config=SMALL(
+                num_layers=3,
+                attention=GROUPED,
+                mlp=MLPConfig(features=48, activation="silu", gated=True),
+                moe=MoEConfig(
+                    experts=8,
+                    top_k=4,
+                    mlp=MLPConfig(features=12, activation="silu", gated=True),
+                    router=RouterConfig(
+                        scores="sigmoid", scaling=2.5, groups=4, top_groups=2, expert_bias_rate=1e-2
+                    ),
+                    shared_features=24,
+                    shared_gate=True,
+                    latent=16,
+                    dispatch=DispatchConfig(way="fixed"),
+                ),
+                dense_layers=1,
+                norm=RMS,
+            ),
+            # 3 layers 2·32 + 2·32·32 + 2·32·16; an MLP 3·32·48; twice 32·8 + 8 (router) + 2·32·16 (latent) +
+            # 8·3·16·12 (experts) + 3·32·24 + 32 (shared).
+            num_parameters=3904 + 3 * 3136 + 4608 + 2 * 8232 + 32,
+            mesh="fsdp 2 × expert 2 × tensor 2",
+            buffers=("router.expert_bias",),
+            megatron=True,
         ),
     )

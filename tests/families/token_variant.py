@@ -8,8 +8,12 @@ import numpy as np
 from families.variant import Arrays, Prompt, Variant
 from mjx.batch import BatchArrays
 from mjx.data.gpt.config import token_batch
+from mjx.kernels.grouped_matmul.fused import block_of
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.language_model import LanguageModelConfig
+from mjx.models.common.moe import MoEConfig
+from mjx.models.common.moe.fixed import cell_rows
+from mjx.models.common.pattern import Lengths
 from mjx.trees import Tree
 
 PROMPT_LENGTHS = (3, 7)
@@ -79,6 +83,12 @@ class TokenVariant(Variant):
                 if window is not None:  # a trapezium: the first rows see less than the window
                     seen = (window * window / 2 + (self.sequence - window) * window) / self.sequence
                 hidden += 4 * heads * head_dim * (self.sequence - seen)
+            elif isinstance(mixer, MoEConfig):  # a loop over blocks of rows, which is traced once
+                one_row = mixer.mlp.flops_per_token(mixer.latent or self.config.hidden_size, Lengths(0))
+                rows, way = block_of(tokens), mixer.dispatch
+                if way.way == "fixed":  # cells, empty rows and all
+                    rows = mixer.experts * cell_rows(tokens, mixer.top_k, mixer.experts, way.cell)
+                hidden += (rows / tokens - mixer.top_k) * one_row
         padding = self.config.padded_vocab_size - self.config.vocab_size
         return tokens * (hidden + 2 * self.config.hidden_size * padding)
 

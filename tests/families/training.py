@@ -26,9 +26,8 @@ MESHES = {
     "data 2 × tensor 4": MeshConfig(data=2, tensor=4),
     "data 2 × fsdp 2 × tensor 2": MeshConfig(data=2, fsdp=2, tensor=2),
     "data 2 × context 2 × tensor 2": MeshConfig(data=2, context=2, tensor=2),
+    "fsdp 2 × expert 2 × tensor 2": MeshConfig(data=1, fsdp=2, expert=2, tensor=2),
 }
-THREE_AXES = "data 2 × fsdp 2 × tensor 2"
-"""The mesh of those checks that look at one."""
 
 Saved = dict[str, np.ndarray]
 """All arrays of a state, by dotted names."""
@@ -97,7 +96,7 @@ def assert_same(variant: Variant, ours: Saved, expected: Saved) -> None:
 
 def mesh(variant: Variant) -> None:
     """A mesh of three axes gives the losses, parameters and moments of one device."""
-    assert_same(variant, trained(variant, THREE_AXES), trained(variant, ONE))
+    assert_same(variant, trained(variant, variant.mesh), trained(variant, ONE))
 
 
 def meshes(variant: Variant) -> None:
@@ -109,7 +108,7 @@ def meshes(variant: Variant) -> None:
 
 def resuming(variant: Variant) -> None:
     """Four steps are two, a checkpoint and two more: bit by bit on the same mesh; and on another mesh."""
-    made, other = trainer(variant, THREE_AXES), trainer(variant, ONE)
+    made, other = trainer(variant, variant.mesh), trainer(variant, ONE)
     half, losses = train(made, variant, begin(made, variant), range(2))
     with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:
         checkpointer.save(2, half, data_state={}, config="", wait=True)

@@ -39,6 +39,8 @@ class Variant:
     rows: int = 8
     context: bool = True
     """Whether a mesh may split its sequences."""
+    mesh: str = "data 2 × fsdp 2 × tensor 2"
+    """That of checks that look at one mesh (training.MESHES)."""
     chance: bool = False
     """Whether it has dropout."""
     unseen: tuple[str, ...] = ()

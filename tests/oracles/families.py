@@ -30,7 +30,8 @@ class Family:
     """What it has to."""
     batch: Callable[[Arrays], Batch]
     compute: Callable[[Any, Batch], dict[str, Array]]
-    """`compute(model, batch)`: outputs and losses by name. The gradients are those of "loss"."""
+    """`compute(model, batch)`: outputs and losses by name. The gradients are those of "loss",
+    or of "total" where that is there: a library may say its loss without what routers add."""
     losses: tuple[str, ...] = ("loss",)
     """Those of what is computed that are losses, each one number or one per layer."""
     unsupported: Callable[[Any], dict[str, bool]] = lambda config: {}
@@ -40,7 +41,12 @@ class Family:
 
 
 def _decoder(model, batch: Batch) -> dict[str, Array]:
-    hidden = model.hidden_states(Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids")))
+    inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
+    return _decoder_of(model, batch, inputs)
+
+
+def _decoder_of(model, batch: Batch, inputs: Inputs) -> dict[str, Array]:
+    hidden = model.hidden_states(inputs)
     logits = model.logits(hidden)
     computed = {"logits": logits, "last_hidden_state": hidden}
     if "labels" in batch:
@@ -54,7 +60,38 @@ def _decoder(model, batch: Batch) -> dict[str, Array]:
 def _megatron_gpt(model, batch: Batch) -> dict[str, Array]:
     if model.config.max_positions is None:  # GPTModel looks at position_ids for its learned positions only
         batch = {name: array for name, array in batch.items() if name != "positions"}
-    return _decoder(model, batch)
+    inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
+    evaluated = model.logits(model.hidden_states(inputs))
+    # A case is of a model that is being trained, whose routing is another.
+    computed = _decoder_of(model, batch, inputs._replace(training=True))
+    counts = model.counts(batch)
+    computed["total"], report = model.loss(batch, counts)
+    computed["loss"] = report.losses["loss"].total
+    return {**computed, "logits_eval": evaluated, **_auxiliary(model.config, report.statistics)}
+
+
+_AUXILIARY = {
+    "aux_load_balancing_loss": "load_balancing_loss",
+    "aux_seq_load_balancing_loss": "sequence_load_balancing_loss",
+    "aux_global_load_balancing_loss": "global_load_balancing_loss",
+    "aux_z_loss": "router_z_loss",
+}
+"""Megatron's names of what routers add to the loss, each layer's without its weight."""
+
+
+def _auxiliary(config, statistics) -> dict[str, Array]:
+    """Of every layer; 0 where a layer has none."""
+    found = {}
+    for theirs, ours in _AUXILIARY.items():
+        layers = [0.0] * config.num_layers
+        for at, (path, index) in enumerate(config.places):
+            node = statistics
+            for key in (*path.split("."), "moe"):
+                node = node.get(key, {})
+            if ours in node:
+                layers[at // 2] = node[ours].array[index] / node["tokens"].array[index]
+                found[theirs] = layers
+    return {name: jnp.stack(layers) for name, layers in found.items()}
 
 
 def _megatron_tokens(inputs: Arrays) -> Batch:
@@ -112,6 +149,7 @@ MEGATRON = {
         needed=("tokens", "labels"),
         batch=_megatron_tokens,
         compute=_megatron_gpt,
+        losses=("loss", *_AUXILIARY),
         unsupported=lambda config: {
             "dropout, which is random": bool(config.dropout or config.attention.dropout),
             "bfloat16; cases are compared in float32": config.dtype != "float32",

@@ -17,6 +17,7 @@ import numpy as np
 from mjx.errors import InputError
 from mjx.models import FAMILIES
 from mjx.models.family import load_family
+from mjx.models.interop.megatron_keys import any_mlp
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
 from mjx.models.megatron.spelling import spelled
@@ -164,7 +165,7 @@ def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) ->
         their_names=names.to_theirs,
     )
     back = names.to_theirs(parameters)
-    notes = [f"activation_func has no name; the nearest is {config.mlp.activation}"]
+    notes = [f"activation_func has no name; the nearest is {any_mlp(config).activation}"]
     return dataclasses.replace(
         compared,
         weights=[difference(f"weight {name}", back[name], weights[name], EXACT) for name in weights],

@@ -28,7 +28,7 @@ def _program(family: Family, config: Any, gradients: bool):
 
     def compute(parameters: Tree, batch: Batch):
         computed = family.compute(bind(model, parameters), batch)
-        return (computed["loss"] if gradients else None), computed
+        return (computed.get("total", computed["loss"]) if gradients else None), computed
 
     return jax.jit(jax.value_and_grad(compute, has_aux=True) if gradients else compute)
 

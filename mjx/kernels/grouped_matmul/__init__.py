@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from mjx.kernels.arguments import check_dtypes, check_shapes
 from mjx.kernels.call import given, implementation_of
 from mjx.kernels.grouped_matmul.implementations import IMPLEMENTATIONS
-from mjx.kernels.varying import vary_alike
+from mjx.kernels.varying import varying, varying_axes
 
 
 def grouped_matmul(
@@ -49,5 +49,6 @@ def grouped_matmul(
         sizes={"inner": found["inner"], "outer": found["outer"]},
     )
     # Kernels that are the same everywhere have a gradient from everywhere.
-    rows, kernels, sizes = vary_alike(rows, kernels, sizes.astype(jnp.int32))
+    axes = varying_axes(rows, kernels, sizes)
+    rows, kernels, sizes = (varying(array, axes) for array in (rows, kernels, sizes.astype(jnp.int32)))
     return import_module(f"{__name__}.{name}").grouped_matmul(rows, kernels, sizes)

@@ -15,7 +15,7 @@ from mjx.kernels.capability import current_device
 from mjx.kernels.grouped_matmul.block_table import block_table
 from mjx.kernels.grouped_matmul.configurations import KernelConfig, Tile, configs
 from mjx.kernels.triton_launch import Launch, Launcher, launch_on_gpu
-from mjx.kernels.varying import axes_of, vary_over
+from mjx.kernels.varying import varying, varying_axes
 
 KERNELS = "mjx.kernels.grouped_matmul.triton_kernels"
 
@@ -123,4 +123,4 @@ def _launch(
 
 
 def _run(launch: Launcher, call: Launch) -> Any:
-    return vary_over(launch(call)["out"], axes_of(call.inputs["rows"]))
+    return varying(launch(call)["out"], varying_axes(dict(call.inputs)))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.kernels.grouped_matmul.block_table import block_table
-from mjx.kernels.varying import axes_of, vary_over
+from mjx.kernels.varying import varying, varying_axes
 
 BLOCK = 64
 """Rows. Fewer make small products, more leave more of the last block of each group empty."""
@@ -57,7 +57,7 @@ def _products(
         return jax.lax.dynamic_update_slice_in_dim(out, jnp.where(own, made, before), begin, 0)
 
     out = jnp.zeros((rows.shape[0], kernels.shape[2 - contracted]), rows.dtype)
-    return jax.lax.fori_loop(0, used, step, vary_over(out, axes_of(rows)))
+    return jax.lax.fori_loop(0, used, step, varying(out, varying_axes(rows)))
 
 
 def _gradient_of_kernels(
@@ -77,7 +77,7 @@ def _gradient_of_kernels(
         return jax.lax.dynamic_update_index_in_dim(total, of_group, group, 0)
 
     total = jnp.zeros(kernels.shape, jnp.promote_types(kernels.dtype, jnp.float32))
-    return jax.lax.fori_loop(0, used, step, vary_over(total, axes_of(rows))).astype(kernels.dtype)
+    return jax.lax.fori_loop(0, used, step, varying(total, varying_axes(rows))).astype(kernels.dtype)
 
 
 def _blocks(sizes: Int[Array, " groups"], rows: int) -> tuple[Int[Array, ""], int, Place]:

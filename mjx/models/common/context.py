@@ -67,11 +67,15 @@ class Context:
     memory: Memory | None = None
     decoding: Decoding | None = None
     """None: no caches."""
+    counted: Float[Array, "batch sequence"] | None = None
+    """1 for tokens that count in losses and statistics, 0 for others; None: nothing is counted."""
     so_far: Mapping[str, Any] | None = None
     """This sub-layer's statistics of the batch's earlier microbatches; None: it has none, or this is no
     training step."""
     dropout_key: Key[Array, ""] | None = None
     """None: no dropout."""
+    training: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Whether this is a training step: what only training does (bounds on experts' tokens, …) is done."""
     table_keys: tuple[Shared, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def with_tables(self, modules: Mapping[Shared, Any]) -> "Context":

@@ -175,6 +175,10 @@ class Inputs(NamedTuple):
     """Which tokens' place each of `embeddings` takes; beyond the row: none's."""
     memory: Memory | None = None
     decoding: Decoding | None = None
+    counted: Float[Array, "batch sequence"] | None = None
+    """1 for tokens that count in the statistics of layers; None: none are asked for."""
+    training: bool = False
+    """Whether layers do what only training does."""
 
 
 class Targets(NamedTuple):
@@ -229,6 +233,8 @@ class LanguageModel(nnx.Module):
             segment_ids=inputs.segment_ids,
             memory=inputs.memory,
             decoding=decoding,
+            counted=inputs.counted,
+            training=inputs.training,
             dropout_key=key,
         )
         context, embedding_key = context.split_dropout()
@@ -280,10 +286,22 @@ class LanguageModel(nnx.Module):
         return {"tokens": jnp.sum(batch["loss_mask"], dtype=jnp.float32)}
 
     def loss(
-        self, batch: Batch, counts: Counts, *, key: Key[Array, ""] | None = None, so_far: Tree | None = None
+        self,
+        batch: Batch,
+        counts: Counts,
+        *,
+        key: Key[Array, ""] | None = None,
+        so_far: Tree | None = None,
+        training: bool = True,
     ) -> tuple[Float[Array, ""], Report]:
         """Cross-entropy, and what the mixers add: `loss` is the former, the others have their own names."""
-        inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
+        inputs = Inputs(
+            batch["tokens"],
+            batch.get("positions"),
+            batch.get("segment_ids"),
+            counted=_counted(batch),
+            training=training,
+        )
         x, context = self.enter(inputs, key)
         run = self.run(x, context, so_far=so_far)
         total, report = self.leave(run.x, Targets(batch["labels"], batch["loss_mask"]), counts)
@@ -376,6 +394,14 @@ class LanguageModel(nnx.Module):
 
     def _normed(self, x: Any) -> Any:
         return x if self.final_norm is None else self.final_norm(x)
+
+
+def _counted(batch: Batch) -> Float[Array, "batch sequence"]:
+    """1 for tokens that are not masked, nor padding."""
+    real = batch["loss_mask"] > 0
+    if "segment_ids" in batch:
+        real &= batch["segment_ids"] > 0
+    return real.astype(jnp.float32)
 
 
 def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"]:

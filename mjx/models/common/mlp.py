@@ -87,7 +87,7 @@ class MLP(nnx.Module):
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
         joined = context.decoding is None
         gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x, joined)
-        h = _activate(self.config, gate, up)
+        h = activate(self.config, gate, up)
         h = shard(h, "batch", "sequence", "mlp")
         return Mixed(shard(self.down(h), "batch", "residual_sequence", "embed"))
 
@@ -118,8 +118,11 @@ _parted.defvjp(lambda h: (_parted(h), None), lambda _, gradients: (jnp.stack(gra
 
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
-def _activate(config: MLPConfig, gate: Array | None, up: Array) -> Array:
-    """The backward pass keeps what the products made and computes the rest again, as a fused kernel would."""
+def activate(config: MLPConfig, gate: Array | None, up: Array) -> Array:
+    """The hidden features of an MLP.
+
+    The backward pass keeps what the products made and computes the rest again, as a fused kernel would.
+    """
     activation, clamp = ACTIVATIONS[config.activation], config.clamp
     if gate is None:
         return activation(up if clamp is None else jnp.clip(up, -clamp, clamp))

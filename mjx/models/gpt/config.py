@@ -10,6 +10,7 @@ from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import ResidualConfig, SublayerConfig
 from mjx.models.common.rope import RoPEConfig
@@ -29,11 +30,17 @@ class GPTConfig(LanguageModelConfig):
     )
 
     num_layers: int
-    """Pairs of an attention and an MLP sub-layer."""
+    """Pairs of an attention sub-layer and one of an MLP or experts."""
     attention: AttentionConfig
     """Of every layer; `window_pattern` and `rope_pattern` take parts of it away from some."""
-    mlp: MLPConfig
-    """Of every layer."""
+    mlp: MLPConfig | None = None
+    """Of every layer without experts; null where all have them."""
+    moe: MoEConfig | None = None
+    """Experts in the place of the MLP, in the layers that `moe_pattern` and `dense_layers` leave them to."""
+    moe_pattern: tuple[bool, ...] = (True,)
+    """Which layers have experts, repeated over the depth: `[false, true]` is every other one."""
+    dense_layers: int = 0
+    """The first so many layers have the MLP, whatever `moe_pattern` says (DeepSeek-V3: 3)."""
     norm: NormConfig = NormConfig()
     """Of every sub-layer, and before the head."""
     norm_placement: Literal["input", "output", "both", "residual"] = "input"
@@ -54,7 +61,7 @@ class GPTConfig(LanguageModelConfig):
         super().__post_init__()
         if self.num_layers < 1:
             raise InputError(f"model.num_layers = {self.num_layers} must be positive")
-        for name in ("window_pattern", "rope_pattern"):
+        for name in ("window_pattern", "rope_pattern", "moe_pattern"):
             if not getattr(self, name):
                 raise InputError(f"model.{name} is empty; it needs at least one true or false")
         check_scale("model.residual_scale", self.residual_scale)
@@ -65,14 +72,32 @@ class GPTConfig(LanguageModelConfig):
                 "model.norm_placement = residual and model.parallel_residual = true do not go together: the "
                 "norm of the sum would stand between attention and the MLP"
             )
+        if self.moe is None and (self.moe_pattern != (True,) or self.dense_layers):
+            raise InputError("model.moe_pattern and model.dense_layers need model.moe, which is null")
+        if not 0 <= self.dense_layers <= self.num_layers:
+            raise InputError(
+                f"model.dense_layers = {self.dense_layers} must be from 0 to num_layers = {self.num_layers}"
+            )
+        if self.mlp is None and not all(self.moe_layers):
+            dense = self.moe_layers.index(False)
+            raise InputError(f"model.mlp is null, but layer {dense} has no experts, and needs it")
         self.pattern  # noqa: B018  # its configs check themselves
 
     @property
     def final_norm(self) -> NormConfig | None:
         return None if self.norm_placement == "residual" else self.norm
 
+    @property
+    def moe_layers(self) -> tuple[bool, ...]:
+        """Which layers have experts."""
+        layers = range(self.num_layers)
+        return tuple(
+            self.moe is not None and layer >= self.dense_layers and _at(self.moe_pattern, layer)
+            for layer in layers
+        )
+
     def sublayers(self) -> tuple[SublayerConfig, ...]:
-        """Attention, MLP, attention, MLP, …"""
+        """Attention, then an MLP or experts, attention, …"""
         attention = self.attention.resolve(self.hidden_size)
 
         def of_layer(layer: int) -> AttentionConfig:
@@ -90,8 +115,13 @@ class GPTConfig(LanguageModelConfig):
             residual=ResidualConfig(scale=self.residual_scale, norm=self.norm if behind else None),
             dropout=self.dropout,
         )
-        mlp = sublayer(mixer=self.mlp, parallel=self.parallel_residual)
-        layers = ((sublayer(mixer=of_layer(layer)), mlp) for layer in range(self.num_layers))
+        behind_attention = functools.partial(sublayer, parallel=self.parallel_residual)
+        kinds = [self.moe if routed else self.mlp for routed in self.moe_layers]
+        layers = (
+            (sublayer(mixer=of_layer(layer)), behind_attention(mixer=kind))
+            for layer, kind in enumerate(kinds)
+            if kind is not None
+        )
         return tuple(itertools.chain.from_iterable(layers))
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Any
 
+from mjx.models.common.moe import DispatchConfig, MoEConfig, RouterConfig
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.interop.config_map import Key
+from mjx.models.interop.layers import split_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,37 @@ def canonical(config: GPTConfig) -> GPTConfig:
         implementation="auto",
     )
     local = config.window_rope if attention.window is not None else None
+    dense, routed = split_layers(config.moe_layers)
     return dataclasses.replace(
         config,
         attention=attention,
+        mlp=None if all(config.moe_layers) else config.mlp,
+        moe=canonical_moe(config.moe) if any(config.moe_layers) else None,
+        moe_pattern=routed if any(config.moe_layers) else (True,),
+        dense_layers=dense if any(config.moe_layers) else 0,
         window_pattern=shortest(windowed) if any(windowed) else (True,),
         rope_pattern=shortest(rotated) if attention.rope is not None else (True,),
         window_rope=None if local == attention.rope else local,
         embedding_scale=_shortened(config.embedding_scale),
         **_TRAINING_DEFAULTS,
+    )
+
+
+def canonical_moe(moe: MoEConfig | None) -> MoEConfig | None:
+    """Without what only training chooses."""
+    if moe is None:
+        return None
+    none = RouterConfig()
+    chosen = ("jitter", "dtype", "z_loss", "load_balancing_loss", "sequence_load_balancing_loss")
+    chosen = (*chosen, "global_load_balancing_loss", "sinkhorn")
+    router = dataclasses.replace(moe.router, **{name: getattr(none, name) for name in chosen})
+    return dataclasses.replace(
+        moe,
+        router=router,
+        capacity_factor=None,
+        drop_by="probability",
+        pad_to_capacity=False,
+        dispatch=DispatchConfig(),
     )
 
 

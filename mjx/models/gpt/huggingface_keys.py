@@ -8,7 +8,7 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import shortest, window_layers
-from mjx.models.interop.config_map import Fields, shown
+from mjx.models.interop.config_map import Fields, get, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class InnerFeatures:
         return {"mlp.features": theirs.get("n_inner") or 4 * (theirs.get("n_embd") or theirs["hidden_size"])}
 
     def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        return {"n_inner": config.mlp.features}
+        return {"n_inner": get(config, "mlp.features")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ def llama_names(config: GPTConfig) -> NameMap:
     rows = [
         *_llama_norms(config),
         *attention_rows(config.attention, f"{layer}.self_attn"),
-        *mlp_rows(config.mlp, f"{layer}.mlp"),
+        *(mlp_rows(config.mlp, f"{layer}.mlp") if config.mlp is not None else ()),
     ]
     return _named(config, rows, table="model.embed_tokens.weight", head="lm_head.weight")
 

@@ -6,6 +6,7 @@ from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.megatron_settings import SETTINGS, describes
 from mjx.models.gpt.name_map import name_map
 from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.interop.megatron_moe import mlp_rows, moe_rows
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
 
@@ -27,7 +28,7 @@ def megatron_name_map(config: GPTConfig) -> NameMap:
 
 
 def _rows(config: GPTConfig) -> list[Row]:
-    attention, mlp = config.attention.resolve(config.hidden_size), config.mlp
+    attention = config.attention.resolve(config.hidden_size)
     layer = "decoder.layers.{layer}"
     inner = f"{layer}.self_attention"
 
@@ -77,15 +78,12 @@ def _rows(config: GPTConfig) -> list[Row]:
     if attention.output_bias:
         rows.append(Row(f"{inner}.linear_proj.bias", "{attention}.attention.output.bias"))
 
-    rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
-    wide = ("{mlp}.mlp.gate", "{mlp}.mlp.up") if mlp.gated else ("{mlp}.mlp.up",)
-    kernels = tuple(f"{name}.kernel" for name in wide)
-    rows.append(Row(f"{layer}.mlp.linear_fc1.weight", kernels, "[mlp] embed -> embed mlp"))
-    rows.append(Row(f"{layer}.mlp.linear_fc2.weight", "{mlp}.mlp.down.kernel", "embed mlp -> mlp embed"))
-    if mlp.bias:
-        biases = tuple(f"{name}.bias" for name in wide)
-        rows.append(Row(f"{layer}.mlp.linear_fc1.bias", biases, "[mlp] -> mlp"))
-        rows.append(Row(f"{layer}.mlp.linear_fc2.bias", "{mlp}.mlp.down.bias"))
+    if config.mlp is not None:
+        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
+        rows += mlp_rows(config.mlp, f"{layer}.mlp", "{mlp}.mlp")
+    if config.moe is not None:
+        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{moe}.norm")
+        rows += moe_rows(config.moe, f"{layer}.mlp")
 
     rows += norm_rows(config.norm, "decoder.final_layernorm", "final_norm")
     if not config.tie_embeddings:

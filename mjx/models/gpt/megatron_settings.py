@@ -8,6 +8,7 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import AttentionKey, shortest, spread, window_layers
+from mjx.models.interop import megatron_moe
 from mjx.models.interop.config_map import Absent, ConfigMap, Fields, Key, Theirs, shown
 from mjx.models.interop.megatron_keys import (
     Activation,
@@ -162,8 +163,9 @@ SETTINGS = ConfigMap(
         Key("untie_embeddings_and_output_weights", "tie_embeddings", False, {False: True, True: False}),
         Biases(),
         Activation(),
-        Key("glu_linear_offset", "mlp.linear_offset", 0.0),
-        Key("activation_func_clamp_value", "mlp.clamp", None),
+        Key("glu_linear_offset", ("mlp.linear_offset", "moe.mlp.linear_offset"), 0.0),
+        Key("activation_func_clamp_value", ("mlp.clamp", "moe.mlp.clamp"), None),
+        *megatron_moe.settings(),
         Key(
             *("normalization", ("norm.kind", "attention.qk_norm.kind"), "LayerNorm"),
             {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"},
@@ -192,7 +194,6 @@ SETTINGS = ConfigMap(
         Key("init_method_std", "init_std", 0.02),
         ComputeDtype(),
         Recomputation(),
-        Absent(("num_experts",)),
         Absent(("multi_latent_attention",)),
         Absent(("mtp_num_layers",)),
         Absent(("heterogeneous_layers_config_path", "heterogeneous_layers_config_encoded_json")),

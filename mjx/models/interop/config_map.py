@@ -77,7 +77,9 @@ class Key:
         return dict.fromkeys(fields, value)
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        value = get(config, self.fields if isinstance(self.fields, str) else self.fields[0])
+        fields = (self.fields,) if isinstance(self.fields, str) else self.fields
+        values = [get(config, field) for field in fields]
+        value = next((value for value in values if value is not None), None)
         if self.values is not None:
             value = next((theirs for theirs, ours in self.values.items() if ours == value), None)
         return {self.name: value}

@@ -12,8 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mjx.errors import InputError
+from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.rope import RoPEScaling
 from mjx.models.interop.config_map import Fields, Theirs, get, shown
+
+
+def any_mlp(config: Any) -> MLPConfig:
+    """That of dense layers, or of experts where there are none: Megatron has one kind for both."""
+    return config.moe.mlp if config.mlp is None else config.mlp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +91,14 @@ class Biases:
         everywhere = _truth(theirs, "add_bias_linear", True)
         return {
             "mlp.bias": everywhere,
+            "moe.mlp.bias": everywhere,
+            "moe.router.bias": everywhere,
             "attention.output_bias": everywhere,
             "attention.qkv_bias": everywhere or _truth(theirs, "add_qkv_bias", False),
         }
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        return {"add_bias_linear": config.mlp.bias, "add_qkv_bias": config.attention.qkv_bias}
+        return {"add_bias_linear": any_mlp(config).bias, "add_qkv_bias": config.attention.qkv_bias}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +129,10 @@ class Features:
         features, hidden = theirs.get("ffn_hidden_size"), theirs.get("hidden_size") or 0
         if features is None:  # two thirds of it for SwiGLU, in multiples of 64
             features = int((4 * hidden * 2 / 3) / 64) * 64 if theirs.get("swiglu") else 4 * hidden
-        return {"mlp.features": features}
+        return {"mlp.features": features, "moe.mlp.features": features}
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        return {"ffn_hidden_size": config.mlp.features}
+        return {"ffn_hidden_size": any_mlp(config).features}
 
 
 _FUNCTIONS = {
@@ -165,7 +173,11 @@ class Activation:
         fused = _truth(theirs, "add_bias_linear", True) if fused is None else fused
         if activation == "gelu" and (fused or theirs.get("openai_gelu")):
             activation = "gelu-tanh"
-        return {"mlp.activation": activation, "mlp.gated": gated}
+        return {
+            f"{mlp}.{name}": value
+            for mlp in ("mlp", "moe.mlp")
+            for name, value in (("activation", activation), ("gated", gated))
+        }
 
     def _function(self, theirs: Theirs) -> str:
         function = theirs.get("activation_func")
@@ -181,7 +193,8 @@ class Activation:
         return _FUNCTIONS[name]
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        kind = config.mlp.activation, config.mlp.gated
+        mlp = any_mlp(config)
+        kind = mlp.activation, mlp.gated
         written = {
             "swiglu": kind == ("silu", True),
             "quick_geglu": kind == ("quick-gelu", True),

@@ -72,9 +72,9 @@ def check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str)
     differences = _differences(table, config, found)
     for entry in table.settings.entries:
         paths = [path for path in differences if _decides(entry, Theirs(merged, where), path)]
-        if paths:
-            ours, theirs = (entry.theirs(table.canonical(each)) for each in (config, found))
-            names = [name for name in given if name in entry.names() and ours.get(name) != theirs.get(name)]
+        ours, theirs = (entry.theirs(table.canonical(each)) for each in (config, found))
+        names = [name for name in given if name in entry.names() and ours.get(name) != theirs.get(name)]
+        if paths and names:
             asked = ", ".join(f"model.{path} asks for {differences[path][0]}" for path in paths)
             said.append(f"{', '.join(f'{name} = {given[name]}' for name in names)}, but {asked}")
             for path in paths:
@@ -87,11 +87,11 @@ def check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str)
 def _differences(table: MegatronModel, ours: ModelConfig, theirs: ModelConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted path → the two values, where the models differ."""
     a, b = (flatten(to_tree(table.canonical(config))) for config in (ours, theirs))
-    return {
-        path: (a.get(path), b.get(path))
-        for path in sorted(a.keys() | b.keys())
-        if not _same(a.get(path), b.get(path))
-    }
+    paths = sorted(a.keys() | b.keys())
+    differing = {path: (a.get(path), b.get(path)) for path in paths if not _same(a.get(path), b.get(path))}
+    # The parts of what only one of them has are not said one by one.
+    missing = tuple(f"{path}." for path, pair in differing.items() if None in pair)
+    return {path: pair for path, pair in differing.items() if not path.startswith(missing)}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -101,7 +101,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _decides(entry: Entry, theirs: Theirs, path: str) -> bool:
-    return any(path == field or path.startswith(f"{field}.") for field in entry.ours(theirs))
+    fields = entry.ours(theirs)
+    return any(f"{path}.".startswith(f"{field}.") or field.startswith(f"{path}.") for field in fields)
 
 
 def megatron_model(config: ModelConfig) -> MegatronModel:

@@ -132,9 +132,9 @@ def test_published_sizes_have_arguments(name):
 
 def test_all_that_mjx_does_not_compute_is_named_at_once():
     with pytest.raises(InputError) as error:
-        read(ROTARY, num_experts=8, multi_latent_attention=True, normalization="Other", qk_l2_norm=False)
+        read(ROTARY, mtp_num_layers=1, multi_latent_attention=True, normalization="Other", qk_l2_norm=False)
     said = str(error.value)
-    assert 'args.json has "num_experts": 8, which mjx does not compute' in said
+    assert 'args.json has "mtp_num_layers": 1, which mjx does not compute' in said
     assert '"multi_latent_attention": true' in said
     assert 'args.json has "normalization": "Other"; known are LayerNorm, RMSNorm' in said
     assert "qk_l2_norm" not in said

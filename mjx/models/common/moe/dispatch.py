@@ -1,0 +1,145 @@
+"""Tokens to their experts and back: on one device, or in one of several ways over a mesh."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from mjx.errors import InputError
+from mjx.kernels.varying import varying
+from mjx.models.common.moe.config import MoEConfig
+from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
+from mjx.models.common.moe.gather import gather
+from mjx.models.common.moe.layout import Layout, axis_of, layout_of
+from mjx.models.common.moe.router import Routing, capacity
+from mjx.sharding import axes_per_dimension
+
+
+class Dispatched(NamedTuple):
+    """What comes back."""
+
+    y: Float[Array, "batch residual_sequence embed"]
+    left_out: Bool[Array, "batch residual_sequence top_k"] | None
+    """Choices for which a cell had no room; None: none can be."""
+
+
+def dispatch(
+    config: MoEConfig, x: Float[Array, "batch residual_sequence embed"], routing: Routing, weights: Weights
+) -> Dispatched:
+    """The sum of every token over its experts.
+
+    Inside, every mesh axis is manual: where XLA lays out some of them, it moves tokens and weights about.
+
+    Raises:
+        InputError: the experts cannot be laid out over this mesh, or not in the way that is named.
+    """
+    layout = layout_of(x.shape, weights)
+    expert = OneExpert(config.mlp, config.probabilities_on == "input")
+    way = way_of(config, layout)
+
+    def local(x: Array, ids: Array, probabilities: Array, weights: Weights) -> tuple[Array, Array]:
+        tokens = x.reshape(-1, x.shape[-1])
+        choices = ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1])
+        weights = _whole(weights, layout, x.dtype)
+        if way == "gather":
+            y = gather(layout, expert, tokens, *choices, weights)
+            return y.reshape(x.shape), jnp.zeros_like(ids, bool)
+        size = _cell(config, layout, tokens.shape[0])
+        cells = cells_of(choices[0], config.experts, size)
+        if not config.dispatch.exact:
+            y = fixed(layout, expert, tokens, cells, choices[1], weights)
+            return y.reshape(x.shape), cells.overflow.reshape(ids.shape)
+        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights)
+        return y.reshape(x.shape), jnp.zeros_like(ids, bool)
+
+    if layout.sizes:
+        tokens, of_tokens = layout.tokens, PartitionSpec(*layout.tokens[:2])
+        local = jax.shard_map(
+            local, in_specs=(tokens, of_tokens, of_tokens, layout.weights), out_specs=(tokens, of_tokens)
+        )
+    y, left_out = local(x, routing.ids, routing.probabilities, weights)
+    return Dispatched(y, None if way == "gather" or config.dispatch.exact else left_out)
+
+
+def way_of(config: MoEConfig, layout: Layout) -> str:
+    """The way that is named, or that sends less.
+
+    Of T tokens a device, to `ways` devices and back, `gather` sends 2 (ways − 1) T rows and `fixed`
+    2 cell · top_k · T (ways − 1) / ways.
+
+    Raises:
+        InputError: the one that is named cannot be taken on this mesh.
+    """
+    named, ways = config.dispatch.way, layout.size(layout.owners)
+    if config.pad_to_capacity and not layout.sizes:
+        return "fixed"
+    possible = set(layout.owners) <= set(layout.token_axes)
+    if named == "auto":
+        return "fixed" if possible and ways > config.top_k * config.dispatch.cell else "gather"
+    if named == "fixed" and not possible:
+        raise InputError(
+            "moe.dispatch.way = fixed needs tokens that are split over all axes that split the experts "
+            f"({', '.join(layout.owners)}), but they are split over "
+            f"{', '.join(layout.token_axes) or 'none'}; use gather, or sharding.sequence_parallel = true"
+        )
+    return named
+
+
+def _cell(config: MoEConfig, layout: Layout, tokens: int) -> int:
+    """Rows of a cell."""
+    if config.pad_to_capacity and not layout.sizes:
+        return min(tokens, capacity(config, tokens))
+    return cell_rows(tokens, config.top_k, config.experts, config.dispatch.cell)
+
+
+def _whole(weights: Weights, layout: Layout, dtype: jnp.dtype) -> Weights:
+    """This device's experts, with all features that they read, in the compute dtype.
+
+    Typed as varying before they are cast and gathered: so gradients are scattered over the shares first, and
+    then the shares are summed over the copies, both in the compute dtype.
+    """
+    copies = layout.token_axes
+
+    def one(array: Array | None, spec: PartitionSpec | None) -> Array | None:
+        if array is None:
+            return None
+        array = varying(array, copies).astype(dtype)
+        for dimension, axes in enumerate(axes_per_dimension(spec, array.ndim)):  # type: ignore[arg-type]
+            if shares := tuple(axis for axis in axes if axis in layout.shares):
+                array = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
+        return array
+
+    pairs = zip(weights, layout.weights, strict=True)
+    whole = Weights(*(one(*pair) for pair in pairs))  # type: ignore[arg-type]
+    if layout.hidden and whole.down_bias is not None:
+        # Each device has some of the hidden features, and the sum over them has the bias once.
+        first = jax.lax.axis_index(axis_of(layout.hidden)) == 0
+        whole = whole._replace(down_bias=jnp.where(first, whole.down_bias, 0))
+    return whole
+
+
+def _fixed_or_gather(
+    layout: Layout,
+    expert: OneExpert,
+    tokens: Array,
+    cells: Cells,
+    choices: tuple[Array, Array],
+    weights: Weights,
+) -> Array:
+    """By cells where all have room, else all by gather: every device takes the same branch."""
+    full = jnp.any(cells.overflow).astype(jnp.int32)
+    if layout.sizes:
+        full = jax.lax.psum(varying(full, tuple(layout.sizes)), tuple(layout.sizes))
+    ids, probabilities = choices
+
+    def by_cells(tokens, rows, choice, ids, probabilities, weights):
+        return fixed(layout, expert, tokens, Cells(rows, choice, cells.overflow), probabilities, weights)
+
+    def by_gather(tokens, rows, choice, ids, probabilities, weights):
+        return gather(layout, expert, tokens, ids, probabilities, weights)
+
+    operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
+    return jax.lax.cond(full > 0, by_gather, by_cells, *operands)
