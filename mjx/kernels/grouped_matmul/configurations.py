@@ -50,7 +50,7 @@ CONFIGS: dict[tuple[Architecture, int], tuple[KernelConfig, ...]] = {
     ),
     ("ampere", 2): (
         KernelConfig(
-            forward=Tile(128, 32, 128, 4, 3), rows=Tile(128, 128, 32, 4, 3), kernels=Tile(32, 128, 128, 4, 3)
+            forward=Tile(128, 32, 128, 4, 4), rows=Tile(128, 128, 32, 4, 4), kernels=Tile(32, 128, 128, 4, 4)
         ),
     ),
     # Without tensor cores: products of float32 are exact.
