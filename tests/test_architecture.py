@@ -244,10 +244,8 @@ EXCEPTIONS = {
     # JAX has no public name for the client of its coordination service, nor for "has a backend started".
     # And jax-triton has no other way to be told of a new JAX, or of the PTX version.
     # JAX asks cuDNN for its version even where it only lowers, and has no other way to be told.
-    r"^jax\._src\b": (
-        *("mjx.launch.coordination", "mjx.kernels.selective_scan.launch", "mjx.gpus.absent_cudnn"),
-    ),
-    r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.selective_scan.launch",),
+    r"^jax\._src\b": (*("mjx.launch.coordination", "mjx.kernels.triton_launch", "mjx.gpus.absent_cudnn"),),
+    r"^jax\.core\b|^jax\.interpreters\b": ("mjx.kernels.triton_launch",),
     # Classes that the files of a checkpoint name, and what keeps TensorBoard's writer from importing torch:
     # none of them imports it. And the one that is a program of its own, which the test below holds to be one.
     r"^(tensorflow|tf|seqio|torch)(\.|$)": (

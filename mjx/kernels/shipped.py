@@ -23,6 +23,16 @@ class Assembly:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A kernel as another compiler than XLA is given it."""
+
+    text: str
+    """The same makes the same assembly, by the same compiler."""
+    assemble: Callable[[], Assembly]
+    """Compiles it, once."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Shipped:
     """One block configuration, as the report and the compile tests take it."""
 
@@ -50,8 +60,8 @@ class ShippedProgram(Shipped):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShippedAssemblies(Shipped):
+class ShippedSources(Shipped):
     """Kernels that another compiler makes."""
 
-    assemblies: Callable[[float], list[Assembly]]
+    sources: Callable[[float], list[Source]]
     """For a compute capability."""

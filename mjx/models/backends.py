@@ -23,7 +23,12 @@ class Op:
     """Feature → what it means."""
 
 
-PACKAGES = {"attention": "flash_attention", "ssd": "ssd", "selective_scan": "selective_scan"}
+PACKAGES = {
+    "attention": "flash_attention",
+    "ssd": "ssd",
+    "selective_scan": "selective_scan",
+    "grouped_matmul": "grouped_matmul",
+}
 """Op → its folder in mjx.kernels."""
 
 

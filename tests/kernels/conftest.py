@@ -1,6 +1,11 @@
 """What the tests of all kernels look into."""
 
 import itertools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from jaxlib.mlir import ir
@@ -28,3 +33,20 @@ def triton_programs():
         return found
 
     return programs
+
+
+@pytest.fixture(scope="session")
+def in_triton_s_interpreter(tmp_path_factory):
+    """A function of a driver and its cases: what a process of its own makes of them, given Triton."""
+
+    def run(driver: Path, cases: dict) -> dict:
+        pytest.importorskip("triton")
+        folder = tmp_path_factory.mktemp("interpreter")
+        (folder / "cases").write_bytes(pickle.dumps(cases))
+        here = Path(__file__).parent
+        path = os.pathsep.join(map(str, (here.parents[1], here)))
+        command = [sys.executable, driver, folder / "cases", folder / "results"]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+        return pickle.loads((folder / "results").read_bytes())
+
+    return run

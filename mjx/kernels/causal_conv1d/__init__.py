@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
+from mjx.kernels.arguments import check_dtypes, check_shapes
 from mjx.kernels.causal_conv1d import xla
-from mjx.kernels.scan_arguments import check_dtypes, check_shapes
 
 Activation = Literal["silu"]
 
@@ -100,7 +100,10 @@ def _check(op: str, leading: str, x, weight, bias, activation, state, segment_id
                 f"{expected}, given x {x.shape} and weight {weight.shape}"
             )
     check_dtypes(
-        op, same={"x": x}, floating={"weight": weight, "bias": bias, **state}, segment_ids=segment_ids
+        op,
+        same={"x": x},
+        floating={"weight": weight, "bias": bias, **state},
+        integer={"segment_ids": segment_ids},
     )
     if activation not in (None, "silu"):
         raise InputError(f"{op}: activation = {activation!r} is not known (choose silu or None)")

@@ -6,9 +6,9 @@ from typing import Any, Literal, overload
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mjx.kernels.arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.call import given, implementation_of
 from mjx.kernels.documents import document_starts, keep_real
-from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.selective_scan import step
 from mjx.kernels.selective_scan.implementations import IMPLEMENTATIONS
 
@@ -136,5 +136,5 @@ def _check(op: str, leading: str, u, delta, A, B, C, D, z, delta_bias, state, se
         op,
         same={"u": u, "B": B, "C": C, "z": z},
         floating={"delta": delta, "A": A, "D": D, "delta_bias": delta_bias, **state},
-        segment_ids=segment_ids,
+        integer={"segment_ids": segment_ids},
     )

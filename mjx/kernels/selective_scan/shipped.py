@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mjx.kernels.selective_scan.launch import Launch, assembly_of
-from mjx.kernels.selective_scan.triton import KernelConfig, Launcher, config_for, selective_scan
-from mjx.kernels.shipped import Assembly, Shipped, ShippedAssemblies
+from mjx.kernels.selective_scan.triton import KernelConfig, config_for, selective_scan
+from mjx.kernels.shipped import Shipped, ShippedSources, Source
+from mjx.kernels.triton_launch import Launch, Launcher, launches_of, source_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,31 +79,26 @@ def program(
 
 def launches(configuration: Configuration, compute_capability: float) -> list[Launch]:
     """The forward kernel and the backward kernel, with shapes for arrays."""
-    found: list[Launch] = []
-
-    def record(launch: Launch) -> dict[str, Any]:
-        found.append(launch)
-        return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in launch.outputs.items()}
-
     config = config_for(configuration.state, compute_capability)
-    run = program(launcher=record, config=config, features=configuration.features)
-    jax.eval_shape(run, *arguments(configuration.dtype, configuration.state))
-    return found
+    return launches_of(
+        lambda launcher: program(launcher=launcher, config=config, features=configuration.features),
+        *arguments(configuration.dtype, configuration.state),
+    )
 
 
-def assemblies(configuration: Configuration, compute_capability: float) -> list[Assembly]:
+def sources(configuration: Configuration, compute_capability: float) -> list[Source]:
     """Both kernels."""
-    return [assembly_of(launch, compute_capability) for launch in launches(configuration, compute_capability)]
+    return [source_of(launch, compute_capability) for launch in launches(configuration, compute_capability)]
 
 
 def _triton() -> Iterator[Shipped]:
     for configuration in CONFIGURATIONS:
-        yield ShippedAssemblies(
+        yield ShippedSources(
             configuration=str(configuration),
             gpus=("h100", "a100"),
             tensor_cores=False,
             forward=("forward_kernel",),
-            assemblies=functools.partial(assemblies, configuration),
+            sources=functools.partial(sources, configuration),
         )
 
 

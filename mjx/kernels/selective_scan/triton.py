@@ -9,7 +9,6 @@ states, and gradients of B and C for each block of channels, before they are sum
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,11 +17,9 @@ from jaxtyping import Array, Bool, Float
 
 from mjx.kernels.capability import current_device
 from mjx.kernels.padding import pad_to, round_up
-from mjx.kernels.selective_scan.launch import Launch, launch_on_gpu
+from mjx.kernels.triton_launch import Launch, Launcher, launch_on_gpu
 
 KERNELS = "mjx.kernels.selective_scan.triton_kernels"
-
-Launcher = Callable[[Launch], dict[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)

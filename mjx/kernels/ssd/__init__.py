@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mjx.errors import InputError
+from mjx.kernels.arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.call import given, implementation_of
 from mjx.kernels.documents import document_starts, keep_real
-from mjx.kernels.scan_arguments import check_dtypes, check_shapes, time_step
 from mjx.kernels.ssd import step
 from mjx.kernels.ssd.implementations import IMPLEMENTATIONS
 
@@ -150,5 +150,5 @@ def _check(op: str, leading: str, x, dt, A, B, C, D, z, dt_bias, state, segment_
         op,
         same={"x": x, "B": B, "C": C, "z": z},
         floating={"dt": dt, "A": A, "D": D, "dt_bias": dt_bias, **state},
-        segment_ids=segment_ids,
+        integer={"segment_ids": segment_ids},
     )

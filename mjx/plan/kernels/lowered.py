@@ -9,7 +9,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 from mjx.gpus.target import device_of, lowering_for, specification
-from mjx.kernels.shipped import Assembly
+from mjx.kernels.shipped import Source
 
 
 def lower(function: Callable[..., Any], *arguments: Any, gpu: str) -> jax.stages.Lowered:
@@ -38,10 +38,10 @@ def _without_places() -> Iterator[None]:
         jax.config.update(option, before)
 
 
-def fingerprint(program: jax.stages.Lowered | list[Assembly], gpu: str) -> str:
+def fingerprint(program: jax.stages.Lowered | list[Source], gpu: str) -> str:
     """The same in every process and folder, and whatever moves in a source file without being changed."""
     if isinstance(program, jax.stages.Lowered):
         parts = [program.as_text()]
     else:
-        parts = [text for made in program for text in (str(made.shared_memory), made.ptx)]
+        parts = [source.text for source in program]
     return hashlib.sha256("\n".join([specification(gpu), *parts]).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ import jax
 import mjx.kernels
 from mjx.gpus.data_sheet import data_sheet
 from mjx.gpus.toolkit import toolkit
-from mjx.kernels.shipped import Assembly, Shipped, ShippedAssemblies, ShippedProgram
+from mjx.kernels.shipped import Shipped, ShippedProgram, ShippedSources, Source
 from mjx.models.backends import PACKAGES
 from mjx.plan.kernels.lowered import fingerprint, lower
 from mjx.plan.kernels.machine_code import CompiledKernel, assemble, compile_kernels
@@ -96,21 +96,22 @@ def examine(
     return Examined(target, found, kernels, False)
 
 
-def lowered(target: Target) -> jax.stages.Lowered | list[Assembly]:
+def lowered(target: Target) -> jax.stages.Lowered | list[Source]:
     """What the compiler of its machine code is given."""
     program = target.program
     if isinstance(program, ShippedProgram):
         return lower(program.function, *program.arguments, gpu=target.gpu)
-    if isinstance(program, ShippedAssemblies):
-        return program.assemblies(data_sheet(target.gpu).compute_capability)
+    if isinstance(program, ShippedSources):
+        return program.sources(data_sheet(target.gpu).compute_capability)
     raise TypeError(f"{target.key}: {type(program).__name__} says nothing that can be compiled")
 
 
-def compiled(target: Target, program: jax.stages.Lowered | list[Assembly]) -> dict[str, Figures]:
+def compiled(target: Target, program: jax.stages.Lowered | list[Source]) -> dict[str, Figures]:
     """Kernel → its figures."""
     shipped, architecture = target.program, data_sheet(target.gpu).architecture
     if isinstance(program, list):
-        made = [kernel for each in program for kernel in assemble(each.ptx, architecture, each.shared_memory)]
+        assemblies = [source.assemble() for source in program]
+        made = [k for each in assemblies for k in assemble(each.ptx, architecture, each.shared_memory)]
     else:
         assert isinstance(shipped, ShippedProgram)
         made = compile_mosaic_kernels(program, target.gpu) if shipped.mosaic else compile_kernels(program)

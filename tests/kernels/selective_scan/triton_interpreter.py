@@ -1,106 +1,17 @@
-"""Runs a test's case with the Triton kernels in Triton's interpreter, which only a process of its own can.
-
-    python triton_interpreter.py CASES.pickle RESULTS.pickle
-
-The interpreter is meant for torch's tensors: here NumPy arrays have the methods that it uses.
-"""
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is defined, Triton's own too
-os.environ["JAX_PLATFORMS"] = "cpu"
+"""Runs a test's case with the Triton kernels in Triton's interpreter (tests/kernels/triton_in_numpy.py)."""
 
 import dataclasses
 import functools
-import pickle
-import sys
-from collections import Counter
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import triton.language as tl
-from triton.runtime import interpreter
+from triton_in_numpy import interpreted, interpreter, main, written
 
 from mjx.kernels.selective_scan import implementations, selective_scan, triton
-from mjx.kernels.selective_scan.launch import _TRITON_TYPES, Launch
 from mjx.kernels.selective_scan.triton import Block, KernelConfig
 
 CONFIG = KernelConfig(time=16, forward=Block(4, 4), backward=Block(8, 4))
-written: Counter = Counter()
-"""Of the last case: how often an element was written → how many elements were."""
-
-
-class Tensor:
-    """As much of torch's as the interpreter asks for."""
-
-    def __init__(self, array: np.ndarray):
-        self.array, self.dtype = array, _TRITON_TYPES[array.dtype.name]
-
-    def data_ptr(self):
-        return self.array.ctypes.data
-
-    def untyped_storage(self):
-        return self
-
-    def cpu(self):
-        return self
-
-    def new_empty(self, *_, **__):
-        return self
-
-    def set_(self, *_):
-        return self
-
-    def storage_offset(self):
-        return 0
-
-    def size(self):
-        return self.array.shape
-
-    def stride(self):
-        return self.array.strides
-
-    def copy_(self, _):
-        return self
-
-
-def run(launch: Launch, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Outputs begin as NaN; each element must be written once, except of what stands for something absent."""
-    inputs = [np.ascontiguousarray(array) for array in inputs]
-    outputs = {name: np.full(x.shape, np.nan, x.dtype) for name, x in launch.outputs.items()}
-    stored = []
-    original = interpreter.InterpreterBuilder.create_masked_store
-
-    def store(self, pointers, value, mask, *rest):
-        stored.append(np.broadcast_to(pointers.data, mask.data.shape)[mask.data.astype(bool)].ravel())
-        return original(self, pointers, value, mask, *rest)
-
-    interpreter.InterpreterBuilder.create_masked_store = store
-    try:
-        tensors = [Tensor(array) for array in (*inputs, *outputs.values())]
-        launch.load()[launch.grid](*tensors, **launch.constants)
-    finally:
-        interpreter.InterpreterBuilder.create_masked_store = original
-    addresses, times = np.unique(np.concatenate(stored), return_counts=True)
-    expected = [
-        x.ctypes.data + np.arange(x.size, dtype=np.uint64) * x.itemsize
-        for x in outputs.values()
-        if x.size > 1
-    ]
-    np.testing.assert_array_equal(addresses, np.sort(np.concatenate(expected)))
-    written.update(times.tolist())
-    return list(outputs.values())
-
-
-def interpreted(launch: Launch) -> dict:
-    results = jax.pure_callback(
-        lambda *inputs: run(launch, *map(np.asarray, inputs)),
-        list(launch.outputs.values()),
-        *launch.inputs.values(),
-    )
-    return dict(zip(launch.outputs, results, strict=True))
 
 
 def scan(self, inputs):
@@ -135,14 +46,6 @@ def joined(self, inputs, before, after) -> list[np.ndarray]:
     return [x.handle.data for x in (results if isinstance(results, tuple) else (results,))]
 
 
-def truncate(self, source, kind):
-    """GPUs round to bfloat16 to the nearest (cvt.rn in the PTX), where the interpreter drops bits."""
-    if kind.scalar == tl.bfloat16 and source.dtype.scalar == tl.float32:
-        return interpreter.TensorHandle(source.data.astype(jnp.bfloat16).view(np.uint16), tl.bfloat16)
-    return self.cast_impl(source, kind)
-
-
-interpreter.InterpreterBuilder.create_fp_trunc = truncate
 interpreter.ScanOps.generic_scan = scan
 interpreter.ReduceOps.generic_reduce = reduce
 triton.selective_scan = functools.partial(triton.selective_scan, config=CONFIG, launch=interpreted)
@@ -162,12 +65,10 @@ def evaluate(arrays: dict, options: dict, weights: dict) -> dict:
     gradients, out = jax.jit(jax.grad(total, has_aux=True))(arrays)
     gradients = {f"gradient of {name}": gradient for name, gradient in gradients.items()}
     found = {name: np.asarray(x) for name, x in {**out, **gradients}.items()}
-    return {"results": found, "written": dict(written)}
+    # What stands for something absent has one element.
+    times = {int(time) for counts in written.values() if counts.size > 1 for time in np.unique(counts)}
+    return {"results": found, "written": times}
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_disable_most_optimizations", True)
-    source, target = map(Path, sys.argv[1:])
-    cases = pickle.loads(source.read_bytes())
-    results = {name: evaluate(**case) for name, case in cases.items()}
-    target.write_bytes(pickle.dumps(results))
+    main(evaluate)

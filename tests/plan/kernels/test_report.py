@@ -6,7 +6,7 @@ import pytest
 
 from mjx.errors import InputError
 from mjx.gpus.toolkit import toolkit
-from mjx.kernels.shipped import Shipped, ShippedAssemblies
+from mjx.kernels.shipped import Shipped, ShippedSources
 from mjx.plan.kernels import report as kernel_report
 
 TARGETS = {target.key: target for target in kernel_report.targets()}
@@ -47,7 +47,7 @@ def test_the_report_in_the_tree_is_of_kernels_without_a_fault():
 def test_a_shipped_configuration_compiles_to_what_the_report_says(key, versions):
     """A program that is lowered to what the report was made of, and meets its compilers, is what it says."""
     target, golden = TARGETS[key], kernel_report.golden()
-    if isinstance(target.program, ShippedAssemblies):
+    if isinstance(target.program, ShippedSources):
         pytest.importorskip("jax_triton")
     found = kernel_report.examine(target, golden, versions, anew=key in ANEW)
     assert found.kernels.keys() == golden["programs"][key]["kernels"].keys()

@@ -5,16 +5,16 @@ Nothing of Triton is imported before it is used: an installation for CPUs has no
 
 import dataclasses
 import functools
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from mjx.errors import InputError
-from mjx.kernels.shipped import Assembly
+from mjx.kernels.shipped import Assembly, Source
 
 PTX_VERSION = 87
 """Of CUDA 12.8, the first that knows all GPUs up to Blackwell.
@@ -50,6 +50,25 @@ class Launch:
         return getattr(import_module(module), function)
 
 
+Launcher = Callable[[Launch], dict[str, Array]]
+"""Runs a kernel; its outputs, by name."""
+
+
+def launches_of(program: Callable[[Launcher], Callable[..., Any]], *arguments: Any) -> list[Launch]:
+    """All that a program would launch on arguments of these shapes, with shapes for arrays; nothing is run.
+
+    `program` makes a function of the arguments that launches by what it is given.
+    """
+    found: list[Launch] = []
+
+    def record(launch: Launch) -> dict[str, Array]:
+        found.append(launch)
+        return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in launch.outputs.items()}
+
+    jax.eval_shape(program(record), *arguments)
+    return found
+
+
 def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict[str, Array]:
     """The outputs, by name. Traced, like any JAX function; 90 is an H100, None the GPU that is here."""
     jax_triton = _jax_triton()
@@ -76,10 +95,10 @@ def launch_on_gpu(launch: Launch, compute_capability: int | None = None) -> dict
     return dict(zip(launch.outputs, results, strict=True))
 
 
-def assembly_of(launch: Launch, compute_capability: float) -> Assembly:
-    """The kernel as it is given to the assembler, without its lines' numbers; needs Triton, and no GPU."""
+def source_of(launch: Launch, compute_capability: float) -> Source:
+    """The kernel as Triton compiles it, which needs no GPU: to machine code for that of a capability."""
     compiler = _import("triton.compiler")
-    knobs = _import("triton.knobs")
+    ir = _import("triton._C.libtriton").ir
     target = _import("triton.backends.compiler").GPUTarget("cuda", round(10 * compute_capability), 32)
     kernel = launch.load()
     arrays = [*launch.inputs.values(), *launch.outputs.values()]
@@ -90,21 +109,39 @@ def assembly_of(launch: Launch, compute_capability: float) -> Assembly:
     constants = {(kernel.arg_names.index(name),): value for name, value in launch.constants.items()}
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(arrays))}  # as XLA allocates
     source = compiler.ASTSource(kernel, signature, constants, aligned)
-    options = {
+    asked = {
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,
         "ptx_version": PTX_VERSION,
         "enable_fp_fusion": True,
     }
-    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope(), knobs.compilation.scope():
-        knobs.cache.dir = folder  # jax-triton 0.3 leaves Triton without one
+    # What triton.compiler.compile does, stage by stage: it stops for nothing, and assembles at the end.
+    backend = compiler.make_backend(target)
+    options = backend.parse_options(asked)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(options)
+    module = source.make_ir(target, options, functions, backend.get_module_map(), context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, source.language)
+    metadata = {"target": target, **vars(options)}
+    module = stages["ttir"](module, metadata)  # no names of modules are left, all functions are inlined
+    return Source(
+        text=f"{target} {asked}\n{module.str_nodebug()}",
+        assemble=functools.partial(_assemble, launch, stages, module, metadata),
+    )
+
+
+def _assemble(launch: Launch, stages: dict[str, Any], made: Any, metadata: dict[str, Any]) -> Assembly:
+    """The stages behind the first."""
+    knobs = _import("triton.knobs")
+    with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True  # the same kernel is the same text, wherever it stands
-        compiled = compiler.compile(source, target=target, options=options)
+        for stage in ("ttgir", "llir", "ptx"):
+            made = stages[stage](made, metadata)
     return Assembly(
-        name=launch.name,
-        ptx=compiled.asm["ptx"],
-        threads=32 * launch.num_warps,
-        shared_memory=compiled.metadata.shared,
+        name=launch.name, ptx=made, threads=32 * launch.num_warps, shared_memory=metadata["shared"]
     )
 
 

@@ -1,4 +1,4 @@
-"""The arguments of a scan: what they have to look like, said in a sentence before anything is traced."""
+"""The arguments of an op: what they have to look like, said in a sentence before anything is traced."""
 
 from collections.abc import Mapping
 
@@ -40,9 +40,9 @@ def check_dtypes(
     *,
     same: Mapping[str, Array | None],
     floating: Mapping[str, Array | None],
-    segment_ids: Array | None,
+    integer: Mapping[str, Array | None],
 ) -> None:
-    """Those of `same` have one floating dtype, those of `floating` any, and segment ids are integers."""
+    """Those of `same` have one floating dtype, those of `floating` any; those of `integer` are integers."""
     given = {name: array.dtype for name, array in (*same.items(), *floating.items()) if array is not None}
     for name, dtype in given.items():
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -54,8 +54,9 @@ def check_dtypes(
                 f"{op}: {name} is {given[name]} and {first} is {given[first]}, "
                 f"but {', '.join(same)} have to be of one type"
             )
-    if segment_ids is not None and not jnp.issubdtype(segment_ids.dtype, jnp.integer):
-        raise InputError(f"{op}: segment_ids is {segment_ids.dtype} and has to be an integer type")
+    for name, array in integer.items():
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.integer):
+            raise InputError(f"{op}: {name} is {array.dtype} and has to be an integer type")
 
 
 def time_step(
