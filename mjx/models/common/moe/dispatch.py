@@ -19,7 +19,6 @@ from mjx.models.common.moe.router import Routing, capacity
 from mjx.models.common.rarely import RARELY
 from mjx.sharding import axes_per_dimension
 
-
 _WHOLE = "whole expert weights"
 
 
