@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from mjx.bounds import check_scale
 from mjx.errors import InputError
+from mjx.models.backends import Implementation
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.pattern import Lengths, MixerConfig, StepOnMesh, Work
 from mjx.models.report import Statistic
@@ -166,6 +167,9 @@ class MoEConfig(MixerConfig):
     """Compute all rows that an expert may take, so that the work is the same however tokens choose."""
     dispatch: DispatchConfig = DispatchConfig()
     """How tokens come to experts on other devices."""
+    implementation: Implementation = "auto"
+    """Of products of rows with their experts' weights. auto: one loop with the whole MLP in it, which holds
+    the least; else three grouped products by this one (see `mjx backends`)."""
 
     def __post_init__(self):
         for name in ("experts", "top_k"):

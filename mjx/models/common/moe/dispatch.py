@@ -19,7 +19,6 @@ from mjx.models.common.moe.router import Routing, capacity
 from mjx.models.common.rarely import RARELY
 from mjx.sharding import axes_per_dimension
 
-
 _WHOLE = "whole expert weights"
 
 
@@ -50,14 +49,14 @@ def dispatch(
         choices = ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1])
         weights = _whole(weights, layout, x.dtype)
         if way == "gather":
-            y = gather(layout, expert, tokens, *choices, weights)
+            y = gather(layout, expert, tokens, *choices, weights, config.implementation)
             return y.reshape(x.shape), jnp.zeros_like(ids, bool)
         size = _cell(config, layout, tokens.shape[0])
         cells = cells_of(choices[0], config.experts, size)
         if not config.dispatch.exact:
             y = fixed(layout, expert, tokens, cells, choices[1], weights)
             return y.reshape(x.shape), cells.overflow.reshape(ids.shape)
-        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights)
+        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights, config.implementation)
         return y.reshape(x.shape), jnp.zeros_like(ids, bool)
 
     if layout.shares:
@@ -138,6 +137,7 @@ def _fixed_or_gather(
     cells: Cells,
     choices: tuple[Array, Array],
     weights: Weights,
+    implementation: str,
 ) -> Array:
     """By cells where all have room, else all by gather: every device takes the same branch."""
     full = jnp.any(cells.overflow).astype(jnp.int32)
@@ -150,7 +150,7 @@ def _fixed_or_gather(
 
     def by_gather(tokens, rows, choice, ids, probabilities, weights):
         with jax.named_scope(RARELY):
-            return gather(layout, expert, tokens, ids, probabilities, weights)
+            return gather(layout, expert, tokens, ids, probabilities, weights, implementation)
 
     operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
     return jax.lax.cond(full > 0, by_gather, by_cells, *operands)
