@@ -118,14 +118,18 @@ _parted.defvjp(lambda h: (_parted(h), None), lambda _, gradients: (jnp.stack(gra
 
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
-def activate(config: MLPConfig, gate: Array | None, up: Array) -> Array:
-    """The hidden features of an MLP.
+def activate(
+    config: MLPConfig, gate: Array | None, up: Array, factor: Float[Array, "..."] | None = None
+) -> Array:
+    """The hidden features of an MLP, times a factor.
 
     The backward pass keeps what the products made and computes the rest again, as a fused kernel would.
     """
     activation, clamp = ACTIVATIONS[config.activation], config.clamp
     if gate is None:
-        return activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
-    if clamp is not None:
-        gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
-    return activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+        hidden = activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
+    else:
+        if clamp is not None:
+            gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
+        hidden = activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+    return hidden if factor is None else (hidden * factor).astype(hidden.dtype)

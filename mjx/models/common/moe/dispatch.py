@@ -4,22 +4,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from mjx.errors import InputError
 from mjx.kernels.varying import varying
 from mjx.models.common.moe.config import MoEConfig
-from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
 from mjx.models.common.moe.gather import gather
 from mjx.models.common.moe.layout import Layout, axis_of, layout_of
 from mjx.models.common.moe.router import Routing, capacity
 from mjx.models.common.rarely import RARELY
 from mjx.sharding import axes_per_dimension
-
-_WHOLE = "whole expert weights"
 
 
 class Dispatched(NamedTuple):
@@ -59,11 +56,10 @@ def dispatch(
         y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights, config.implementation)
         return y.reshape(x.shape), jnp.zeros_like(ids, bool)
 
-    if layout.shares:
-        # Shares of weights are gathered again for the backward pass: whole, all layers' would be kept.
-        policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
-        local = jax.checkpoint(local, policy=policy, prevent_cse=False)
     if layout.sizes:
+        # The backward pass gathers shares of weights again: whole, those of all layers would be kept.
+        policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+        local = jax.checkpoint(local, policy=policy, prevent_cse=False)
         tokens, of_tokens = layout.tokens, PartitionSpec(*layout.tokens[:2])
         local = jax.shard_map(
             local, in_specs=(tokens, of_tokens, of_tokens, layout.weights), out_specs=(tokens, of_tokens)
@@ -117,8 +113,7 @@ def _whole(weights: Weights, layout: Layout, dtype: jnp.dtype) -> Weights:
         array = varying(array, copies).astype(dtype)
         for dimension, axes in enumerate(axes_per_dimension(spec, array.ndim)):  # type: ignore[arg-type]
             if shares := tuple(axis for axis in axes if axis in layout.shares):
-                whole = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
-                array = checkpoint_name(whole, _WHOLE)
+                array = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
         return array
 
     pairs = zip(weights, layout.weights, strict=True)
@@ -150,7 +145,7 @@ def _fixed_or_gather(
 
     def by_gather(tokens, rows, choice, ids, probabilities, weights):
         with jax.named_scope(RARELY):
-            return gather(layout, expert, tokens, ids, probabilities, weights, implementation)
+            return gather(layout, expert, tokens, ids, probabilities, weights, implementation, keep=False)
 
     operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
     return jax.lax.cond(full > 0, by_gather, by_cells, *operands)

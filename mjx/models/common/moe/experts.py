@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from mjx.models.common.mlp import MLPConfig, activate
@@ -92,6 +93,8 @@ class Experts(nnx.Module):
         )
 
 
+KEPT = "kept of experts"
+"""What the backward pass keeps where a mesh splits experts: what they read, and what products made of it."""
 Product = Callable[[Array, Array], Array]
 
 
@@ -115,17 +118,15 @@ class OneExpert:
         dtype, factor = rows.dtype, probabilities[:, None]
         if self.on_input:
             rows = (rows * factor).astype(dtype)
-        up = product(rows, weights.up)
-        gate = None if weights.gate is None else product(rows, weights.gate)
+        up = checkpoint_name(product(rows, weights.up), KEPT)
+        gate = None if weights.gate is None else checkpoint_name(product(rows, weights.gate), KEPT)
         if weights.up_bias is not None:
             up = up + weights.up_bias
         if gate is not None and weights.gate_bias is not None:
             gate = gate + weights.gate_bias
-        hidden = activate(self.mlp, gate, up)
-        if not self.on_input:
-            # On the hidden features, not on what is written: the backward pass then needs no output, so
-            # that none is sent or computed again for it.
-            hidden = (hidden * factor).astype(dtype)
+        # On the hidden features, not on what is written: the backward pass then needs no output, so that none
+        # is sent or computed again for it.
+        hidden = activate(self.mlp, gate, up, None if self.on_input else factor)
         y = product(hidden, weights.down)
         if weights.down_bias is not None:
             bias = weights.down_bias

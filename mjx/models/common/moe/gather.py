@@ -5,11 +5,12 @@ Exact for every routing, and the cheaper way for few devices or many experts a t
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from mjx.kernels.grouped_matmul import grouped_matmul
 from mjx.kernels.grouped_matmul.fused import grouped_sum
-from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
 
@@ -22,8 +23,13 @@ def gather(
     probabilities: Float[Array, "tokens top_k"],
     weights: Weights,
     implementation: str,
+    *,
+    keep: bool = True,
 ) -> Float[Array, "tokens embed"]:
-    """The sum of every token over its experts; `weights` are this device's."""
+    """The sum of every token over its experts; `weights` are this device's.
+
+    `keep` false: the backward pass gathers the tokens again.
+    """
     group = set(layout.owners) | set(layout.hidden)
     split = layout.ordered(group & set(layout.token_axes))
     whole = layout.ordered(group - set(layout.token_axes))
@@ -31,6 +37,8 @@ def gather(
         tokens, ids, probabilities = (
             jax.lax.all_gather(array, axis_of(split), tiled=True) for array in (tokens, ids, probabilities)
         )
+    if keep:
+        tokens, ids, probabilities = (checkpoint_name(array, KEPT) for array in (tokens, ids, probabilities))
     y = own_experts(layout, expert, tokens, ids, probabilities, weights, implementation)
     if split:
         y = jax.lax.psum_scatter(y, axis_of(split), scatter_dimension=0, tiled=True)
