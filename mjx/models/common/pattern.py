@@ -70,6 +70,10 @@ class MixerConfig:
         """Of the forward pass's matrix products, a multiply-add as two."""
         raise NotImplementedError(type(self))
 
+    def idle_parameters(self, embed: int) -> int:
+        """Those that a token leaves unused: of the experts that it does not take."""
+        return 0
+
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> Any:
         """An empty cache for decoding; None for none."""
         return None

@@ -219,6 +219,9 @@ class MoEConfig(MixerConfig):
             flops += self.shared_mlp.flops_per_token(embed, lengths) + 2 * embed * self.shared_gate
         return flops
 
+    def idle_parameters(self, embed: int) -> int:
+        return (self.experts - self.top_k) * self.mlp.num_parameters(self.latent or embed)
+
     def after_step(self, parameters: Tree, statistics: Mapping[str, Array]) -> Tree:
         """Biases of experts that had fewer tokens than the mean rise, of those that had more fall."""
         rate = self.router.expert_bias_rate
