@@ -140,6 +140,12 @@ class MoEConfig(MixerConfig):
 
     name: ClassVar[str] = "moe"
     rows_apart: ClassVar[bool] = False
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *("router.jitter", "router.dtype", "router.sinkhorn", "router.z_loss", "router.load_balancing_loss"),
+        *("router.sequence_load_balancing_loss", "router.global_load_balancing_loss", "capacity_factor"),
+        *("drop_by", "pad_to_capacity", "dispatch.way", "dispatch.cell", "dispatch.exact"),
+    )
+    """As those of a model's config: what a run may choose freely for given weights."""
 
     experts: int
     """Of the mixture."""
