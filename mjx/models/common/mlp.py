@@ -69,6 +69,12 @@ class MLPConfig(MixerConfig):
     def flops_per_token(self, embed: int, lengths: Lengths) -> int:
         return 2 * (3 if self.gated else 2) * embed * self.features
 
+    def num_parameters(self, embed: int) -> int:
+        """Of a model of this width."""
+        wide = 2 if self.gated else 1
+        biases = wide * self.features + embed if self.bias else 0
+        return (wide + 1) * embed * self.features + biases
+
 
 class MLP(nnx.Module):
     """`down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` when not gated."""
