@@ -55,7 +55,9 @@ def explain(
     model = abstract_model(config.model)
     parameters = _parameters(config, model, mesh_shape)
     mesh = f"{mesh_words(mesh_shape)} ({devices} devices)"
-    count = f"{config.model.num_parameters():,} parameters, computed with in {config.model.compute_dtype}"
+    whole, active = config.model.num_parameters(), config.model.num_active_parameters()
+    count = f"{whole:,} parameters" if active == whole else f"{whole:,} parameters, {active:,} of a token"
+    count = f"{count}, computed with in {config.model.compute_dtype}"
     held = _held_in_training(config, model, parameters, mesh_shape)
     arrays = config.data.arrays(config.training.batch_size // config.training.microbatches)
     rows, tokens = size_of(arrays)

@@ -6,6 +6,7 @@ has `logits`, `loss`, `gradient_norm`, each row's greedy `continuation` with the
 `versions`; or `error`, a sentence for what the user can mend.
 """
 
+import json
 import os
 import sys
 from typing import Any
@@ -24,17 +25,24 @@ def main(folder: str, request_file: str, result_file: str) -> None:
         sentence = f"{error}: mjx verify needs torch and transformers (pip install 'mjx[parity]')"
         np.savez(result_file, error=np.array(sentence))
         return
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        quantization = json.load(file).get("quantization_config") or {}
+    unpacked = {}
+    if quantization.get("quant_method") == "mxfp4":  # to be computed in float32
+        unpacked["quantization_config"] = transformers.Mxfp4Config(dequantize=True)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
+            folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True, **unpacked
         )
     except (ValueError, KeyError, OSError) as error:
         np.savez(result_file, error=np.array(f"transformers cannot load {folder}: {error}"))
         return
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # grouped products are of aligned sizes only
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # it leaves one token's gradient out, wherever the token stands
-    results: dict[str, Any] = _compute(torch, model.eval(), request)
+    results: dict[str, Any] = _compute(torch, model.float().eval(), request)
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     np.savez(result_file, **{**results, "versions": np.array(versions)})
 

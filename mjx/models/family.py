@@ -90,6 +90,10 @@ class ModelConfig:
         """Of the model, without what only pads an array."""
         return sum(leaf.size for leaf in jax.tree.leaves(abstract_model(self)))
 
+    def num_active_parameters(self) -> int:
+        """Those that a token uses: without the experts that it does not take."""
+        return self.num_parameters()
+
     def flops(self, arrays: BatchArrays) -> float:
         """Of forward and backward over a batch."""
         raise NotImplementedError(type(self))

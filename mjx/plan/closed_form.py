@@ -106,7 +106,7 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
     lookup = scheme.tables[0] if len(scheme.tables) > 1 else None
     stacked = scheme.stacked
     for weight in scheme.weights:
-        if weight.gather_size == 1:
+        if weight.gather_size == 1 or weight.is_router:  # of which so little is sent that nothing counts it
             continue
         sent = weight.resident * scheme.dtype_bytes * _ring(weight.gather_size)
         once = 2 if weight.name in stacked else 1  # outside of the stack both passes use one gathered copy
@@ -134,7 +134,7 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         terms[scheme.replicas,] = 2 * stored * FLOAT32 * _ring(scheme.mesh[scheme.replicas])
     stacked = scheme.stacked
     for weight in scheme.weights:
-        held = {*weight.gathered_over, *weight.split_over}
+        held = set() if weight.is_router else {*weight.gathered_over, *weight.split_over}
         axes = tuple(
             axis
             for axis in ("data", "fsdp", "context", "expert")
@@ -142,7 +142,8 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1
-        sent = 2 * weight.stored * scheme.dtype_bytes * _ring(group) * times
+        summed = weight.elements * FLOAT32 if weight.is_router else weight.stored * scheme.dtype_bytes
+        sent = 2 * summed * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
 

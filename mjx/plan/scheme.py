@@ -60,6 +60,11 @@ class Weight:
         return self._is_product and self._features[-1] == "embed"
 
     @property
+    def is_router(self) -> bool:
+        """Whether it makes experts' scores: in float32, and whole on every device, gradient and all."""
+        return self._features == ("embed", "expert_scores")
+
+    @property
     def _is_product(self) -> bool:
         return parameter_kind(self.axes) != "vector" and not self.of_some_tokens
 

@@ -48,6 +48,31 @@ def test_a_folder_is_equal_in_both(side, llama, main_here, capsys):
 
 
 @pytest.mark.parity
+def test_a_mixture_of_experts_is_equal_in_both(tmp_path, main_here, capsys):
+    transformers = pytest.importorskip("transformers", minversion="5")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    experts = {
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 2,
+        "output_router_logits": True,
+    }
+    sizes = {name: value for name, value in CONFIG.items() if name not in ("architectures", "model_type")}
+    config = transformers.Qwen2MoeConfig(
+        **(sizes | experts),
+        moe_intermediate_size=10,
+        shared_expert_intermediate_size=12,
+        initializer_range=0.2,
+    )
+    transformers.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "theirs")
+    main_here(
+        *("verify", tmp_path / "theirs", "--rows", 3, "--length", 9, "--new-tokens", 5, "--limit", 1e-5),
+    )
+    assert "differs" not in capsys.readouterr().out
+
+
+@pytest.mark.parity
 def test_given_prompts_are_compared_and_a_limit_that_is_crossed_exits_with_1(
     llama, main_here, capsys, tmp_path
 ):

@@ -27,7 +27,6 @@ def block_of(tokens: int) -> int:
     return min(BLOCK, 1 << (tokens - 1).bit_length()) if tokens > 1 else 1
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def grouped_sum(
     function: Function,
     tokens: Float[Array, "tokens inner"],
@@ -46,6 +45,14 @@ def grouped_sum(
         source: the token of each row, rows sorted by group; no group has a token twice.
         sizes: rows of each group; rows behind their sum belong to none.
     """
+    # What is the same along an axis along which something else differs has a gradient from all along it.
+    axes = varying_axes(tokens, factors, weights, source, sizes)
+    tokens, factors, weights = jax.tree.map(lambda leaf: varying(leaf, axes), (tokens, factors, weights))
+    return _sum(function, tokens, factors, weights, source, sizes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum(function, tokens, factors, weights, source, sizes):
     return _forward(function, tokens, factors, weights, source, sizes)[0]
 
 
@@ -99,7 +106,7 @@ def _backward(function, saved, dy):
     return d_tokens.astype(tokens.dtype), d_factors, d_weights, None, None
 
 
-grouped_sum.defvjp(_forward, _backward)
+_sum.defvjp(_forward, _backward)
 
 
 def _block(table, number, tokens, source):

@@ -135,6 +135,11 @@ class LanguageModelConfig(ModelConfig):
         padding = (self.padded_vocab_size - self.vocab_size) * self.hidden_size
         return super().num_parameters() - tables * padding
 
+    def num_active_parameters(self) -> int:
+        """Those that a token uses, both tables counted (gpt-oss's card leaves the token table out)."""
+        idle = sum(sublayer.mixer.idle_parameters(self.hidden_size) for sublayer in self.pattern)
+        return self.num_parameters() - idle
+
     def flops(self, arrays: BatchArrays) -> float:
         rows, sequence = arrays["tokens"].shape
         return rows * sequence * self.flops_per_token(sequence)

@@ -69,6 +69,12 @@ class MLPConfig(MixerConfig):
     def flops_per_token(self, embed: int, lengths: Lengths) -> int:
         return 2 * (3 if self.gated else 2) * embed * self.features
 
+    def num_parameters(self, embed: int) -> int:
+        """Of a model of this width."""
+        wide = 2 if self.gated else 1
+        biases = wide * self.features + embed if self.bias else 0
+        return (wide + 1) * embed * self.features + biases
+
 
 class MLP(nnx.Module):
     """`down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` when not gated."""
@@ -118,14 +124,18 @@ _parted.defvjp(lambda h: (_parted(h), None), lambda _, gradients: (jnp.stack(gra
 
 
 @functools.partial(jax.checkpoint, static_argnums=0, prevent_cse=False)
-def activate(config: MLPConfig, gate: Array | None, up: Array) -> Array:
-    """The hidden features of an MLP.
+def activate(
+    config: MLPConfig, gate: Array | None, up: Array, factor: Float[Array, "..."] | None = None
+) -> Array:
+    """The hidden features of an MLP, times a factor.
 
     The backward pass keeps what the products made and computes the rest again, as a fused kernel would.
     """
     activation, clamp = ACTIVATIONS[config.activation], config.clamp
     if gate is None:
-        return activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
-    if clamp is not None:
-        gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
-    return activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+        hidden = activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
+    else:
+        if clamp is not None:
+            gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
+        hidden = activation(gate) * (up + config.linear_offset if config.linear_offset else up)
+    return hidden if factor is None else (hidden * factor).astype(hidden.dtype)

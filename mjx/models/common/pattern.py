@@ -109,6 +109,10 @@ class MixerConfig:
         """Of closed forms: what plans of a training step could not know from the weights' shapes."""
         return Work()
 
+    def idle_parameters(self, embed: int) -> int:
+        """Those that a token leaves unused: of the experts that it does not take."""
+        return 0
+
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> Any:
         """An empty cache for decoding; None for none."""
         return None

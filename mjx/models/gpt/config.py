@@ -30,6 +30,7 @@ class GPTConfig(LanguageModelConfig):
     training_choices: ClassVar[tuple[str, ...]] = (
         *LanguageModelConfig.training_choices,
         *("attention.dropout", "attention.implementation"),
+        *(f"moe.{name}" for name in MoEConfig.training_choices),
     )
 
     num_layers: int

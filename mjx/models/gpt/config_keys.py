@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from mjx.models.common.moe import DispatchConfig, MoEConfig, RouterConfig
+from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.interop.config_map import Key
 from mjx.models.interop.layers import split_layers
@@ -69,18 +69,12 @@ def canonical_moe(moe: MoEConfig | None) -> MoEConfig | None:
     """Without what only training chooses."""
     if moe is None:
         return None
-    none = RouterConfig()
-    chosen = ("jitter", "dtype", "z_loss", "load_balancing_loss", "sequence_load_balancing_loss")
-    chosen = (*chosen, "global_load_balancing_loss", "sinkhorn")
-    router = dataclasses.replace(moe.router, **{name: getattr(none, name) for name in chosen})
-    return dataclasses.replace(
-        moe,
-        router=router,
-        capacity_factor=None,
-        drop_by="probability",
-        pad_to_capacity=False,
-        dispatch=DispatchConfig(),
-    )
+    kept = [field.name for field in dataclasses.fields(RouterConfig)]
+    kept = [name for name in kept if f"router.{name}" not in MoEConfig.training_choices]
+    router = RouterConfig(**{name: getattr(moe.router, name) for name in kept})
+    kept = [field.name for field in dataclasses.fields(MoEConfig) if field.name not in ("router", "dispatch")]
+    kept = [name for name in kept if name not in MoEConfig.training_choices]
+    return MoEConfig(router=router, **{name: getattr(moe, name) for name in kept})
 
 
 def _shortened(value: float) -> float:

@@ -8,7 +8,9 @@ from mjx.models.interop.mixer_rows import (
     WIDE,
     attention_rows,
     mlp_rows,
+    moe_rows,
     norm_rows,
+    router_row,
 )
 from mjx.models.interop.name_map import NameMap, Row
 
@@ -16,38 +18,73 @@ _QUERY, _KEY, _VALUE, _OUTPUT = (
     f"{{attention}}.attention.{name}.kernel" for name in ("query", "key", "value", "output")
 )
 _GATE, _UP, _DOWN = (f"{{mlp}}.mlp.{name}.kernel" for name in ("gate", "up", "down"))
+_EXPERTS = "{moe}.moe.experts"
+_LAYER = "model.layers.{layer}"
 
 
 def llama_names(config: GPTConfig) -> NameMap:
-    """The names that most decoders since Llama have."""
-    layer = "model.layers.{layer}"
-    rows = [
-        *_llama_norms(config),
-        *attention_rows(config.attention, f"{layer}.self_attn"),
-        *(mlp_rows(config.mlp, f"{layer}.mlp") if config.mlp is not None else ()),
+    """The names that most decoders since Llama have, and those of Qwen's mixtures of experts."""
+    rows = mlp_rows(config.mlp, f"{_LAYER}.mlp") if config.mlp is not None else []
+    rows += moe_rows(config.moe, f"{_LAYER}.mlp") if config.moe is not None else []
+    return _with_attention(config, rows)
+
+
+def mixtral_names(config: GPTConfig) -> NameMap:
+    """Llama's names, with w1 (gate), w2 (down) and w3 (up) of each expert."""
+    sparse = f"{_LAYER}.block_sparse_moe"
+    halves = {"w1": ("gate", WIDE), "w2": ("down", NARROW), "w3": ("up", WIDE)}
+    experts = [
+        Row(f"{sparse}.experts.{{expert}}.{theirs}.weight", f"{_EXPERTS}.{ours}.kernel", layout)
+        for theirs, (ours, layout) in halves.items()
     ]
+    return _with_attention(config, [router_row(f"{sparse}.gate.weight"), *experts])
+
+
+def gpt_oss_names(config: GPTConfig) -> NameMap:
+    """Llama's names, with all experts in one tensor, in which the columns of gate and up take turns."""
+    router, experts = f"{_LAYER}.mlp.router", f"{_LAYER}.mlp.experts"
+    wide = "experts embed (mlp [1]) -> experts embed mlp"
+    rows = [
+        router_row(f"{router}.weight"),
+        Row(f"{router}.bias", "{moe}.moe.router.bias"),
+        Row(f"{experts}.gate_up_proj", (f"{_EXPERTS}.gate.kernel", f"{_EXPERTS}.up.kernel"), wide),
+        Row(
+            f"{experts}.gate_up_proj_bias",
+            (f"{_EXPERTS}.gate.bias", f"{_EXPERTS}.up.bias"),
+            "experts (mlp [1]) -> experts mlp",
+        ),
+        Row(f"{experts}.down_proj", f"{_EXPERTS}.down.kernel"),
+        Row(f"{experts}.down_proj_bias", f"{_EXPERTS}.down.bias"),
+    ]
+    return _with_attention(config, rows)
+
+
+def _with_attention(config: GPTConfig, rows: list[Row]) -> NameMap:
+    """Llama's names around what comes behind attention."""
+    attention = attention_rows(config.attention, f"{_LAYER}.self_attn")
+    rows = [*_llama_norms(config), *attention, *rows]
     return _named(config, rows, table="model.embed_tokens.weight", head="lm_head.weight")
 
 
 def phi3_names(config: GPTConfig) -> NameMap:
     """Llama's names, with queries, keys and values in one tensor, and gate and up in another."""
-    layer = "model.layers.{layer}"
     rows = [
         *_llama_norms(config),
         Row(
-            f"{layer}.self_attn.qkv_proj.weight",
+            f"{_LAYER}.self_attn.qkv_proj.weight",
             (_QUERY, _KEY, _VALUE),
             "([heads] head_dim) embed -> embed heads head_dim",
         ),
-        Row(f"{layer}.self_attn.o_proj.weight", _OUTPUT, FROM_HEADS),
-        Row(f"{layer}.mlp.gate_up_proj.weight", (_GATE, _UP), "[mlp] embed -> embed mlp"),
-        Row(f"{layer}.mlp.down_proj.weight", _DOWN, NARROW),
+        Row(f"{_LAYER}.self_attn.o_proj.weight", _OUTPUT, FROM_HEADS),
+        Row(f"{_LAYER}.mlp.gate_up_proj.weight", (_GATE, _UP), "[mlp] embed -> embed mlp"),
+        Row(f"{_LAYER}.mlp.down_proj.weight", _DOWN, NARROW),
     ]
     return _named(config, rows, table="model.embed_tokens.weight", head="lm_head.weight")
 
 
 def _llama_norms(config: GPTConfig) -> list[Row]:
-    """`post_attention_layernorm` is before the MLP where norms are at the inputs, else behind attention."""
+    """`post_attention_layernorm` is before the MLP, or the experts, where norms are at the inputs, else
+    behind attention."""
     before = {"input_layernorm": "{attention}.norm", "post_attention_layernorm": "{mlp}.norm"}
     behind = {
         "post_attention_layernorm": "{attention}.output_norm",
@@ -57,7 +94,9 @@ def _llama_norms(config: GPTConfig) -> list[Row]:
     norms = {"input": before, "output": behind, "both": both}[config.norm_placement]
     rows = norm_rows(config.norm, "model.norm", "final_norm")
     for theirs, ours in norms.items():
-        rows += norm_rows(config.norm, f"model.layers.{{layer}}.{theirs}", ours)
+        of_experts = [ours.replace("{mlp}", "{moe}")] if "{mlp}" in ours else []
+        for place in (ours, *of_experts):  # a layer has one or the other
+            rows += norm_rows(config.norm, f"{_LAYER}.{theirs}", place)
     return rows
 
 

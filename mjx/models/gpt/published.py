@@ -7,6 +7,7 @@ from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt.config import GPTConfig
+from mjx.models.gpt.published_moe import MIXTURES
 
 ZERO_CENTERED = NormConfig(kind="rmsnorm", epsilon=1e-6, zero_centered=True)
 
@@ -243,4 +244,5 @@ PUBLISHED: dict[str, GPTConfig] = {
     "gemma2-9b": _gemma2(42, 3584, 16, 14336, head_dim=256, scale=256**-0.5),
     "gemma2-27b": _gemma2(46, 4608, 32, 36864, head_dim=128, scale=144**-0.5),
     "gemma3-1b": _gemma3(26, 1152, 4, 1, 6912, window=512),
+    **MIXTURES,
 }

@@ -54,7 +54,8 @@ def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> 
     for architecture in candidates:
         if not missing[architecture.model_type]:
             return architecture
-    nearest = min(missing, key=lambda name: len(missing[name]))
+    # Where not even the sizes can be said, nobody knows what else could not.
+    nearest = min(missing, key=lambda name: (missing[name][0].startswith(_SIZES), len(missing[name])))
     who = (
         f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {nearest},"
         if model_type is None
@@ -63,13 +64,16 @@ def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> 
     raise InputError(f"{who} has no {', '.join(missing[nearest])}")
 
 
+_SIZES = "way to say its sizes"
+
+
 def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
     """What does not survive the way there and back, as `field = value`."""
     try:
         returned = architecture.config.to_ours(architecture.config.to_theirs(config), "config.json")
     except InputError as error:
         reason = str(error).removeprefix("config.json describes a model that mjx cannot build: ")
-        return [f"way to say its sizes ({reason})"]
+        return [f"{_SIZES} ({reason})"]
     ours = flatten(to_tree(architecture.canonical(config)))
     theirs = flatten(to_tree(architecture.canonical(returned)))
     return [

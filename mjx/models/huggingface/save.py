@@ -21,7 +21,7 @@ from mjx.models.huggingface.architectures import fitting_architecture
 from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_writer import TensorWriter
-from mjx.models.interop.architecture import WITHOUT_MEANING, Architecture
+from mjx.models.interop.architecture import QUANTIZATION, WITHOUT_MEANING, Architecture
 from mjx.models.interop.narrow import in_dtype, is_finite, warn_of_non_finite
 from mjx.trees import flatten
 
@@ -133,13 +133,13 @@ def _config_json(
     max_positions: int | None,
     token_ids: Mapping[str, int | None],
 ) -> dict[str, Any]:
-    """The source's own words where it describes this very model, else ours."""
+    """The source's own words where it describes this very model, else ours; tensors are written unpacked."""
     before = {} if source is None else source.config
     if before.get("model_type") == architecture.model_type:
         with contextlib.suppress(InputError):
             described = architecture.config.to_ours(before, "config.json")
             if architecture.canonical(described) == architecture.canonical(config):
-                return dict(before)
+                return {name: value for name, value in before.items() if name != QUANTIZATION}
     # Unsaid, they would be transformers' own for this model_type, perhaps beyond the vocabulary.
     unknown = {} if before else dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     written = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mjx.models.huggingface.packed import PARTS, unpacked
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.name_map import NameMap
 from mjx.models.interop.tensor_layout import Tensor
@@ -10,7 +11,12 @@ from mjx.models.interop.tensor_layout import Tensor
 def as_in_table(
     tensors: Mapping[str, Tensor], names: NameMap, architecture: Architecture
 ) -> Mapping[str, Tensor]:
-    """With the names of the table, for a checkpoint with other ones, or of the model without its head."""
+    """With the names of the table, for a checkpoint with other ones, or of the model without its head; and
+    what it holds packed as what it is.
+
+    Raises:
+        InputError: what is packed cannot be unpacked.
+    """
     expected, prefix = names.theirs, architecture.prefix
     table = {
         name: architecture.aliases[name]
@@ -18,5 +24,7 @@ def as_in_table(
         if name in architecture.aliases and architecture.aliases[name] not in tensors
     }
     if not any(name in expected and name.startswith(prefix) for name in tensors):
-        table |= {name: f"{prefix}{name}" for name in tensors if f"{prefix}{name}" in expected}
-    return {table.get(name, name): tensor for name, tensor in tensors.items()} if table else tensors
+        known = {*expected, *(f"{name}{part}" for name in expected for part in PARTS)}
+        table |= {name: f"{prefix}{name}" for name in tensors if f"{prefix}{name}" in known}
+    renamed = {table.get(name, name): tensor for name, tensor in tensors.items()} if table else tensors
+    return unpacked(renamed, expected)

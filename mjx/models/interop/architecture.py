@@ -1,10 +1,11 @@
 """What a family says of one of Hugging Face's model classes that it can be."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mjx.models.interop.config_map import ConfigMap
+from mjx.errors import InputError
+from mjx.models.interop.config_map import ConfigMap, Fields, Theirs, shown
 from mjx.models.interop.name_map import NameMap
 
 WITHOUT_MEANING = (
@@ -51,6 +52,35 @@ WITHOUT_MEANING = (
     *("classifier_dropout", "cross_attention_hidden_size"),
 )
 """Keys that any config.json may have, and that change nothing of what a model computes."""
+QUANTIZATION = "quantization_config"
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """The entry of `quantization_config`: how tensors are packed. What is written is not."""
+
+    methods: tuple[str, ...] = ()
+    """Those whose tensors the adapter unpacks (mjx/models/huggingface/packed.py)."""
+
+    def names(self) -> Sequence[str]:
+        return (QUANTIZATION,)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        given = theirs.get(QUANTIZATION)
+        method = given.get("quant_method") if isinstance(given, dict) else given
+        if given and method not in self.methods:
+            known = f"only {' and '.join(self.methods)}" if self.methods else "none"
+            raise InputError(
+                f'{theirs.where} has a "{QUANTIZATION}" of the method {shown(method)}; of this model mjx '
+                f"reads {known}: take the checkpoint with weights of 16 or 32 bits"
+            )
+        return {}
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        return {}
+
+
+UNQUANTIZED = Quantization()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

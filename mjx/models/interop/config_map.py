@@ -62,8 +62,15 @@ class Key:
         return (self.name, *self.also)
 
     def ours(self, theirs: Theirs) -> Fields:
-        name = next((name for name in self.names() if name in theirs), self.name)
+        given = [name for name in self.names() if name in theirs]
+        name = given[0] if given else self.name
         value = theirs.get(name)
+        for other in given[1:]:
+            if theirs[other] != value:
+                raise InputError(
+                    f'{theirs.where} has "{name}": {shown(value)} and "{other}": {shown(theirs[other])}, '
+                    "which mean the same and should be equal"
+                )
         if value is None and not (self.null and name in theirs):
             if self.default is REQUIRED:
                 raise InputError(f'{theirs.where} has no "{self.name}"')

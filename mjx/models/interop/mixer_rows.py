@@ -2,6 +2,7 @@
 
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.interop.name_map import Row
 
@@ -21,7 +22,7 @@ def norm_rows(norm: NormConfig, theirs: str, ours: str) -> list[Row]:
 
 
 def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attention}.attention") -> list[Row]:
-    """`q_proj`, `k_proj`, `v_proj` and `o_proj`, with norms and biases where there are any."""
+    """`q_proj`, `k_proj`, `v_proj` and `o_proj`, with norms, biases and sinks where there are any."""
     projections = ("query", "key", "value")
     rows = [Row(f"{theirs}.{name[0]}_proj.weight", f"{ours}.{name}.kernel", TO_HEADS) for name in projections]
     rows.append(Row(f"{theirs}.o_proj.weight", f"{ours}.output.kernel", FROM_HEADS))
@@ -31,6 +32,8 @@ def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attent
         ]
     if attention.output_bias:
         rows.append(Row(f"{theirs}.o_proj.bias", f"{ours}.output.bias"))
+    if attention.softmax == "learnable":
+        rows.append(Row(f"{theirs}.sinks", f"{ours}.sinks"))
     if attention.qk_norm is not None:
         layout = HEADS_BIAS if attention.qk_norm_over == "all_heads" else None
         rows += [
@@ -52,3 +55,22 @@ def mlp_rows(mlp: MLPConfig, theirs: str, ours: str = "{mlp}.mlp") -> list[Row]:
         halves = ("gate", "up", "down") if mlp.gated else ("up", "down")
         rows += [Row(f"{theirs}.{half}_proj.bias", f"{ours}.{half}.bias") for half in halves]
     return rows
+
+
+def moe_rows(moe: MoEConfig, theirs: str, ours: str = "{moe}.moe") -> list[Row]:
+    """`gate`, the router; an MLP of each expert; `shared_expert` and its gate where there are any."""
+    rows = [
+        router_row(f"{theirs}.gate.weight", ours),
+        *mlp_rows(moe.mlp, f"{theirs}.experts.{{expert}}", f"{ours}.experts"),
+    ]
+    if moe.shared_mlp is not None:
+        rows += mlp_rows(moe.shared_mlp, f"{theirs}.shared_expert", f"{ours}.shared")
+    if moe.shared_gate:
+        gate = f"{ours}.shared_gate.kernel"
+        rows.append(Row(f"{theirs}.shared_expert_gate.weight", gate, "1 embed -> embed"))
+    return rows
+
+
+def router_row(theirs: str, ours: str = "{moe}.moe") -> Row:
+    """The router's map."""
+    return Row(theirs, f"{ours}.router.kernel", "experts embed -> embed experts")

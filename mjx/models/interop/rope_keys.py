@@ -57,6 +57,8 @@ class RopeKeys:
     """Kinds of scaling that this architecture calls otherwise."""
     only: tuple[str, ...] = tuple(_KINDS)
     """The kinds of scaling that this architecture has."""
+    unsaid: Mapping[str, Any] | None = None
+    """`rope_parameters` where neither they nor `rope_scaling` are there."""
     twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Keys that some versions wrote beside another one with the same value."""
 
@@ -95,6 +97,8 @@ class RopeKeys:
         for key, value in (("rope_parameters", parameters), ("rope_scaling", scaling)):
             if not isinstance(value, dict):
                 raise InputError(f'config.json has "{key}": {shown(value)}, which should be an object')
+        if self.unsaid is not None and theirs.get("rope_parameters") is None and not scaling:
+            return self.unsaid
         if self.within is not None:
             return {**(parameters.get(self.within) or {}), **scaling}
         if any(isinstance(value, dict) for value in parameters.values()):
@@ -166,7 +170,8 @@ class RopeKeys:
             written[self.percent] = rope.percent
         scaling = rope.scaling
         if scaling is None:
-            return {**written, "rope_scaling": None} if self.scaled else written
+            none = None if self.unsaid is None else {self.kind_key: "default"}
+            return {**written, "rope_scaling": none} if self.scaled else written
         if not self.scaled:  # only transformers 5 can say it
             of_layers = {"rope_theta": rope.base, **_written_scaling(scaling, self.kind_key)}
             others = {"full_attention": {"rope_type": "default"}}

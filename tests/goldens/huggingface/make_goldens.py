@@ -1,7 +1,9 @@
 """Makes logits.npz with transformers 5: `python make_goldens.py` where torch and transformers are installed.
 
-Per case, named `model_type seed`: its config.json, a fingerprint of its tensors' names and shapes, and
-some of its logits in float32 (`sample` says which). Weights and inputs follow from the seed (variants.py).
+Per case, named `model_type seed`: its config.json, a fingerprint of its tensors' names and shapes, some of
+its logits in float32 (`sample` says which), and of mixtures of experts the loss. Weights and inputs follow
+from the seed (variants.py). With `python make_goldens.py mixtral olmoe` the cases of other kinds stay as they
+are.
 """
 
 import json
@@ -15,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +35,11 @@ CASES = {
     "nemotron": (6, 26),
     "gemma2": (13, 63),
     "gemma3_text": (15, 56),
+    "mixtral": (16, 19),
+    "qwen2_moe": (0, 8),
+    "qwen3_moe": (16, 31),
+    "gpt_oss": (16, 31),
+    "olmoe": (4, 15),
 }
 """Seeds that between them have most of the options of variants.py."""
 
@@ -45,17 +53,28 @@ def theirs_of(kind: str, seed: int) -> tuple[dict[str, tuple[int, ...]], torch.n
         model.save_pretrained(folder)  # which renames some tensors
         with safe_open(f"{folder}/model.safetensors", "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    renamed = {"lm_head.weight": "embed_out.weight"} if kind == "gpt_neox" else {}
-    weights = variants.weights_of(kind, shapes, seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(weights[renamed.get(name, name)]))
-    return shapes, model
+        save_file(variants.weights_of(kind, shapes, seed), f"{folder}/model.safetensors", {"format": "pt"})
+        return shapes, loaded(folder)
+
+
+def loaded(folder: str | Path) -> torch.nn.Module:
+    """What transformers reads, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+    model.set_experts_implementation("eager")  # grouped products are of aligned sizes only
+    return model.eval()
 
 
 def logits_of(model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return model(torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask)).logits.numpy()
+
+
+def loss_of(model: torch.nn.Module, tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The cross-entropy: without what `output_router_logits` adds."""
+    with torch.no_grad():
+        out = model(torch.from_numpy(tokens), labels=torch.from_numpy(labels))
+    more = getattr(out, "aux_loss", None)
+    return (out.loss if more is None else out.loss - model.config.router_aux_loss_coef * more).numpy()
 
 
 def sample(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -65,8 +84,13 @@ def sample(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    path = Path(__file__).with_name("logits.npz")
     arrays: dict[str, np.ndarray] = {}
     for kind, seeds in CASES.items():
+        if sys.argv[1:] and kind not in sys.argv[1:]:
+            with np.load(path) as old:
+                arrays |= {name: old[name] for name in old if name.split()[0] == kind}
+            continue
         for seed in seeds:
             config = variants.config_of(kind, seed)
             shapes, model = theirs_of(kind, seed)
@@ -75,8 +99,10 @@ def main() -> None:
             arrays[f"{case}/config"] = np.array(json.dumps(config))
             arrays[f"{case}/tensors"] = np.array(variants.fingerprint(shapes))
             arrays[f"{case}/logits"] = sample(logits_of(model, tokens, mask), mask)
+            if kind in variants.MIXTURES and tokens.shape[1] > 1:
+                arrays[f"{case}/loss"] = loss_of(model, tokens, tokens)
             print(case, tokens.shape, int(mask.sum()), model.num_parameters(), json.dumps(config))
-    np.savez_compressed(Path(__file__).with_name("logits.npz"), **arrays)
+    np.savez_compressed(path, **arrays)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,16 @@ KINDS = {
     "nemotron": "NemotronForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
 }
 """config.json's `model_type` → its class."""
 
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "olmoe")
+"""Of experts."""
 _ZERO_CENTERED = ("nemotron", "gemma2", "gemma3_text")
 """Whose norms store their gains minus one."""
 _ACTIVATIONS = ["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "quick_gelu", "gelu_fast"]
@@ -57,6 +64,8 @@ def config_of(kind: str, seed: int) -> dict[str, Any]:
     if kind == "gpt_neox":
         return config | _gpt_neox(rng, head_dim, layers)
     config["num_key_value_heads"] = groups
+    if kind in MIXTURES:
+        return config | _mixture(rng, kind, heads, head_dim, layers)
     if kind == "nemotron":
         config["norm_eps"] = rng.choice([1e-6, 1e-5, 1e-3])
     else:
@@ -237,6 +246,58 @@ def _gemma3(rng: random.Random, head_dim: int, layers: int) -> dict[str, Any]:
     config: dict[str, Any] = rng.choice([{}, {"rope_theta": 1e5, "rope_local_base_freq": 300.0}])
     config = dict(config, rope_scaling=rng.choice([None, linear, _scaling(rng, head_dim)]))
     return config | rng.choice([{}, {"sliding_window_pattern": rng.choice([1, 2, 3])}])
+
+
+def _mixture(rng: random.Random, kind: str, heads: int, head_dim: int, layers: int) -> dict[str, Any]:
+    config: dict[str, Any] = {"rms_norm_eps": rng.choice([1e-6, 1e-5, 1e-3])}
+    if kind in ("qwen3_moe", "gpt_oss") or (kind in ("mixtral", "qwen2_moe") and rng.random() < 0.5):
+        config |= {"head_dim": head_dim, "hidden_size": heads * rng.choice([8, 9, 12])}
+    if kind != "gpt_oss" and rng.random() < 0.5:
+        config["hidden_act"] = rng.choice(_ACTIVATIONS)
+    if kind in ("qwen3_moe", "gpt_oss", "olmoe"):
+        config |= rng.choice([{}, {"attention_bias": True}, {"attention_bias": False}])
+    config |= _experts(rng, kind, layers)
+    if kind == "mixtral":
+        config |= {"sliding_window": rng.choice([None, 1, 4, 11]), "router_jitter_noise": 0.1}
+    if kind == "qwen2_moe":
+        config |= _qwen_window(rng, layers) | rng.choice([{}, {"qkv_bias": False}, {"qkv_bias": True}])
+    if kind == "qwen3_moe":
+        window = {"use_sliding_window": True, "sliding_window": rng.choice([1, 4, 11])}
+        config |= rng.choice([{}, {"use_sliding_window": False, "sliding_window": 4}, window])
+    if kind == "gpt_oss":
+        config |= {"sliding_window": rng.choice([1, 4, 11, 500])}
+        config |= rng.choice([{}, {"layer_types": _layer_types(rng, layers)}])
+        config |= rng.choice([{}, {"swiglu_limit": 0.5}, {"swiglu_limit": 1.5, "swiglu_alpha": 1.702}])
+        if rng.random() < 0.3:
+            return config  # with transformers' own scaling
+    rope = _rope(rng, head_dim)
+    if kind == "mixtral" and (rope.get("rope_parameters") or rope.get("rope_scaling")):
+        config.setdefault("head_dim", head_dim)  # which transformers then asks for
+    return config | rope
+
+
+def _experts(rng: random.Random, kind: str, layers: int) -> dict[str, Any]:
+    experts = rng.choice([3, 4, 8])
+    key = rng.choice(["num_experts", "num_local_experts"]) if kind != "qwen2_moe" else "num_experts"
+    config: dict[str, Any] = {key: experts}
+    normalized = kind in ("mixtral", "gpt_oss") or rng.choice([True, False])
+    if kind in ("qwen2_moe", "qwen3_moe", "olmoe") and (normalized or rng.random() < 0.5):
+        config["norm_topk_prob"] = normalized
+    # What a single probability would be if it had to sum to 1 is nothing that a router could learn.
+    config["num_experts_per_tok"] = rng.choice([2, 3] if normalized else [1, 2, 3])
+    sparse = True
+    if kind in ("qwen2_moe", "qwen3_moe"):
+        config["moe_intermediate_size"] = rng.choice([8, 20])
+        config |= rng.choice([{}, {"decoder_sparse_step": rng.choice([1, 2, 3])}])
+        dense = sorted(rng.sample(range(layers), rng.randrange(layers)))
+        config |= rng.choice([{}, {"mlp_only_layers": dense}])
+        dense, step = config.get("mlp_only_layers", []), config.get("decoder_sparse_step", 1)
+        sparse = any((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
+    if sparse:  # transformers has no balance of no routers
+        config |= rng.choice([{}, {"output_router_logits": True, "router_aux_loss_coef": 0.3}])
+    if kind == "qwen2_moe":
+        config["shared_expert_intermediate_size"] = rng.choice([8, 24])
+    return config
 
 
 def weights_of(kind: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:

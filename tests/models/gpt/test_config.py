@@ -14,6 +14,7 @@ from mjx.models.common.parameter import parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
 from mjx.models.gpt import PUBLISHED, GPTConfig
+from mjx.trees import flatten
 
 
 def megatron(hidden_size: int, *, num_layers: int = 2, **options) -> GPTConfig:
@@ -70,12 +71,56 @@ TOTALS = {
     "gemma2-9b": 9_241_705_984,
     "gemma2-27b": 27_227_128_320,
     "gemma3-1b": 999_885_952,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_630_071_296,
+    "qwen1.5-moe-a2.7b": 14_315_784_192,
+    "qwen2-57b-a14b": 57_408_658_944,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
+    "olmoe-1b-7b": 6_919_161_856,
 }
 
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_published_models_have_their_published_size(name):
     assert PUBLISHED[name].num_parameters() == TOTALS[name]
+
+
+ACTIVE = {
+    "mixtral-8x7b": (12.9, 0.05),
+    "mixtral-8x22b": (39, 0.5),
+    "qwen1.5-moe-a2.7b": (2.7, 0.05),
+    "qwen2-57b-a14b": (14, 0.5),
+    "qwen3-30b-a3b": (3.3, 0.1),  # 3.35, rounded down
+    "qwen3-235b-a22b": (22, 0.5),
+    "olmoe-1b-7b": (1.3, 0.05),
+    "gpt-oss-20b": (3.61, 0.005),
+    "gpt-oss-120b": (5.13, 0.005),
+}
+"""In billions, as published, and how much they were rounded."""
+
+
+@pytest.mark.parametrize("preset", ACTIVE)
+def test_a_token_uses_as_many_parameters_as_is_published(preset):
+    config, (billions, rounding) = PUBLISHED[preset], ACTIVE[preset]
+    # The card of gpt-oss leaves the token table out.
+    uncounted = config.vocab_size * config.hidden_size if preset.startswith("gpt-oss") else 0
+    active = config.num_active_parameters() - uncounted
+    assert active / 1e9 == pytest.approx(billions, abs=rounding)
+    # And exactly: of every tensor of experts the share that a token takes.
+    moe, used = config.moe, 0
+    for path, leaf in flatten(parameters_of(abstract_model(config))).items():
+        held = ".experts." in path
+        used += leaf.size * moe.top_k // moe.experts if held else leaf.size
+    padding = 2 * (config.padded_vocab_size - config.vocab_size) * config.hidden_size
+    assert config.num_active_parameters() == used - padding
+
+
+def test_a_model_without_experts_uses_all_its_parameters():
+    config = PUBLISHED["qwen3-0.6b"]
+    assert config.num_active_parameters() == config.num_parameters()
 
 
 def test_nemotron_and_its_pruned_models_have_the_sizes_of_their_papers():

@@ -199,6 +199,7 @@ def test_sizes_are_written_in_full(architecture):
     written = architecture.config.to_theirs(config)
     if architecture.model_type not in ("gpt2", "gpt_neox"):
         assert isinstance(written["num_key_value_heads"], int)
+    if architecture.model_type not in ("gpt2", "gpt_neox", "olmoe"):  # whose heads always fill the width
         assert isinstance(written["head_dim"], int)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from mjx.bounds import check_scale
 from mjx.errors import InputError
+from mjx.models.backends import Implementation
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.pattern import Lengths, MixerConfig, StepOnMesh, Work
 from mjx.models.report import Statistic
@@ -140,6 +141,13 @@ class MoEConfig(MixerConfig):
 
     name: ClassVar[str] = "moe"
     rows_apart: ClassVar[bool] = False
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *("router.jitter", "router.dtype", "router.sinkhorn", "router.z_loss", "router.load_balancing_loss"),
+        *("router.sequence_load_balancing_loss", "router.global_load_balancing_loss", "capacity_factor"),
+        *("drop_by", "pad_to_capacity", "dispatch.way", "dispatch.cell", "dispatch.exact"),
+        "implementation",
+    )
+    """As those of a model's config: what a run may choose freely for given weights."""
 
     experts: int
     """Of the mixture."""
@@ -166,6 +174,9 @@ class MoEConfig(MixerConfig):
     """Compute all rows that an expert may take, so that the work is the same however tokens choose."""
     dispatch: DispatchConfig = DispatchConfig()
     """How tokens come to experts on other devices."""
+    implementation: Implementation = "auto"
+    """Of products of rows with their experts' weights. auto: one loop with the whole MLP in it, which holds
+    the least; else three grouped products by this one (see `mjx backends`)."""
 
     def __post_init__(self):
         for name in ("experts", "top_k"):
@@ -218,6 +229,9 @@ class MoEConfig(MixerConfig):
         from mjx.models.common.moe.work import work
 
         return work(self, embed, step)
+
+    def idle_parameters(self, embed: int) -> int:
+        return (self.experts - self.top_k) * self.mlp.num_parameters(self.latent or embed)
 
     def after_step(self, parameters: Tree, statistics: Mapping[str, Array]) -> Tree:
         """Biases of experts that had fewer tokens than the mean rise, of those that had more fall."""

@@ -4,22 +4,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from mjx.errors import InputError
 from mjx.kernels.varying import varying
 from mjx.models.common.moe.config import MoEConfig
-from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
 from mjx.models.common.moe.gather import gather
 from mjx.models.common.moe.layout import Layout, axis_of, layout_of
 from mjx.models.common.moe.router import Routing, capacity
 from mjx.models.common.rarely import RARELY
 from mjx.sharding import axes_per_dimension
-
-_WHOLE = "whole expert weights"
 
 
 class Dispatched(NamedTuple):
@@ -49,21 +46,20 @@ def dispatch(
         choices = ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1])
         weights = _whole(weights, layout, x.dtype)
         if way == "gather":
-            y = gather(layout, expert, tokens, *choices, weights)
+            y = gather(layout, expert, tokens, *choices, weights, config.implementation)
             return y.reshape(x.shape), jnp.zeros_like(ids, bool)
         size = _cell(config, layout, tokens.shape[0])
         cells = cells_of(choices[0], config.experts, size)
         if not config.dispatch.exact:
             y = fixed(layout, expert, tokens, cells, choices[1], weights)
             return y.reshape(x.shape), cells.overflow.reshape(ids.shape)
-        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights)
+        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights, config.implementation)
         return y.reshape(x.shape), jnp.zeros_like(ids, bool)
 
-    if layout.shares:
-        # Shares of weights are gathered again for the backward pass: whole, all layers' would be kept.
-        policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
-        local = jax.checkpoint(local, policy=policy, prevent_cse=False)
     if layout.sizes:
+        # The backward pass gathers shares of weights again: whole, those of all layers would be kept.
+        policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+        local = jax.checkpoint(local, policy=policy, prevent_cse=False)
         tokens, of_tokens = layout.tokens, PartitionSpec(*layout.tokens[:2])
         local = jax.shard_map(
             local, in_specs=(tokens, of_tokens, of_tokens, layout.weights), out_specs=(tokens, of_tokens)
@@ -117,8 +113,7 @@ def _whole(weights: Weights, layout: Layout, dtype: jnp.dtype) -> Weights:
         array = varying(array, copies).astype(dtype)
         for dimension, axes in enumerate(axes_per_dimension(spec, array.ndim)):  # type: ignore[arg-type]
             if shares := tuple(axis for axis in axes if axis in layout.shares):
-                whole = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
-                array = checkpoint_name(whole, _WHOLE)
+                array = jax.lax.all_gather(array, axis_of(shares), axis=dimension, tiled=True)
         return array
 
     pairs = zip(weights, layout.weights, strict=True)
@@ -137,6 +132,7 @@ def _fixed_or_gather(
     cells: Cells,
     choices: tuple[Array, Array],
     weights: Weights,
+    implementation: str,
 ) -> Array:
     """By cells where all have room, else all by gather: every device takes the same branch."""
     full = jnp.any(cells.overflow).astype(jnp.int32)
@@ -149,7 +145,7 @@ def _fixed_or_gather(
 
     def by_gather(tokens, rows, choice, ids, probabilities, weights):
         with jax.named_scope(RARELY):
-            return gather(layout, expert, tokens, ids, probabilities, weights)
+            return gather(layout, expert, tokens, ids, probabilities, weights, implementation, keep=False)
 
     operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
     return jax.lax.cond(full > 0, by_gather, by_cells, *operands)

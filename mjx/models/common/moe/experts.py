@@ -1,11 +1,13 @@
 """The experts of a mixture: many MLPs of one shape."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from mjx.models.common.mlp import MLPConfig, activate
@@ -91,6 +93,11 @@ class Experts(nnx.Module):
         )
 
 
+KEPT = "kept of experts"
+"""What the backward pass keeps where a mesh splits experts: what they read, and what products made of it."""
+Product = Callable[[Array, Array], Array]
+
+
 @dataclasses.dataclass(frozen=True)
 class OneExpert:
     """What an expert makes of rows, each weighed by its probability."""
@@ -100,23 +107,27 @@ class OneExpert:
     """Whether probabilities multiply what it reads, or else what it writes."""
 
     def __call__(
-        self, rows: Float[Array, "rows embed"], probabilities: Float[Array, " rows"], weights: Weights
+        self,
+        rows: Float[Array, "rows embed"],
+        probabilities: Float[Array, " rows"],
+        weights: Weights,
+        product: Product = jnp.matmul,
     ) -> Float[Array, "rows embed"]:
+        """`weights` are of one expert, or, with a `product` of grouped rows, kernels of all and each row's
+        biases."""
         dtype, factor = rows.dtype, probabilities[:, None]
         if self.on_input:
             rows = (rows * factor).astype(dtype)
-        up = rows @ weights.up
-        gate = None if weights.gate is None else rows @ weights.gate
+        up = checkpoint_name(product(rows, weights.up), KEPT)
+        gate = None if weights.gate is None else checkpoint_name(product(rows, weights.gate), KEPT)
         if weights.up_bias is not None:
             up = up + weights.up_bias
         if gate is not None and weights.gate_bias is not None:
             gate = gate + weights.gate_bias
-        hidden = activate(self.mlp, gate, up)
-        if not self.on_input:
-            # On the hidden features, not on what is written: the backward pass then needs no output, so
-            # that none is sent or computed again for it.
-            hidden = (hidden * factor).astype(dtype)
-        y = hidden @ weights.down
+        # On the hidden features, not on what is written: the backward pass then needs no output, so that none
+        # is sent or computed again for it.
+        hidden = activate(self.mlp, gate, up, None if self.on_input else factor)
+        y = product(hidden, weights.down)
         if weights.down_bias is not None:
             bias = weights.down_bias
             y = y + (bias if self.on_input else (bias * factor).astype(dtype))

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
 
@@ -69,6 +70,7 @@ def fixed(
         rows, factors = (
             jax.lax.all_gather(array, axis_of(split), axis=1, tiled=True) for array in (rows, factors)
         )
+    rows, factors = checkpoint_name(rows, KEPT), checkpoint_name(factors, KEPT)
     y = jax.vmap(expert)(rows, factors, weights)
     if split:
         y = jax.lax.psum_scatter(y, axis_of(split), scatter_dimension=1, tiled=True)

@@ -5,12 +5,14 @@ Exact for every routing, and the cheaper way for few devices or many experts a t
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from mjx.kernels.grouped_matmul import grouped_matmul
 from mjx.kernels.grouped_matmul.fused import grouped_sum
-from mjx.models.common.moe.experts import OneExpert, Weights
+from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
-from mjx.models.common.moe.permutation import sort_choices
+from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
 
 
 def gather(
@@ -20,8 +22,14 @@ def gather(
     ids: Int[Array, "tokens top_k"],
     probabilities: Float[Array, "tokens top_k"],
     weights: Weights,
+    implementation: str,
+    *,
+    keep: bool = True,
 ) -> Float[Array, "tokens embed"]:
-    """The sum of every token over its experts; `weights` are this device's."""
+    """The sum of every token over its experts; `weights` are this device's.
+
+    `keep` false: the backward pass gathers the tokens again.
+    """
     group = set(layout.owners) | set(layout.hidden)
     split = layout.ordered(group & set(layout.token_axes))
     whole = layout.ordered(group - set(layout.token_axes))
@@ -29,7 +37,9 @@ def gather(
         tokens, ids, probabilities = (
             jax.lax.all_gather(array, axis_of(split), tiled=True) for array in (tokens, ids, probabilities)
         )
-    y = own_experts(layout, expert, tokens, ids, probabilities, weights)
+    if keep:
+        tokens, ids, probabilities = (checkpoint_name(array, KEPT) for array in (tokens, ids, probabilities))
+    y = own_experts(layout, expert, tokens, ids, probabilities, weights, implementation)
     if split:
         y = jax.lax.psum_scatter(y, axis_of(split), scatter_dimension=0, tiled=True)
     return jax.lax.psum(y, axis_of(whole)) if whole else y
@@ -42,6 +52,7 @@ def own_experts(
     ids: Int[Array, "tokens top_k"],
     probabilities: Float[Array, "tokens top_k"],
     weights: Weights,
+    implementation: str,
 ) -> Float[Array, "tokens embed"]:
     """This device's part of the sum, of tokens that are here."""
     experts = weights.up.shape[0]
@@ -49,5 +60,23 @@ def own_experts(
         ids = ids - experts * jax.lax.axis_index(axis_of(layout.owners))
     ids = jnp.where((ids >= 0) & (ids < experts), ids, experts)
     chosen = sort_choices(ids, experts)
-    factors = probabilities.reshape(-1)[chosen.order]
-    return grouped_sum(expert, tokens, factors, weights, chosen.order // ids.shape[1], chosen.sizes)
+    factors, token = probabilities.reshape(-1)[chosen.order], chosen.order // ids.shape[1]
+    if implementation == "auto":
+        return grouped_sum(expert, tokens, factors, weights, token, chosen.sizes)
+    # Rows of no expert here come last; what is made of them is never read.
+    mine = jnp.sum(chosen.sizes)
+    token = jnp.where(jnp.arange(token.size) < mine, token, tokens.shape[0])
+    rows = jnp.where(
+        ids < experts, jnp.append(chosen.start, 0)[ids] + chosen.place.reshape(ids.shape), token.size
+    )
+    group = jnp.minimum(ids.reshape(-1)[chosen.order], experts - 1)
+    biases = {
+        name: array if array is None or "bias" not in name else array[group]
+        for name, array in weights._asdict().items()
+    }
+
+    def product(rows: Array, kernels: Array) -> Array:
+        return grouped_matmul(rows, kernels, chosen.sizes, implementation=implementation)
+
+    y = expert(spread(tokens, token, rows), factors, Weights(**biases), product)  # type: ignore[arg-type]
+    return gathered_sum(y, rows, token)

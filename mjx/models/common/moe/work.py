@@ -26,9 +26,10 @@ def work(config: MoEConfig, embed: int, step: StepOnMesh) -> Work:
         return Work(exchanges, held, 3 * held, mine * config.top_k * row_flops)
     rows = config.experts * cell_rows(tokens, config.top_k, config.experts, config.dispatch.cell)
     seen = rows * layout.size(_split(layout, layout.hidden))
-    hidden = (3 if config.mlp.gated else 2) * config.mlp.features / layout.size(layout.hidden)
-    kept = seen * (width + hidden) + rows * width
-    return Work(_fixed(layout, rows * width * step.itemsize), kept, 2 * kept)
+    hidden = (2 if config.mlp.gated else 1) * config.mlp.features / layout.size(layout.hidden)
+    kept = seen * (width + hidden)
+    between = kept + seen * (2 * width + hidden) + 2 * rows * width
+    return Work(_fixed(layout, rows * width * step.itemsize), kept, between)
 
 
 def _split(layout: Layout, axes: Axes) -> Axes:
