@@ -125,9 +125,10 @@ class LanguageModelConfig(ModelConfig):
         return LanguageModel(self, rngs=rngs)
 
     def upcycling(self, dense: "LanguageModelConfig") -> Callable[[Tree, Key[Array, ""]], Tree] | None:
-        from mjx.models.common.moe.upcycle import upcycling
+        from mjx.models.common.moe.upcycle import Layers, upcycling
 
-        return upcycling(dense, self)
+        one, other = (Layers(config.pattern, config.places) for config in (dense, self))
+        return upcycling(one, other, std=self.init_std)
 
     def num_parameters(self) -> int:
         """Without the padding of the vocabulary."""

@@ -10,7 +10,7 @@ tokens that a `capacity_factor` drops in training.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +26,21 @@ Make = Callable[[Tree, Key[Array, ""]], Tree]
 """The dense model's parameters and a key → the parameters of the model with experts."""
 
 
-class Layers(Protocol):
+class Layers(NamedTuple):
     """What is read of a model's config."""
 
-    @property
-    def pattern(self) -> tuple[SublayerConfig, ...]: ...
-
-    @property
-    def places(self) -> tuple[tuple[str, int], ...]: ...
-
-    @property
-    def init_std(self) -> float: ...
+    pattern: tuple[SublayerConfig, ...]
+    places: tuple[tuple[str, int], ...]
 
 
 _NEARLY_ZERO = 2.0**-20
 """Logits of about this size order the experts, and change no probability by more than rounding does."""
 
 
-def upcycling(dense: Layers, config: Layers) -> Make | None:
+def upcycling(dense: Layers, config: Layers, *, std: float) -> Make | None:
     """How `config`'s parameters are made of `dense`'s; None: it is not `dense` with experts in MLPs' place.
+
+    `std` is of the initial router, where that is not nearly zero.
 
     Raises:
         InputError: the experts could not compute what the MLPs do.
@@ -72,7 +68,7 @@ def upcycling(dense: Layers, config: Layers) -> Make | None:
             layer, mixers = unflatten(inside), made[number]
             if mixers is not None:
                 mlp, own = layer.pop(MLPConfig.name), jax.random.fold_in(key, number)
-                layer[MoEConfig.name] = experts_of(*mixers, mlp, own, std=config.init_std)
+                layer[MoEConfig.name] = experts_of(*mixers, mlp, own, std=std)
             layers.setdefault(target, []).append(layer)
         for path, each in layers.items():
             whole |= flatten(jax.tree.map(lambda *leaves: jnp.stack(leaves), *each), path)

@@ -62,7 +62,6 @@ CASES = {
     "whole MLPs": (GATED, 24, RouterConfig(), {}),
     "halves": (GATED, 12, RouterConfig(scaling=3.0), {}),
     "quarters, one of each": (PLAIN, 6, RouterConfig(bias=True), {}),
-    "one of many, not normalised": (PLAIN, 24, RouterConfig(normalized=False), {"top_k": 1}),
     "halves by softmax of all": (GATED, 12, RouterConfig(normalized=False, jitter=0.1), {}),
     "halves by sigmoid, in groups": (
         GPT_OSS,
@@ -70,7 +69,6 @@ CASES = {
         RouterConfig(scores="sigmoid", groups=4, top_groups=2, expert_bias_rate=1e-3, scaling=2.5),
         {},
     ),
-    "halves by sigmoid, not normalised": (GPT_OSS, 12, RouterConfig(scores="sigmoid", normalized=False), {}),
     "softplus": (
         GATED,
         8,
