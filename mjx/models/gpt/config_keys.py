@@ -70,7 +70,7 @@ def canonical_moe(moe: MoEConfig | None) -> MoEConfig | None:
     if moe is None:
         return None
     none = RouterConfig()
-    chosen = ("jitter", "dtype", "z_loss", "load_balancing_loss", "sequence_load_balancing_loss")
+    chosen = ("jitter", "z_loss", "load_balancing_loss", "sequence_load_balancing_loss")
     chosen = (*chosen, "global_load_balancing_loss", "sinkhorn")
     router = dataclasses.replace(moe.router, **{name: getattr(none, name) for name in chosen})
     return dataclasses.replace(
