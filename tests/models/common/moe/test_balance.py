@@ -66,11 +66,18 @@ def test_the_global_loss_has_the_shares_of_all_microbatches_so_far():
     assert earlier[1] == 3 * MASK.sum()
 
 
-def test_balanced_experts_have_a_loss_of_1_and_one_expert_for_all_as_many_as_there_are():
-    config = config_of(4, 1, router={"load_balancing_loss": 1.0})
-    even = 40 * np.eye(4, dtype=np.float32)[None]
-    for x, loss in ((even, 1.0), (np.repeat(even[:, :1], 4, axis=1), 4.0)):
-        _, said = router_of(config, parameters(config))(x, Context(counted=jnp.ones((1, 4)), training=True))
+def test_evenly_loaded_experts_have_a_loss_of_1_and_a_quarter_that_gets_all_one_of_4():
+    config = config_of(8, 2, router={"load_balancing_loss": 1.0, "scores": "sigmoid"})
+    router = router_of(config, parameters(config))
+    counted = np.zeros_like(MASK)
+    counted[:, :4] = 1
+    x = np.full((*MASK.shape, 8), -40.0, np.float32)
+    for row, place in np.ndindex(2, 4):  # two of the experts for each of eight tokens, each expert twice
+        first = 2 * place
+        x[row, place, first : first + 2] = 40
+    alike = np.broadcast_to(x[:1, :1], x.shape)
+    for read, loss in ((x, 1.0), (alike, 4.0)):  # 8 experts of which 2 get all
+        _, said = router(read, context(counted=jnp.asarray(counted)))
         np.testing.assert_allclose(said.losses["load_balancing_loss"], loss, rtol=1e-6)
 
 
