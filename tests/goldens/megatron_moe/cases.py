@@ -95,6 +95,7 @@ CASES: dict[str, dict[str, Any]] = {
     # Room for fewer tokens than come.
     "capacity_half": _capacity(0.5),
     "capacity_1": _capacity(1.0),
+    "capacity_half_sigmoid_bias": {**_BIASED, **_capacity(0.5)},
     "capacity_1_25_sigmoid_bias_aux": {**_BIASED, **_loss("aux"), **_capacity(1.25)},
     "capacity_pad_half_bias": {**_GELU, **_capacity(0.5, pad=True)},
     "capacity_half_position": _capacity(0.5, "position"),

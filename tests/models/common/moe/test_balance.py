@@ -104,13 +104,13 @@ def test_nothing_is_said_where_nothing_is_counted():
 def test_after_a_step_biases_move_by_the_rate_towards_the_mean():
     config = config_of(4, router={"scores": "sigmoid", "expert_bias_rate": 0.25})
     before = {"router": {"expert_bias": jnp.array([0.0, 1.0, 0.0, -1.0])}, "experts": {}}
-    statistics = {"load": jnp.array([5.0, 1.0, 3.0, 3.0]), "dropped": jnp.zeros(4)}
+    statistics = {"load": jnp.array([5.0, 1.0, 3.0, 6.0]), "dropped": jnp.array([0.0, 0.0, 0.0, 3.0])}
     after = config.after_step(before, statistics)
     np.testing.assert_array_equal(after["router"]["expert_bias"], [-0.25, 1.25, 0.0, -1.0])
     unbiased = config_of()
     assert unbiased.after_step(before, statistics) is before
     summary = {name: float(each.array) for name, each in config.summary(statistics).items()}
-    assert summary == pytest.approx({"expert_load_max": 5 / 3, "expert_load_min": 1 / 3, "tokens_dropped": 0})
+    assert summary == pytest.approx({"expert_load_max": 1.6, "expert_load_min": 4 / 15, "tokens_dropped": 3})
 
 
 def test_choices_without_a_cell_count_as_dropped_where_their_token_counts():
