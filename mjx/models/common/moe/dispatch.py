@@ -15,7 +15,7 @@ from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
 from mjx.models.common.moe.gather import gather
 from mjx.models.common.moe.layout import Layout, axis_of, layout_of
 from mjx.models.common.moe.router import Routing, capacity
-from mjx.models.common.rarely import RARELY
+from mjx.models.rarely import RARELY
 from mjx.sharding import axes_per_dimension
 
 
