@@ -119,10 +119,9 @@ class RouterConfig:
 class DispatchConfig:
     """How tokens come to experts on other devices, and back. Changes no number but the last digits."""
 
-    way: Literal["auto", "gather", "fixed", "ragged"] = "auto"
+    way: Literal["auto", "gather", "fixed"] = "auto"
     """gather: every device gets all tokens of its expert group. fixed: it sends cells of one size to each
-    expert. ragged: it sends what there is (GPUs only, to be tried first). auto: gather or fixed, whichever
-    sends less."""
+    expert. auto: whichever sends less."""
     cell: float = 1.25
     """Rows of a cell (fixed), as a multiple of what it would hold if all experts got the same."""
     exact: bool = True
