@@ -18,7 +18,7 @@ from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
-from mjx.parse import to_tree
+from mjx.parse import parse, to_tree
 from mjx.trees import Tree, flatten, merge, plain, read_yaml
 
 
@@ -167,6 +167,7 @@ def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:
             f"model.preset = {section['preset']} and init_from = {path}: the model is the latter's; leave "
             "the preset out"
         )
+    source = _with_experts(source, section, family)
     free, known = load_family(family).config.training_choices, flatten(source)
     for name, value in flatten(section).items():
         if name not in free and not (name in known and plain(value) == known[name]):
@@ -176,3 +177,13 @@ def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:
                 f"leave it out (what a run may choose: {', '.join(free)})"
             )
     return merge(source, section)
+
+
+def _with_experts(source: Tree, section: Tree, family: str) -> Tree:
+    """The source's tree; where the recipe's model has experts in the place of its MLPs, with them."""
+    upcycled = load_family(family).config.upcycled_tree(source, section)
+    if upcycled is None:
+        return source
+    dense, model = (parse(ModelConfig, {"family": family, **tree}, "model") for tree in (source, upcycled))
+    model.upcycling(dense)  # which says what cannot be
+    return {name: value for name, value in upcycled.items() if name != "family"}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import jax
@@ -70,6 +70,21 @@ class ModelConfig:
     def build(self, rngs: nnx.Rngs) -> Any:
         """The module, with freshly drawn parameters."""
         raise NotImplementedError(type(self))
+
+    @classmethod
+    def upcycled_tree(cls, dense: Tree, section: Mapping[str, Any]) -> Tree | None:
+        """The model that a recipe's section asks for where it has experts and `dense` has MLPs, as a tree;
+        None: it does not ask for that."""
+        return None
+
+    def upcycling(self, dense: Any) -> Callable[[Tree, Key[Array, ""]], Tree] | None:
+        """How this model's parameters are made of those of `dense`, experts of its MLPs, such that it
+        computes what `dense` does; None: it is not `dense` with experts in the place of MLPs.
+
+        Raises:
+            InputError: it could not compute the same.
+        """
+        return None
 
     def num_parameters(self) -> int:
         """Of the model, without what only pads an array."""

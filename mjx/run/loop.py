@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from mjx.batch import size_of
@@ -29,6 +28,7 @@ from mjx.metrics.progress import Progress
 from mjx.metrics.sinks import MetricSink, open_sinks, read_metrics
 from mjx.models.family import Batch
 from mjx.parse import to_tree
+from mjx.run.given import given_parameters
 from mjx.run.resume import changes_since
 from mjx.run.vocabulary import warn_of_unknown_ids
 from mjx.source import keep_companions, open_source
@@ -111,9 +111,8 @@ def train(config: RunConfig) -> Result:
                 f"init_from={folder.path}"
             )
         elif config.init_from is not None:
-            abstract = trainer.layout.abstract.parameters
             source = open_source(config.init_from)
-            state = trainer.start(source.load(config.model, abstract, dtype=np.float32)[0])
+            state = trainer.start(given_parameters(source, trainer, plan.seed))
             keep_companions(source, folder.huggingface)
             progress.say(f"starting from the weights of {config.init_from}")
         else:

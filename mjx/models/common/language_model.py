@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -122,6 +123,11 @@ class LanguageModelConfig(ModelConfig):
 
     def build(self, rngs: nnx.Rngs) -> "LanguageModel":
         return LanguageModel(self, rngs=rngs)
+
+    def upcycling(self, dense: "LanguageModelConfig") -> Callable[[Tree, Key[Array, ""]], Tree] | None:
+        from mjx.models.common.moe.upcycle import upcycling
+
+        return upcycling(dense, self)
 
     def num_parameters(self) -> int:
         """Without the padding of the vocabulary."""

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from mjx.bounds import check_scale
 from mjx.errors import InputError
@@ -14,6 +15,8 @@ from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import ResidualConfig, SublayerConfig
 from mjx.models.common.rope import RoPEConfig
+from mjx.parse import parse, to_tree
+from mjx.trees import Tree, merge
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,18 @@ class GPTConfig(LanguageModelConfig):
             self.moe is not None and layer >= self.dense_layers and _at(self.moe_pattern, layer)
             for layer in layers
         )
+
+    @classmethod
+    def upcycled_tree(cls, dense: Tree, section: Mapping[str, Any]) -> Tree | None:
+        """Its `moe` needs no `mlp`: experts are whole copies of the dense model's MLP, or with fewer
+        `moe.mlp.features` slices of it."""
+        moe = section.get("moe")
+        if dense.get("moe") is not None or not isinstance(moe, Mapping) or dense.get("mlp") is None:
+            return None
+        over = {name: section[name] for name in ("moe_pattern", "dense_layers") if name in section}
+        over["moe"] = merge({"mlp": dense["mlp"]}, moe)
+        model = parse(cls, {**dense, **over}, "model")
+        return to_tree(dataclasses.replace(model, mlp=None) if all(model.moe_layers) else model)
 
     def sublayers(self) -> tuple[SublayerConfig, ...]:
         """Attention, then an MLP or experts, attention, …"""
