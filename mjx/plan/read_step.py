@@ -181,6 +181,8 @@ class Plan:
     checks: tuple[TermCheck, ...]
     uncounted: tuple[str, ...]
     """Weights whose products are in no closed form, with their axes."""
+    decided: tuple[str, ...]
+    """What layers decided by the mesh, and why."""
     exact_traffic: bool
     """False where a loop of unknown length was counted once."""
     utilization: float
@@ -273,6 +275,7 @@ def make_plan(config: RunConfig, request: PlanRequest, step: CompiledStep) -> Pl
             for term in terms
         ),
         uncounted=scheme.uncounted,
+        decided=tuple(dict.fromkeys(s.work.said for s in scheme.sublayers if s.work.said)),
         exact_traffic=all(collective.exact for collective in found),
         utilization=request.utilization,
         time=_time(request, flops, rows),

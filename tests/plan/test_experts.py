@@ -53,6 +53,8 @@ def test_tokens_are_sent_as_the_closed_form_says_by_the_way_that_sends_less(name
     hidden = sum(row.wire_bytes for row in sent if row.asynchronous)
     assert hidden >= 0.5 * passes
     assert not made.uncounted
+    [said] = made.decided
+    assert said.startswith(f"16 experts over {' × '.join(axes)}: {way}, the least (rows sent")
 
 
 @pytest.mark.gpu_compile

@@ -12,6 +12,7 @@ from reference.attention import attention
 from reference.cross_entropy import CrossEntropy, cross_entropy, soft_capped
 from reference.linear import Parameters, below
 from reference.mlp import mlp
+from reference.moe import moe
 from reference.norm import norm
 
 
@@ -31,6 +32,7 @@ MIXERS = {
     "attention": _attention,
     "cross_attention": _cross_attention,
     "mlp": lambda config, p, x, **_: mlp(config, p, x),
+    "moe": lambda config, p, x, **_: moe(config, p, x),
 }
 """Name in paths → function of its config, its parameters, what it reads, and what stands around it."""
 
@@ -77,7 +79,9 @@ def sublayers_of(config) -> Iterator[SimpleNamespace]:
     norms = {name: config.norm if config.norm_placement in at else None for name, at in placed.items()}
     norms["residual"] = SimpleNamespace(scale=config.residual_scale, norm=norms["residual"])
     windows, ropes = itertools.cycle(config.window_pattern), itertools.cycle(config.rope_pattern)
-    for _, keeps_window, keeps_rope in zip(range(config.num_layers), windows, ropes, strict=False):
+    mixtures = itertools.cycle(config.moe_pattern)
+    parts = zip(range(config.num_layers), windows, ropes, mixtures, strict=False)
+    for number, keeps_window, keeps_rope, mixture in parts:
         layer = config.attention.resolve(config.hidden_size)
         if layer.window is not None and keeps_window:
             layer = dataclasses.replace(layer, rope=config.window_rope or layer.rope)
@@ -85,7 +89,9 @@ def sublayers_of(config) -> Iterator[SimpleNamespace]:
             layer = dataclasses.replace(layer, window=None)
         layer = layer if keeps_rope else dataclasses.replace(layer, rope=None)
         yield SimpleNamespace(mixer=layer, parallel=False, **norms)
-        yield SimpleNamespace(mixer=config.mlp, parallel=config.parallel_residual, **norms)
+        routed = config.moe is not None and mixture and number >= config.dense_layers
+        behind = config.moe if routed else config.mlp
+        yield SimpleNamespace(mixer=behind, parallel=config.parallel_residual, **norms)
 
 
 def logits(

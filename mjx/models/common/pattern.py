@@ -78,6 +78,8 @@ class Work(NamedTuple):
     """Numbers that are there while it is differentiated."""
     flops: float = 0.0
     """Of products in loops whose length the program does not know, forward."""
+    said: str = ""
+    """What was decided by the mesh, and why."""
 
 
 class MixerConfig:

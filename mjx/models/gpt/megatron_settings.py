@@ -15,6 +15,7 @@ from mjx.models.interop.megatron_keys import (
     Biases,
     ComputeDtype,
     Features,
+    GateOptions,
     QueryGroups,
     Recomputation,
     RotaryScaling,
@@ -163,8 +164,7 @@ SETTINGS = ConfigMap(
         Key("untie_embeddings_and_output_weights", "tie_embeddings", False, {False: True, True: False}),
         Biases(),
         Activation(),
-        Key("glu_linear_offset", ("mlp.linear_offset", "moe.mlp.linear_offset"), 0.0),
-        Key("activation_func_clamp_value", ("mlp.clamp", "moe.mlp.clamp"), None),
+        GateOptions(),
         *megatron_moe.settings(),
         Key(
             *("normalization", ("norm.kind", "attention.qk_norm.kind"), "LayerNorm"),

@@ -208,6 +208,27 @@ class Activation:
 
 
 @dataclasses.dataclass(frozen=True)
+class GateOptions:
+    """`glu_linear_offset` and `activation_func_clamp_value`, which Megatron looks at in gated MLPs only."""
+
+    def names(self) -> Sequence[str]:
+        return ("glu_linear_offset", "activation_func_clamp_value")
+
+    def ours(self, theirs: Theirs) -> Fields:
+        gated = Activation().ours(theirs)["mlp.gated"]
+        offset, clamp = (theirs.get(name) if gated else None for name in self.names())
+        return {
+            f"{mlp}.{name}": value
+            for mlp in ("mlp", "moe.mlp")
+            for name, value in (("linear_offset", offset or 0.0), ("clamp", clamp))
+        }
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        mlp = any_mlp(config)
+        return {"glu_linear_offset": mlp.linear_offset, "activation_func_clamp_value": mlp.clamp}
+
+
+@dataclasses.dataclass(frozen=True)
 class RotaryScaling:
     """The ways in which Megatron stretches rotary positions, of which a model has one at most."""
 

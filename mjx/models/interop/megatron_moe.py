@@ -21,6 +21,7 @@ _WITHOUT_MEANING = (
         "moe_layer_recompute",
     ),
     *("moe_shared_expert_overlap", "moe_per_layer_logging", "moe_router_padding_for_fp8"),
+    "moe_router_dtype",  # mjx routes in float32, whatever the stream is
     *("moe_router_padding_for_quantization", "moe_token_dropping", "moe_deepep_num_sms"),
     *("expert_model_parallel_size", "expert_tensor_parallel_size"),
 )
@@ -35,15 +36,11 @@ def settings() -> tuple[Entry, ...]:
             *("moe_router_score_function", "moe.router.scores", "softmax"),
             {"softmax": "softmax", "sigmoid": "sigmoid", "sqrtsoftplus": "sqrt-softplus"},
         ),
-        Key("moe_router_topk_scaling_factor", "moe.router.scaling", 1.0),
+        _Scaling(),
         Key("moe_router_num_groups", "moe.router.groups", None),
         Key("moe_router_group_topk", "moe.router.top_groups", None),
         Key("moe_input_jitter_eps", "moe.router.jitter", 0.0),
         Key("moe_z_loss_coeff", "moe.router.z_loss", 0.0),
-        Key(
-            *("moe_router_dtype", "moe.router.dtype", "fp32"),
-            {"fp32": "float32", "fp64": "float64"},
-        ),
         _Normalized(),
         _ExpertBias(),
         _Balance(),
@@ -94,6 +91,21 @@ class _Normalized:
             return {}
         chosen = router.normalized or router.sinkhorn
         return {"moe_router_pre_softmax": router.scores == "softmax" and not chosen}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaling:
+    """`moe_router_topk_scaling_factor`, which Megatron does not look at where Sinkhorn's scaling chooses."""
+
+    def names(self) -> Sequence[str]:
+        return ("moe_router_topk_scaling_factor",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        factor = theirs.get("moe_router_topk_scaling_factor")
+        return {"moe.router.scaling": 1.0 if factor is None or _kinds(theirs) == ["sinkhorn"] else factor}
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        return {"moe_router_topk_scaling_factor": get(config, "moe.router.scaling")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +225,16 @@ class _Layers:
 
 
 def moe_rows(moe: MoEConfig, layer: str, ours: str = "{moe}.moe") -> list[Row]:
-    """The tensors of a mixture, those of the local layer spec: an MLP of each expert by itself."""
+    """The tensors of a mixture, those of the local layer spec: an MLP of each expert by itself.
+
+    Raises:
+        InputError: Megatron-Core has no such mixture.
+    """
+    if moe.shared_features is not None and moe.mlp.bias:
+        raise InputError(
+            f"model.moe.shared_features = {moe.shared_features} with model.moe.mlp.bias = true is not in "
+            "Megatron-Core, whose shared experts have no biases"
+        )
     rows = [Row(f"{layer}.router.weight", f"{ours}.router.kernel", "experts embed -> embed experts")]
     if moe.router.bias:
         rows.append(Row(f"{layer}.router.bias", f"{ours}.router.bias"))
@@ -231,6 +252,9 @@ def moe_rows(moe: MoEConfig, layer: str, ours: str = "{moe}.moe") -> list[Row]:
         into, out = f"{layer}.fc1_latent_proj.weight", f"{layer}.fc2_latent_proj.weight"
         rows.append(Row(into, f"{ours}.into_latent.kernel", "latent embed -> embed latent"))
         rows.append(Row(out, f"{ours}.out_of_latent.kernel", "embed latent -> latent embed"))
+        if moe.mlp.bias:
+            rows.append(Row(f"{layer}.fc1_latent_proj.bias", f"{ours}.into_latent.bias"))
+            rows.append(Row(f"{layer}.fc2_latent_proj.bias", f"{ours}.out_of_latent.bias"))
     return rows
 
 

@@ -1,9 +1,11 @@
 """One name for every tensor of a model, however Megatron-Core wrote it.
 
 A checkpoint may have all layers stacked (`decoder.layers.mlp.linear_fc2.weight`) or one by one
-(`decoder.layers.7.mlp.linear_fc2.weight`), the norm before a projection by the name that it has inside
-Transformer Engine's fused layer or by its own, and the halves of a gated MLP's first projection apart. Here
-they are what `state_dict()` of a model with the local layer spec calls them.
+(`decoder.layers.7.mlp.linear_fc2.weight`), a layer's experts stacked (`experts.experts.linear_fc1.weight`) or
+one by one (`experts.experts.3.linear_fc1.weight`; of a grouped layer `experts.linear_fc1.weight3`), the norm
+before a projection by the name that it has inside Transformer Engine's fused layer or by its own, and the
+halves of a gated MLP's first projection apart. Here they are what `state_dict()` of a model with the local
+layer spec calls them.
 """
 
 import re
@@ -24,6 +26,9 @@ _FUSED_NORMS = (
     (re.compile(r"\bself_attention\.linear_qkv\.layer_norm_"), "input_layernorm."),
     (re.compile(r"\bmlp\.linear_fc1\.layer_norm_"), "pre_mlp_layernorm."),
 )
+_STACKED_EXPERTS = re.compile(r"(.*\bexperts)\.experts\.(?!\d+\.)(.+)")
+_EXPERT = re.compile(r"(.*\bexperts)\.experts\.(\d+)\.(.+)")
+_GROUPED_EXPERT = re.compile(r"(.*\bexperts)\.(linear_fc\d\.(?:weight|bias))(\d+)")
 _HALF = re.compile(r"(.*\.linear_fc1\.(?:weight|bias))_([wv])")
 
 
@@ -33,7 +38,7 @@ def is_parameter(name: str) -> bool:
 
 
 def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's tensors, one per layer, by the names of the local layer spec.
+    """A model's tensors, one per layer and expert, by the names of the local layer spec.
 
     Raises:
         InputError: two tensors have the same one.
@@ -50,15 +55,13 @@ def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = _WRAPPERS.sub("", written)
         for pattern, own in _FUSED_NORMS:
             name = pattern.sub(own, name)
-        stacked = _STACKED.fullmatch(name)
-        if stacked is None:
-            layers = [(name, tensor)]
-        else:
-            layers = [
-                (f"{stacked[1]}.{layer}.{stacked[2]}", _Layer(tensor, layer))
-                for layer in range(tensor.shape[0] if tensor.shape else 0)
-            ]
-        for each, part in layers:
+        layers = _apart(_STACKED, "{}.{}.{}", name, tensor)
+        experts = [
+            (_expert_name(each), part)
+            for layer in layers
+            for each, part in _apart(_STACKED_EXPERTS, "{}.local_experts.{}.{}", *layer)
+        ]
+        for each, part in experts:
             if half := _HALF.fullmatch(each):
                 halves.setdefault(half[1], {})[half[2]] = (written, part)
             else:
@@ -72,11 +75,28 @@ def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, (_, tensor) in found.items()}
 
 
-class _Layer:
-    """One layer of a tensor that has them all along its first axis."""
+def _apart(stacked: re.Pattern[str], apart: str, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """What is stacked along the first axis of a tensor with such a name; another tensor itself."""
+    found = stacked.fullmatch(name)
+    if found is None:
+        return [(name, tensor)]
+    number = tensor.shape[0] if tensor.shape else 0
+    return [(apart.format(found[1], at, found[2]), _One(tensor, at)) for at in range(number)]
 
-    def __init__(self, stacked: Tensor, layer: int) -> None:
-        self._stacked, self._layer = stacked, layer
+
+def _expert_name(name: str) -> str:
+    if one := _EXPERT.fullmatch(name):
+        return f"{one[1]}.local_experts.{one[2]}.{one[3]}"
+    if one := _GROUPED_EXPERT.fullmatch(name):
+        return f"{one[1]}.local_experts.{one[3]}.{one[2]}"
+    return name
+
+
+class _One:
+    """One of what a tensor has along its first axis: a layer, an expert."""
+
+    def __init__(self, stacked: Tensor, at: int) -> None:
+        self._stacked, self._at = stacked, at
 
     @property
     def shape(self) -> Shape:
@@ -87,7 +107,7 @@ class _Layer:
         return self._stacked.dtype
 
     def read(self, index: Index = ()) -> np.ndarray:
-        return self._stacked.read((slice(self._layer, self._layer + 1), *index))[0]
+        return self._stacked.read((slice(self._at, self._at + 1), *index))[0]
 
 
 class _Joined:

@@ -87,6 +87,10 @@ def check_settings(config: ModelConfig, settings: Mapping[str, Any], where: str)
 def _differences(table: MegatronModel, ours: ModelConfig, theirs: ModelConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted path → the two values, where the models differ."""
     a, b = (flatten(to_tree(table.canonical(config))) for config in (ours, theirs))
+    for one, other in ((a, b), (b, a)):
+        for path in [path for path, value in one.items() if value is None and path not in other]:
+            if any(name.startswith(f"{path}.") for name in other):
+                other[path] = "one"
     paths = sorted(a.keys() | b.keys())
     differing = {path: (a.get(path), b.get(path)) for path in paths if not _same(a.get(path), b.get(path))}
     # The parts of what only one of them has are not said one by one.

@@ -164,6 +164,8 @@ def _traffic(console: Console, plan: Plan) -> None:
         where = {"node": "inside of nodes", "network": "between nodes"}[reach]
         table.add_row(where, "", "", "", "", "", f"{plan.wire_bytes(reach) / 1e9:.3f}", "", style="bold")
     console.print(table)
+    for line in plan.decided:
+        console.print(f"  {line}", highlight=False, markup=False)
     if not plan.exact_traffic:
         console.print("  a loop of unknown length was counted once: more may be sent")
     if plan.compiler == "cpu":

@@ -9,10 +9,13 @@ llama         2 tensor × 2 pipeline ranks, layers stacked; in the layout of Meg
 gpt2          1 rank, layers stacked; learned positions, biases, tied head
 qwen3         2 tensor ranks, every layer and each half of its first MLP projection under a name of its own
 llama_mixed   as llama on 1 rank; layers in bfloat16, tables in float16, the last norm in float32
+moe           2 expert-parallel ranks, layers and experts stacked; biases for choosing, a gated shared expert
+moe_layers    1 rank, the first layer dense; every layer, expert and half under a name of its own
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -31,6 +34,13 @@ LLAMA = {**BASE, "normalization": "RMSNorm", "gated_linear_unit": True, "add_bia
 LLAMA["num_query_groups"] = 2
 ROTARY = {"position_embedding_type": "rope", "share_embeddings_and_output_weights": False}
 LEARNED = {"position_embedding_type": "learned_absolute", "share_embeddings_and_output_weights": True}
+EXPERTS = {
+    "num_moe_experts": 4,
+    "moe_ffn_hidden_size": 8,
+    "moe_router_score_function": "sigmoid",
+    "moe_router_enable_expert_bias": True,
+    "moe_token_dispatcher_type": "alltoall",
+}
 CASES = {
     "llama": ({**LLAMA, "num_layers": 4}, ROTARY, {}, (2, 2)),
     "gpt2": (BASE, LEARNED, {}, (1, 1)),
@@ -41,8 +51,20 @@ CASES = {
         (2, 1),
     ),
     "llama_mixed": (LLAMA, ROTARY, {}, (1, 1)),
+    "moe": (
+        {**LLAMA, **EXPERTS, "moe_shared_expert_intermediate_size": 8, "moe_shared_expert_gate": True},
+        ROTARY,
+        {},
+        (1, 1, 2),
+    ),
+    "moe_layers": (
+        {**LLAMA, **EXPERTS, "moe_layer_freq": [0, 1]},
+        ROTARY,
+        {"singleton_local_shards": True},
+        (1, 1),
+    ),
 }
-"""Name → config, model, options of the checkpoint, (tensor, pipeline) ranks."""
+"""Name → config, model, options of the checkpoint, (tensor, pipeline, expert) ranks."""
 ARGUMENTS = {
     **BASE,
     "num_layers": 4,
@@ -76,7 +98,7 @@ ARGUMENTS = {
 def build(name: str):
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_layer_local_spec
     from megatron.core.transformer.transformer_config import TransformerConfig
 
     config, model, _, _ = CASES[name]
@@ -99,8 +121,12 @@ def build(name: str):
         pipeline_dtype=torch.float32,
         tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
         pipeline_model_parallel_size=parallel_state.get_pipeline_model_parallel_world_size(),
+        expert_model_parallel_size=parallel_state.get_expert_model_parallel_world_size(),
     )
-    spec = get_gpt_layer_local_spec(normalization=config.normalization, qk_layernorm=config.qk_layernorm)
+    if config.num_moe_experts:
+        spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False)
+    else:
+        spec = get_gpt_layer_local_spec(normalization=config.normalization, qk_layernorm=config.qk_layernorm)
     return GPTModel(
         config=config,
         transformer_layer_spec=spec,
@@ -158,6 +184,9 @@ def write(name: str, folder: Path) -> None:
 
     model = build(name)
     megatron_cpu.fill(model)
+    for key, buffer in model.named_buffers():
+        if key.endswith("expert_bias"):
+            buffer.copy_(torch.linspace(-0.1, 0.1, len(buffer)))
     if name == "llama_mixed":
         model.decoder.layers.to(torch.bfloat16)
         model.embedding.half(), model.output_layer.half()
@@ -182,9 +211,11 @@ def reshard(name: str, source: str, target: str) -> None:
     """On several ranks: loads one checkpoint and saves another."""
     from megatron.core import dist_checkpointing, parallel_state
 
-    tensor, pipeline = CASES[name][3]
+    tensor, pipeline, *expert = CASES[name][3]
     parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(tensor, pipeline)
+    parallel_state.initialize_model_parallel(
+        tensor, pipeline, expert_model_parallel_size=expert[0] if expert else 1
+    )
     model = build(name)
     sharded = model.sharded_state_dict(metadata=CASES[name][2])
     model.load_state_dict(dist_checkpointing.load(sharded, source))
@@ -192,25 +223,25 @@ def reshard(name: str, source: str, target: str) -> None:
 
 
 def make(name: str) -> None:
-    tensor, pipeline = CASES[name][3]
+    ranks = math.prod(CASES[name][3])
     with tempfile.TemporaryDirectory() as parent:
         content = Path(parent) / "content"
         target = content / "iter_0000100" if name == "llama" else content
         target.mkdir(parents=True)
-        if tensor * pipeline == 1:
+        if ranks == 1:
             write(name, target)
         else:
             source = Path(parent) / "one_rank"
             source.mkdir()
             write(name, source)
-            ranks = [
+            processes = [
                 subprocess.Popen(
                     [sys.executable, __file__, name, str(source), str(target)],
-                    env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(tensor * pipeline)},
+                    env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks)},
                 )
-                for rank in range(tensor * pipeline)
+                for rank in range(ranks)
             ]
-            assert all(rank.wait() == 0 for rank in ranks)
+            assert all(process.wait() == 0 for process in processes)
         if name == "llama":
             (content / "latest_checkpointed_iteration.txt").write_text("100")
         with zipfile.ZipFile(HERE / f"{name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

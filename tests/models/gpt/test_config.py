@@ -9,6 +9,7 @@ from mjx.batch import BatchArray, token_batch
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameters_of
 from mjx.models.common.rope import RoPEConfig
@@ -187,6 +188,9 @@ def test_windowed_layers_cost_less():
     assert wide.flops_per_token(64) - config.flops_per_token(64) == pytest.approx(saved)
 
 
+EXPERTS = MoEConfig(experts=4, mlp=MLPConfig(features=4))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -213,11 +217,42 @@ def test_windowed_layers_cost_less():
             {"attention": AttentionConfig(num_heads=4, window=2), "window_rope": RoPEConfig(percent=0.25)},
             r"rope\.percent = 0\.25 of head_dim = 4 rotates 1 features",
         ),
+        ({"moe_pattern": ()}, r"model\.moe_pattern is empty; it needs at least one true or false"),
+        (
+            {"moe_pattern": (True, False)},
+            r"model\.moe_pattern and model\.dense_layers need model\.moe, which",
+        ),
+        ({"dense_layers": 1}, r"model\.moe_pattern and model\.dense_layers need model\.moe, which is null"),
+        ({"moe": EXPERTS, "dense_layers": 9}, r"model\.dense_layers = 9 must be from 0 to num_layers = "),
+        ({"moe": EXPERTS, "dense_layers": -1}, r"model\.dense_layers = -1 must be from 0 to num_layers = "),
+        ({"mlp": None}, r"model\.mlp is null, but layer 0 has no experts, and needs it"),
+        (
+            {"mlp": None, "moe": EXPERTS, "moe_pattern": (True, False)},
+            r"model\.mlp is null, but layer 1 has no experts, and needs it",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):
     with pytest.raises(InputError, match=sentence):
         dataclasses.replace(SMALL["plain"], **options)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "dense", "layers"),
+    [
+        ((True,), 0, (True, True, True, True, True)),
+        ((True,), 2, (False, False, True, True, True)),
+        ((True, False), 0, (True, False, True, False, True)),
+        ((False, True), 2, (False, False, False, True, False)),
+        ((True,), 5, (False,) * 5),
+    ],
+)
+def test_experts_are_where_the_pattern_leaves_them_behind_the_dense_layers(pattern, dense, layers):
+    config = dataclasses.replace(
+        SMALL["plain"], num_layers=5, moe=EXPERTS, moe_pattern=pattern, dense_layers=dense
+    )
+    assert config.moe_layers == layers
+    assert tuple(sublayer.mixer.name == "moe" for sublayer in config.pattern[1::2]) == layers
 
 
 def test_heads_of_an_odd_width_cannot_rotate():

@@ -7,12 +7,13 @@ import numpy as np
 
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import GPTConfig
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "megatron_checkpoint"
-NAMES = ("llama", "gpt2", "qwen3", "llama_mixed")
+NAMES = ("llama", "gpt2", "qwen3", "llama_mixed", "moe", "moe_layers")
 
 
 def unpack(name: str, folder: Path) -> Path:
@@ -50,4 +51,14 @@ def config_of(name: str, **changes) -> GPTConfig:
         "tie_embeddings": gpt2,
         "dtype": "float32",
     }
+    if name.startswith("moe"):
+        layers = name == "moe_layers"
+        settings["moe"] = MoEConfig(
+            experts=4,
+            mlp=MLPConfig(features=8, activation="silu", gated=True),
+            router=RouterConfig(scores="sigmoid", expert_bias_rate=1e-3),
+            shared_features=None if layers else 8,
+            shared_gate=not layers,
+        )
+        settings |= {"dense_layers": 1} if layers else {"mlp": None}
     return GPTConfig(**settings | changes)

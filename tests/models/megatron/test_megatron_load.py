@@ -103,7 +103,8 @@ def test_what_shapes_do_not_show_is_compared_too():
         InputError, match=r"rotary_base = 10000, but model.attention.rope.base asks for 500000"
     ):
         check_settings(config, {"rotary_base": 10000, "num_query_groups": 2}, "args.json")
-    with pytest.raises(InputError, match=r"trained with num_experts = 8, but model.moe asks for None"):
+    asked = r"num_experts = 8, but model.mlp asks for one, model.moe asks for None$"
+    with pytest.raises(InputError, match=f"trained with {asked}"):
         check_settings(config, {"num_experts": 8}, "args.json")
 
 
@@ -148,6 +149,33 @@ def test_names_are_the_same_however_megatron_wrote_them():
             assert tensor.shape == (6,)
             np.testing.assert_array_equal(tensor.read(), single[name])
             np.testing.assert_array_equal(tensor.read((slice(3, 5),)), single[name][3:5])
+
+
+def test_experts_have_one_name_however_megatron_wrote_them():
+    experts = np.arange(24.0).reshape(3, 4, 2)
+    prefix, own = "decoder.layers.0.mlp.experts", {}
+    for number, expert in enumerate(experts):
+        own[f"{prefix}.local_experts.{number}.linear_fc1.weight"] = expert
+    written = (
+        {f"{prefix}.experts.linear_fc1.weight": experts},
+        {"decoder.layers.mlp.experts.experts.linear_fc1.weight": experts[None]},
+        {f"{prefix}.experts.{number}.linear_fc1.weight": expert for number, expert in enumerate(experts)},
+        {
+            f"{prefix}.experts.{number}.linear_fc1.weight_{half}": part
+            for number, expert in enumerate(experts)
+            for half, part in zip("wv", np.split(expert, 2), strict=True)
+        },
+        {f"{prefix}.linear_fc1.weight{number}": expert for number, expert in enumerate(experts)},
+        own,
+    )
+    for tensors in written:
+        named = local_names({name: InMemory(array) for name, array in tensors.items()})
+        assert named.keys() == own.keys()
+        for name, tensor in named.items():
+            np.testing.assert_array_equal(tensor.read(), own[name])
+            np.testing.assert_array_equal(tensor.read((slice(1, 3), slice(0, 1))), own[name][1:3, :1])
+    shared = "decoder.layers.0.mlp.shared_experts.linear_fc1.weight"
+    assert list(local_names({shared: InMemory(experts[0])})) == [shared]
 
 
 def test_a_tensor_under_two_names_is_refused():

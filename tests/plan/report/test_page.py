@@ -79,6 +79,7 @@ TREE = {
     ],
     "checks": [{"name": "weights", "axes": ["fsdp"], "closed_form": 1.6e9, "compiled": 2e9}],
     "uncounted": ["decoder.segments.0.1.mixer<3>.taps (layers × conv × inner)"],
+    "decided": ["8 experts over expert: fixed, the least"],
     "exact_traffic": True,
     "utilization": 0.5,
     "time": {"at_peak": 0.5, "compute": 1.0, "node": 0.2, "network": 0.04, "exposed": 0.2},

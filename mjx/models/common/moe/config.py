@@ -43,8 +43,6 @@ class RouterConfig:
     """In training, choose after the scores were balanced over experts (Clark et al. 2022)."""
     jitter: float = 0.0
     """In training, multiply what the router reads by numbers between 1 ± this (Fedus et al. 2021)."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of the router's mathematics."""
     load_balancing_loss: float = 0.0
     """Weight of experts · Σ share of tokens · mean score (Fedus et al. 2021, equation 4): 1 if balanced."""
     sequence_load_balancing_loss: float = 0.0
@@ -121,10 +119,9 @@ class RouterConfig:
 class DispatchConfig:
     """How tokens come to experts on other devices, and back. Changes no number but the last digits."""
 
-    way: Literal["auto", "gather", "fixed", "ragged"] = "auto"
+    way: Literal["auto", "gather", "fixed"] = "auto"
     """gather: every device gets all tokens of its expert group. fixed: it sends cells of one size to each
-    expert. ragged: it sends what there is (GPUs only, to be tried first). auto: gather or fixed, whichever
-    sends less."""
+    expert. auto: whichever sends less."""
     cell: float = 1.25
     """Rows of a cell (fixed), as a multiple of what it would hold if all experts got the same."""
     exact: bool = True
@@ -142,7 +139,7 @@ class MoEConfig(MixerConfig):
     name: ClassVar[str] = "moe"
     rows_apart: ClassVar[bool] = False
     training_choices: ClassVar[tuple[str, ...]] = (
-        *("router.jitter", "router.dtype", "router.sinkhorn", "router.z_loss", "router.load_balancing_loss"),
+        *("router.jitter", "router.sinkhorn", "router.z_loss", "router.load_balancing_loss"),
         *("router.sequence_load_balancing_loss", "router.global_load_balancing_loss", "capacity_factor"),
         *("drop_by", "pad_to_capacity", "dispatch.way", "dispatch.cell", "dispatch.exact"),
         "implementation",
@@ -162,7 +159,8 @@ class MoEConfig(MixerConfig):
     shared_gate: bool = False
     """Multiply what the shared expert adds by a sigmoid of the token (Qwen2-MoE)."""
     latent: int | None = None
-    """Features that experts read and write, projected from and to those of the stream; null: the stream's."""
+    """Features that experts read and write, projected from and to those of the stream; null: the stream's.
+    The projections have biases where experts have."""
     probabilities_on: Literal["output", "input"] = "output"
     """Whether probabilities multiply what experts write, or what they read (Llama 4)."""
     capacity_factor: float | None = None

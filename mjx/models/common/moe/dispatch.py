@@ -1,6 +1,6 @@
 """Tokens to their experts and back: on one device, or in one of several ways over a mesh."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def dispatch(
     """
     layout = layout_of(x.shape, weights)
     expert = OneExpert(config.mlp, config.probabilities_on == "input")
-    way = way_of(config, layout)
+    way = way_of(config, layout).name
 
     def local(x: Array, ids: Array, probabilities: Array, weights: Weights) -> tuple[Array, Array]:
         tokens = x.reshape(-1, x.shape[-1])
@@ -68,28 +68,41 @@ def dispatch(
     return Dispatched(y, None if way == "gather" or config.dispatch.exact else left_out)
 
 
-def way_of(config: MoEConfig, layout: Layout) -> str:
+class Way(NamedTuple):
+    """The way that is taken, and what each possible one would send."""
+
+    name: Literal["gather", "fixed"]
+    rows: dict[str, float]
+    """Rows that a device sends to experts for each of its tokens; as many come back."""
+
+
+def way_of(config: MoEConfig, layout: Layout) -> Way:
     """The way that is named, or that sends less.
 
-    Of T tokens a device, to `ways` devices and back, `gather` sends 2 (ways − 1) T rows and `fixed`
-    2 cell · top_k · T (ways − 1) / ways.
+    Where `owners` devices share the experts, `gather` sends every token to all others, and `fixed` cells for
+    top_k of them; where tokens and hidden features are split over the same axes, both gather over these.
 
     Raises:
         InputError: the one that is named cannot be taken on this mesh.
     """
-    named, ways = config.dispatch.way, layout.size(layout.owners)
-    if config.pad_to_capacity and not layout.sizes:
-        return "fixed"
+    named, owners = config.dispatch.way, layout.size(layout.owners)
+    hidden = layout.size(layout.ordered(set(layout.hidden) & set(layout.token_axes)))
+    cells = config.top_k * config.dispatch.cell
+    rows = {"gather": owners * hidden - 1.0, "fixed": cells * (1 - 1 / owners + hidden - 1)}
     possible = set(layout.owners) <= set(layout.token_axes)
-    if named == "auto":
-        return "fixed" if possible and ways > config.top_k * config.dispatch.cell else "gather"
     if named == "fixed" and not possible:
         raise InputError(
             "moe.dispatch.way = fixed needs tokens that are split over all axes that split the experts "
             f"({', '.join(layout.owners)}), but they are split over "
             f"{', '.join(layout.token_axes) or 'none'}; use gather, or sharding.sequence_parallel = true"
         )
-    return named
+    if not possible:
+        del rows["fixed"]
+    if named != "auto":
+        return Way(named, rows)
+    if not layout.sizes:
+        return Way("fixed" if config.pad_to_capacity else "gather", rows)
+    return Way("fixed" if rows.get("fixed", rows["gather"]) < rows["gather"] else "gather", rows)
 
 
 def _cell(config: MoEConfig, layout: Layout, tokens: int) -> int:

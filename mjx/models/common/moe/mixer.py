@@ -23,9 +23,11 @@ class MoE(nnx.Module):
         self.router = Router(config, embed, std=std, rngs=rngs)
         self.experts = Experts(config, embed, std=std, output_std=output_std, rngs=rngs)
         features, latent = {"embed": embed}, {"latent": config.latent or 0}
-        narrower, mlp = config.latent is not None, config.shared_mlp
-        self.into_latent = Linear(features, latent, std=std, rngs=rngs) if narrower else None
-        self.out_of_latent = Linear(latent, features, std=output_std, rngs=rngs) if narrower else None
+        narrower, bias, mlp = config.latent is not None, config.mlp.bias, config.shared_mlp
+        self.into_latent = Linear(features, latent, bias=bias, std=std, rngs=rngs) if narrower else None
+        self.out_of_latent = (
+            Linear(latent, features, bias=bias, std=output_std, rngs=rngs) if narrower else None
+        )
         self.shared = None if mlp is None else MLP(mlp, embed, std=std, output_std=output_std, rngs=rngs)
         self.shared_gate = Linear(features, {}, std=std, rngs=rngs) if config.shared_gate else None
         self.config = config

@@ -3,7 +3,7 @@
 import math
 
 from mjx.models.common.moe.config import MoEConfig
-from mjx.models.common.moe.dispatch import way_of
+from mjx.models.common.moe.dispatch import Way, way_of
 from mjx.models.common.moe.experts import shapes_of
 from mjx.models.common.moe.fixed import cell_rows
 from mjx.models.common.moe.layout import Axes, Layout, layout_of
@@ -17,19 +17,33 @@ def work(config: MoEConfig, embed: int, step: StepOnMesh) -> Work:
     layout = layout_of(shape, shapes_of(config, embed), sizes=step.sizes, rules=step.rules)
     tokens = step.rows * step.sequence // layout.size(layout.token_axes)
     way = way_of(config, layout)
+    said = _said(config, layout, way)
     row_flops = config.mlp.flops_per_token(width, Lengths(0)) / layout.size(layout.hidden)
-    if way == "gather":
+    if way.name == "gather":
         group = layout.size(_split(layout, layout.owners + layout.hidden))
         mine = tokens * group / layout.size(layout.owners)  # of balanced experts
         held = group * tokens * width
         exchanges = _gather(layout, tokens * width * step.itemsize)
-        return Work(exchanges, held, 3 * held, mine * config.top_k * row_flops)
+        return Work(exchanges, held, 3 * held, mine * config.top_k * row_flops, said)
     rows = config.experts * cell_rows(tokens, config.top_k, config.experts, config.dispatch.cell)
     seen = rows * layout.size(_split(layout, layout.hidden))
     hidden = (2 if config.mlp.gated else 1) * config.mlp.features / layout.size(layout.hidden)
     kept = seen * (width + hidden)
     between = kept + seen * (2 * width + hidden) + 2 * rows * width
-    return Work(_fixed(layout, rows * width * step.itemsize), kept, between)
+    return Work(_fixed(layout, rows * width * step.itemsize), kept, between, said=said)
+
+
+def _said(config: MoEConfig, layout: Layout, way: Way) -> str:
+    """Which way is taken, and why."""
+    axes = " × ".join(layout.owners + layout.hidden)
+    if not axes:
+        return ""
+    sent = ", ".join(f"{name} {rows:.3g}" for name, rows in way.rows.items())
+    named = "named" if config.dispatch.way != "auto" else "the least" if len(way.rows) > 1 else "the only one"
+    return (
+        f"{config.experts} experts over {axes}: {way.name}, {named} "
+        f"(rows sent for each token and way: {sent})"
+    )
 
 
 def _split(layout: Layout, axes: Axes) -> Axes:
