@@ -134,6 +134,7 @@ def tiny() -> tuple[TokenVariant, ...]:
             num_parameters=3904 + 2 * 12480 + 32,
             packs=True,
             mesh="fsdp 2 × expert 2 × tensor 2",
+            huggingface="mixtral",
             megatron=True,
         ),
         TokenVariant(
