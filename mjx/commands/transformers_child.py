@@ -29,9 +29,8 @@ def main(folder: str, request_file: str, result_file: str) -> None:
         quantization = json.load(file).get("quantization_config") or {}
     unpacked = {}
     if quantization.get("quant_method") == "mxfp4":  # to be computed in float32
-        unpacked["quantization_config"] = transformers.Mxfp4Config(  # pyright: ignore[reportAttributeAccessIssue]
-            dequantize=True
-        )
+        packing = transformers.Mxfp4Config  # pyright: ignore[reportAttributeAccessIssue]
+        unpacked["quantization_config"] = packing(dequantize=True)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True, **unpacked
