@@ -165,7 +165,8 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
             continue
         again = 0
         if scheme.remat == "full":
-            again = 2 * parallel - 1 if scheme.sequence_parallel else 2 * (parallel - 1)
+            unneeded = (1 if scheme.sequence_parallel else 2) * unit[-1].tensor_parallel
+            again = 2 * parallel - unneeded
         elif scheme.remat == "selective" and scheme.sequence_parallel:
             again = parallel
         moves += (4 * parallel + again) * unit[0].repeats

@@ -19,7 +19,7 @@ def main() -> None:
 
     family, name, file = sys.argv[1:]
     variant = next(each for each in variants(family) if each.name == name)
-    trainer = training.trainer(variant, training.THREE_AXES)
+    trainer = training.trainer(variant, variant.mesh)
     state, losses = training.train(trainer, variant, trainer.init(seed=0), range(training.STEPS))
     arrays = {".".join(path): training.whole(leaf) for path, leaf in named_leaves(state).items()}
     if process == 0:

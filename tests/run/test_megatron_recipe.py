@@ -156,12 +156,12 @@ def test_json_and_checkpoints_are_sources_too(tmp_path, capsys):
 
 def test_all_that_would_be_computed_otherwise_is_named(tmp_path, capsys):
     script = NEWER.replace(
-        "--swiglu", "--swiglu --num-experts 8 --decoupled-lr 1e-4 --optimizer soap --lr $LR"
+        "--swiglu", "--swiglu --mtp-num-layers 1 --decoupled-lr 1e-4 --optimizer soap --lr $LR"
     )
     with pytest.raises(InputError) as error:
         recipe(tmp_path, capsys, script)
     said = str(error.value)
-    assert 'args.sh has "num_experts": 8, which mjx does not compute' in said
+    assert 'args.sh has "mtp_num_layers": 1, which mjx does not compute' in said
     assert 'args.sh has "decoupled_lr": 0.0001, which mjx does not compute' in said
     with pytest.raises(
         InputError, match=r"leaves open --norm-epsilon \(\$EPSILON\): give their values as NAME="

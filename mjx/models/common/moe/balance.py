@@ -54,7 +54,7 @@ def balance(
         if router.expert_bias_rate is not None or router.groups is not None:
             best = jax.lax.top_k(jax.lax.stop_gradient(scores), config.top_k)[1]
             chosen = _count(best, config.experts, mask[..., None])
-        # What every score weighs: the mask, so that no token counts for nothing.
+        # Masked, so that tokens that do not count add nothing.
         scores = scores * mask[..., None]
         spread = jnp.sum(scores, axis=(0, 1))
         if router.load_balancing_loss:

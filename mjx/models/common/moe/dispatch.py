@@ -153,12 +153,11 @@ def _fixed_or_gather(
         full = jax.lax.psum(varying(full, tuple(layout.sizes)), tuple(layout.sizes))
     ids, probabilities = choices
 
-    def by_cells(tokens, rows, choice, ids, probabilities, weights):
-        return fixed(layout, expert, tokens, Cells(rows, choice, cells.overflow), probabilities, weights)
+    def by_cells(tokens, cells, ids, probabilities, weights):
+        return fixed(layout, expert, tokens, cells, probabilities, weights)
 
-    def by_gather(tokens, rows, choice, ids, probabilities, weights):
+    def by_gather(tokens, cells, ids, probabilities, weights):
         with jax.named_scope(RARELY):
             return gather(layout, expert, tokens, ids, probabilities, weights, implementation, keep=False)
 
-    operands = (tokens, cells.rows, cells.choice, ids, probabilities, weights)
-    return jax.lax.cond(full > 0, by_gather, by_cells, *operands)
+    return jax.lax.cond(full > 0, by_gather, by_cells, tokens, cells, ids, probabilities, weights)
