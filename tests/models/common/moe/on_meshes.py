@@ -111,8 +111,8 @@ def main() -> int:
         last = expected[-1]
         print(
             f"capacity_factor {capacity_factor}, {microbatches} microbatches: loss "
-            f"{expected[0]['loss']:.4f} → {last['loss']:.4f}, {last['tokens_dropped']:.0f} choices dropped in "
-            "the last step"
+            f"{expected[0]['loss']:.4f} → {last['loss']:.4f}, {last['tokens_dropped']:.0f} choices "
+            "dropped in the last step"
         )
         for name, (mesh, sharding) in MESHES.items():
             said, found = trained(model, mesh, sharding, microbatches)
