@@ -132,9 +132,10 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
     if scheme.replicas is not None:
         stored = sum(weight.stored for weight in scheme.weights)
         terms[scheme.replicas,] = 2 * stored * FLOAT32 * _ring(scheme.mesh[scheme.replicas])
-    stacked = scheme.stacked
+    stacked, with_router = scheme.stacked, _summed_with_routers(scheme)
     for weight in scheme.weights:
-        held = set() if weight.is_router else {*weight.gathered_over, *weight.split_over}
+        whole = weight.name in with_router
+        held = set() if whole else {*weight.gathered_over, *weight.split_over}
         axes = tuple(
             axis
             for axis in ("data", "fsdp", "context", "expert")
@@ -142,10 +143,20 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1
-        summed = weight.elements * FLOAT32 if weight.is_router else weight.stored * scheme.dtype_bytes
+        summed = weight.elements * FLOAT32 if whole else weight.stored * scheme.dtype_bytes
         sent = 2 * summed * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
+
+
+def _summed_with_routers(scheme: Scheme) -> set[str]:
+    """Routers, and the vectors of their units, which XLA sums with them: whole, and in float32."""
+    found: set[str] = set()
+    for unit in scheme.units.values():
+        weights = [weight for sublayer in unit for weight in sublayer.weights]
+        if any(weight.is_router for weight in weights):
+            found |= {w.name for w in weights if w.is_router or (w.is_vector and not w.split_over)}
+    return found
 
 
 def _tensor_terms(scheme: Scheme) -> list[Term]:

@@ -60,13 +60,18 @@ class Weight:
         return self._is_product and self._features[-1] == "embed"
 
     @property
+    def is_vector(self) -> bool:
+        """Whether it is no matrix, and no stack of matrices: a norm's gain, a bias."""
+        return parameter_kind(self.axes) == "vector"
+
+    @property
     def is_router(self) -> bool:
         """Whether it makes experts' scores: in float32, and whole on every device, gradient and all."""
         return self._features == ("embed", "expert_scores")
 
     @property
     def _is_product(self) -> bool:
-        return parameter_kind(self.axes) != "vector" and not self.of_some_tokens
+        return not self.is_vector and not self.of_some_tokens
 
     @property
     def of_some_tokens(self) -> bool:
@@ -173,9 +178,7 @@ class Scheme:
         ]
         unknown += [w for w in self.others if "positions" not in w.axes]
         return tuple(
-            f"{weight.name} ({' × '.join(weight.axes)})"
-            for weight in unknown
-            if parameter_kind(weight.axes) != "vector"
+            f"{weight.name} ({' × '.join(weight.axes)})" for weight in unknown if not weight.is_vector
         )
 
     @property
@@ -202,6 +205,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
         used, gathered = [], []
+        # Experts' weights are used as they are laid out, but for what FSDP shares of them.
         of_experts = "experts" in axes[name]
         for logical, entry in zip(axes[name], axes_per_dimension(spec, len(leaf.shape)), strict=True):
             for axis in entry:

@@ -34,11 +34,10 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_tokens_are_sent_as_the_closed_form_says_by_the_way_that_sends_less(name, tmp_path, planned):
     mesh, sections, way, tokens, ways, axes = CASES[name]
-    made = planned(recipe(tmp_path, EXPERTS, mesh={"data": 1}, **sections), *mesh)
+    made = planned(recipe(tmp_path, EXPERTS, mesh={"data": 1}, **sections), *mesh, products="cublas")
     checks = {(check.name, check.axes): check for check in made.checks}
-    sums = 1e-3 * sum(row.wire_bytes for row in made.traffic)  # of vectors, which XLA combines with routers'
     for check in made.checks:
-        assert check.compiled <= 1.05 * check.closed_form + sums, check
+        assert check.compiled <= 1.05 * check.closed_form, check
     # There and back, forward and backward; there once more, where it is computed again.
     once = {"gather": ways - 1, "fixed": 2 * CELL * (ways - 1) / ways}
     assert once[way] == min(once.values())
@@ -62,7 +61,7 @@ def test_tokens_are_sent_as_the_closed_form_says_by_the_way_that_sends_less(name
 @pytest.mark.gpu_compile
 def test_products_of_a_loop_of_unknown_length_are_those_of_the_tokens(tmp_path, planned):
     mesh = CASES["gather"][0]
-    made = planned(recipe(tmp_path, EXPERTS, mesh={"data": 1}), *mesh)
+    made = planned(recipe(tmp_path, EXPERTS, mesh={"data": 1}), *mesh, products="cublas")
     tokens, f, experts_of_a_token = made.tokens / made.devices, 1408, 2
     experts = 6 * tokens * experts_of_a_token * D * f * LAYERS  # forward, a multiply-add as two
     head = 2 * tokens * D * LLAMA["vocab_size"]

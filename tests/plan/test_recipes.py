@@ -45,6 +45,5 @@ def test_a_recipe_fits_and_its_header_says_what_is_planned(path):
     # The headers are of jax 0.10.2; other versions schedule differently, and take up to 3 GiB less.
     close = 0.01 if jax.__version__ == "0.10.2" else 0.05
     assert [float(number) for number in said.groups()] == pytest.approx(planned, rel=close, abs=0.6)
-    sums = 1e-3 * sum(row.wire_bytes for row in made.traffic)  # of vectors, which XLA combines with routers'
     for check in made.checks:
-        assert check.compiled <= 1.05 * check.closed_form + sums, check
+        assert check.compiled <= 1.05 * check.closed_form, check

@@ -11,15 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mjx.kernels.grouped_matmul.block_table import block_table
+from mjx.kernels.grouped_matmul.block_table import BLOCK, block_table
 from mjx.kernels.varying import varying, varying_axes
 
 Function = Callable[[Float[Array, "block inner"], Float[Array, " block"], Any], Float[Array, "block outer"]]
 """(rows, their factors, the weights of their group) → rows; a row of zeros and a factor of zero give zeros,
 and a row does not depend on the others."""
-
-BLOCK = 64
-"""Rows of a block, measured on CPUs: smaller products are slower, and larger blocks stand half empty."""
 
 
 def block_of(tokens: int) -> int:

@@ -10,11 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mjx.kernels.grouped_matmul.block_table import block_table
+from mjx.kernels.grouped_matmul.block_table import BLOCK, block_table
 from mjx.kernels.varying import varying, varying_axes
-
-BLOCK = 64
-"""Rows. Fewer make small products, more leave more of the last block of each group empty."""
 
 Place = Callable[[Array], tuple[Int[Array, ""], Int[Array, ""], Bool[Array, "block 1"]]]
 

@@ -11,8 +11,6 @@ from mjx.models.common.context import Context
 from mjx.models.common.moe.config import MoEConfig
 from mjx.models.report import Statistic
 
-_TINY = 1e-20
-
 
 class Said(NamedTuple):
     """As in `Mixed`."""
@@ -49,7 +47,7 @@ def balance(
     balanced = router.load_balancing_loss or router.sequence_load_balancing_loss
     if balanced or router.global_load_balancing_loss:
         if router.scores != "softmax":
-            scores = scores / (jnp.sum(scores, axis=-1, keepdims=True) + _TINY)
+            scores = over_sum(scores)
         best, chosen = ids, load
         if router.expert_bias_rate is not None or router.groups is not None:
             best = jax.lax.top_k(jax.lax.stop_gradient(scores), config.top_k)[1]
@@ -82,6 +80,11 @@ def balance(
     for name, value in raw.items():
         statistics[name] = Statistic(jax.lax.stop_gradient(value) * tokens)
     return Said({name: weights[name] * value for name, value in raw.items()}, statistics)
+
+
+def over_sum(scores: Float[Array, "*tokens experts"]) -> Float[Array, "*tokens experts"]:
+    """Shares that sum to 1, or to 0 where all are 0 (1e-20 is Megatron-Core's)."""
+    return scores / (jnp.sum(scores, axis=-1, keepdims=True) + 1e-20)
 
 
 def _count(

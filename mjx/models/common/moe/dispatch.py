@@ -43,15 +43,15 @@ def dispatch(
 
     def local(x: Array, ids: Array, probabilities: Array, weights: Weights) -> tuple[Array, Array]:
         tokens = x.reshape(-1, x.shape[-1])
-        choices = ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1])
+        choices = Routing(ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1]))
         weights = _whole(weights, layout, x.dtype)
         if way == "gather":
-            y = gather(layout, expert, tokens, *choices, weights, config.implementation)
+            y = gather(layout, expert, tokens, choices, weights, config.implementation)
             return y.reshape(x.shape), jnp.zeros_like(ids, bool)
         size = _cell(config, layout, tokens.shape[0])
-        cells = cells_of(choices[0], config.experts, size)
+        cells = cells_of(choices.ids, config.experts, size)
         if not config.dispatch.exact:
-            y = fixed(layout, expert, tokens, cells, choices[1], weights)
+            y = fixed(layout, expert, tokens, cells, choices.probabilities, weights)
             return y.reshape(x.shape), cells.overflow.reshape(ids.shape)
         y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights, config.implementation)
         return y.reshape(x.shape), jnp.zeros_like(ids, bool)
@@ -143,7 +143,7 @@ def _fixed_or_gather(
     expert: OneExpert,
     tokens: Array,
     cells: Cells,
-    choices: tuple[Array, Array],
+    choices: Routing,
     weights: Weights,
     implementation: str,
 ) -> Array:
@@ -151,13 +151,12 @@ def _fixed_or_gather(
     full = jnp.any(cells.overflow).astype(jnp.int32)
     if layout.sizes:
         full = jax.lax.psum(varying(full, tuple(layout.sizes)), tuple(layout.sizes))
-    ids, probabilities = choices
 
-    def by_cells(tokens, cells, ids, probabilities, weights):
-        return fixed(layout, expert, tokens, cells, probabilities, weights)
+    def by_cells(tokens, cells, choices, weights):
+        return fixed(layout, expert, tokens, cells, choices.probabilities, weights)
 
-    def by_gather(tokens, cells, ids, probabilities, weights):
+    def by_gather(tokens, cells, choices, weights):
         with jax.named_scope(RARELY):
-            return gather(layout, expert, tokens, ids, probabilities, weights, implementation, keep=False)
+            return gather(layout, expert, tokens, choices, weights, implementation, keep=False)
 
-    return jax.lax.cond(full > 0, by_gather, by_cells, tokens, cells, ids, probabilities, weights)
+    return jax.lax.cond(full > 0, by_gather, by_cells, tokens, cells, choices, weights)

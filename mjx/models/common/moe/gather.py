@@ -6,21 +6,21 @@ Exact for every routing, and the cheaper way for few devices or many experts a t
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mjx.kernels.grouped_matmul import grouped_matmul
 from mjx.kernels.grouped_matmul.fused import grouped_sum
 from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
+from mjx.models.common.moe.router import Routing
 
 
 def gather(
     layout: Layout,
     expert: OneExpert,
     tokens: Float[Array, "tokens embed"],
-    ids: Int[Array, "tokens top_k"],
-    probabilities: Float[Array, "tokens top_k"],
+    routing: Routing,
     weights: Weights,
     implementation: str,
     *,
@@ -34,28 +34,27 @@ def gather(
     split = layout.ordered(group & set(layout.token_axes))
     whole = layout.ordered(group - set(layout.token_axes))
     if split:
-        tokens, ids, probabilities = (
-            jax.lax.all_gather(array, axis_of(split), tiled=True) for array in (tokens, ids, probabilities)
+        tokens, routing = jax.tree.map(
+            lambda array: jax.lax.all_gather(array, axis_of(split), tiled=True), (tokens, routing)
         )
     if keep:
-        tokens, ids, probabilities = (checkpoint_name(array, KEPT) for array in (tokens, ids, probabilities))
-    y = own_experts(layout, expert, tokens, ids, probabilities, weights, implementation)
+        tokens, routing = jax.tree.map(lambda array: checkpoint_name(array, KEPT), (tokens, routing))
+    y = _own_experts(layout, expert, tokens, routing, weights, implementation)
     if split:
         y = jax.lax.psum_scatter(y, axis_of(split), scatter_dimension=0, tiled=True)
     return jax.lax.psum(y, axis_of(whole)) if whole else y
 
 
-def own_experts(
+def _own_experts(
     layout: Layout,
     expert: OneExpert,
     tokens: Float[Array, "tokens embed"],
-    ids: Int[Array, "tokens top_k"],
-    probabilities: Float[Array, "tokens top_k"],
+    routing: Routing,
     weights: Weights,
     implementation: str,
 ) -> Float[Array, "tokens embed"]:
     """This device's part of the sum, of tokens that are here."""
-    experts = weights.up.shape[0]
+    experts, ids, probabilities = weights.up.shape[0], routing.ids, routing.probabilities
     if layout.owners:
         ids = ids - experts * jax.lax.axis_index(axis_of(layout.owners))
     ids = jnp.where((ids >= 0) & (ids < experts), ids, experts)

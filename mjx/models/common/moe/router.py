@@ -9,13 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.models.common.context import Context
-from mjx.models.common.moe.balance import Said, balance
+from mjx.models.common.moe.balance import Said, balance, over_sum
 from mjx.models.common.moe.config import MoEConfig, RouterConfig
 from mjx.models.common.parameter import buffer, parameter
 from mjx.sharding import shard
-
-_TINY = 1e-20
-"""Added to a sum of scores that is divided by (Megatron-Core's)."""
 
 
 class Routing(NamedTuple):
@@ -110,7 +107,7 @@ def _probabilities(
     else:
         chosen = jnp.take_along_axis(scores, ids, axis=-1)
         if router.normalized:
-            chosen = chosen / (jnp.sum(chosen, axis=-1, keepdims=True) + _TINY)
+            chosen = over_sum(chosen)
     return chosen if router.scaling == 1 else chosen * router.scaling
 
 

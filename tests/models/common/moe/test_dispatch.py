@@ -51,7 +51,7 @@ def choices() -> dict[str, np.ndarray]:
     never = np.where(free == 3, 7 - free[..., ::-1], free) % EXPERTS
     never = np.where(never == 3, 4, never)
     dropped = np.where(random.rand(*shape, TOP_K) < 0.3, EXPERTS, free)
-    return {
+    found = {
         "anyhow": free,
         "all to one expert": one_expert,
         "all to the experts of one device": np.broadcast_to([6, 7], (*shape, TOP_K)),
@@ -59,6 +59,7 @@ def choices() -> dict[str, np.ndarray]:
         "some dropped": dropped,
         "nobody to anyone": np.full((*shape, TOP_K), EXPERTS),
     }
+    return {name: ids.astype(np.int32) for name, ids in found.items()}
 
 
 def every_expert(x, ids, probabilities, weights):
