@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 BLOCK = 64
-"""Rows of a block, measured on CPUs: fewer make small products, more leave more of each group's last empty."""
+"""Rows of a block, measured on CPUs: fewer make small products, more leave more of a group's last empty."""
 
 
 class BlockTable(NamedTuple):
