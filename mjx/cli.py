@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--products",
         choices=["both", "triton", "cublas"],
-        help="how products are compiled (both: what needs more is planned; one: half the time)",
+        help="how products are compiled (both: what needs more is planned; one of them alone: half the time)",
     )
     plan.add_argument("--compiler", choices=["gpu", "cpu"], help="(gpu, or cpu where mjx[plan] is missing)")
     plan.add_argument(

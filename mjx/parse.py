@@ -258,11 +258,11 @@ def _sentence(section: str, error: Any, prefix: str) -> str:
         message = str(cause)
         if prefix and message.startswith(prefix):
             return f"{section}.{message.removeprefix(prefix)}"
-        parent, _, name = path.rpartition(".")
-        if message.startswith(f"{path}."):
-            return message
-        if message.startswith(f"{name}."):
-            return f"{parent}.{message}" if parent else message
+        parts = path.split(".")
+        for at in range(len(parts)):  # a class calls its own place by the whole path, or by its end
+            own = ".".join(parts[at:])
+            if message.startswith(f"{own}."):
+                return f"{path}{message.removeprefix(own)}"
         return f"{path}.{message}" if re.match(r"[\w.]+ = ", message) else f"{path}: {message}"
     if error["type"] == "missing":
         return f"{path} is missing: the recipe has to say it"

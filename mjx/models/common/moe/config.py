@@ -70,8 +70,8 @@ class RouterConfig:
                 )
         if (self.groups is None) != (self.top_groups is None):
             raise InputError(
-                f"moe.router.groups = {self.groups} and moe.router.top_groups = {self.top_groups}: both are "
-                "needed to choose by groups, or neither"
+                "moe.router.groups and moe.router.top_groups go together, but "
+                f"{'groups' if self.groups is None else 'top_groups'} is null"
             )
         balanced = self.load_balancing_loss or self.sequence_load_balancing_loss
         if self.sinkhorn and (balanced or self.global_load_balancing_loss or self.expert_bias_rate):
@@ -117,7 +117,7 @@ class RouterConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DispatchConfig:
-    """How tokens come to experts on other devices, and back. Changes no number but the last digits."""
+    """How tokens come to experts on other devices, and back. Where `exact`, it changes last digits alone."""
 
     way: Literal["auto", "gather", "fixed"] = "auto"
     """gather: every device gets all tokens of its expert group. fixed: it sends cells of one size to each
@@ -241,11 +241,12 @@ class MoEConfig(MixerConfig):
         return {**parameters, "router": {**parameters["router"], "expert_bias": moved}}
 
     def summary(self, statistics: Mapping[str, Array]) -> Mapping[str, Statistic]:
-        """The most and the fewest tokens of an expert, as multiples of the mean; tokens dropped."""
+        """The most and the fewest tokens of an expert, as multiples of the mean; and how many choices of an
+        expert were dropped, in all layers together."""
         load = statistics["load"]
         mean = jnp.maximum(jnp.mean(load), 1)
         return {
             "expert_load_max": Statistic(jnp.max(load) / mean, "max"),
             "expert_load_min": Statistic(jnp.min(load) / mean, "min"),
-            "tokens_dropped": Statistic(jnp.sum(statistics["dropped"])),
+            "choices_dropped": Statistic(jnp.sum(statistics["dropped"])),
         }

@@ -111,7 +111,7 @@ def main() -> int:
         last = expected[-1]
         print(
             f"capacity_factor {capacity_factor}, {microbatches} microbatches: loss "
-            f"{expected[0]['loss']:.4f} → {last['loss']:.4f}, {last['tokens_dropped']:.0f} choices "
+            f"{expected[0]['loss']:.4f} → {last['loss']:.4f}, {last['choices_dropped']:.0f} choices "
             "dropped in the last step"
         )
         for name, (mesh, sharding) in MESHES.items():

@@ -110,7 +110,7 @@ def test_after_a_step_biases_move_by_the_rate_towards_the_mean():
     unbiased = config_of()
     assert unbiased.after_step(before, statistics) is before
     summary = {name: float(each.array) for name, each in config.summary(statistics).items()}
-    assert summary == pytest.approx({"expert_load_max": 1.6, "expert_load_min": 4 / 15, "tokens_dropped": 3})
+    assert summary == pytest.approx({"expert_load_max": 1.6, "expert_load_min": 4 / 15, "choices_dropped": 3})
 
 
 def test_choices_without_a_cell_count_as_dropped_where_their_token_counts():

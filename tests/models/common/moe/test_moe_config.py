@@ -5,6 +5,10 @@ import pytest
 from mjx.errors import InputError
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import DispatchConfig, MoEConfig, RouterConfig
+from mjx.models.family import ModelConfig
+from mjx.models.gpt import PUBLISHED
+from mjx.parse import parse, to_tree
+from mjx.trees import merge
 
 SIGMOID = {"scores": "sigmoid"}
 SINKHORN = {"sinkhorn": True, "normalized": False}
@@ -29,8 +33,8 @@ SINKHORN = {"sinkhorn": True, "normalized": False}
             {"expert_bias_rate": 1e-3},
             r"expert_bias_rate needs moe\.router\.scores = sigmoid or sqrt-softplus",
         ),
-        ({"groups": 4}, r"groups = 4 and moe\.router\.top_groups = None: both are needed"),
-        ({"top_groups": 2}, r"groups = None and moe\.router\.top_groups = 2: both are needed"),
+        ({"groups": 4}, r"router\.groups and moe\.router\.top_groups go together, but top_groups is null"),
+        ({"top_groups": 2}, r"router\.groups and moe\.router\.top_groups go together, but groups is null"),
         ({**SINKHORN, "load_balancing_loss": 0.1}, r"sinkhorn = true balances the experts by itself"),
         ({**SINKHORN, "global_load_balancing_loss": 0.1}, r"it goes with no load-balancing loss"),
         ({**SINKHORN, **SIGMOID, "expert_bias_rate": 1e-3}, r"and no expert_bias_rate"),
@@ -96,3 +100,18 @@ def test_the_extremes_that_work_are_taken():
     MoEConfig(experts=8, top_k=8, mlp=mlp)
     MoEConfig(experts=8, top_k=8, mlp=mlp, **groups(4, 4))
     MoEConfig(experts=8, top_k=1, mlp=mlp, router=ALL, probabilities_on="input", capacity_factor=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"router": {"z_loss": -1}}, "model.moe.router.z_loss = -1.0 must be positive, or 0 for none"),
+        ({"dispatch": {"cell": 0}}, "model.moe.dispatch.cell = 0.0 must be positive"),
+        ({"top_k": 9}, "model.moe.top_k = 9 is more than moe.experts = 8"),
+    ],
+)
+def test_a_recipe_s_sentence_names_the_whole_key_once(section, sentence):
+    tree = to_tree(PUBLISHED["mixtral-8x7b"]) | {"family": "gpt"}
+    with pytest.raises(InputError) as error:
+        parse(ModelConfig, merge(tree, {"moe": section}), "model")
+    assert str(error.value) == sentence
