@@ -98,6 +98,17 @@ class ModelConfig:
         """Of forward and backward over a batch."""
         raise NotImplementedError(type(self))
 
+    def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
+        """What layers decide by the mesh in force for a microbatch of these arrays, and why."""
+        return ()
+
+    def check_devices(self) -> None:
+        """Try what a step would do on the mesh in force and is known to go wrong on some.
+
+        Raises:
+            InputError: it does here.
+        """
+
     def check_batch(self, arrays: BatchArrays) -> None:
         """Raise `InputError` if these are not the arrays that `loss` takes, or do not fit the model."""
         raise NotImplementedError(type(self))

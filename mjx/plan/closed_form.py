@@ -14,7 +14,7 @@ from mjx.training.gradients import FLOAT32, REPLICAS
 _SMALL = 2**16
 """Bytes of a vector that is no weight to speak of."""
 TermName = Literal["weights", "gradients", "replicas", "tensor", "experts"]
-_OF_EXPERTS = ("models/common/moe/gather.py", "models/common/moe/fixed.py")
+_OF_EXPERTS = tuple(f"models/common/moe/{way}.py" for way in ("gather", "fixed", "ragged", "exchange"))
 """Files whose collectives move tokens to experts and back."""
 
 

@@ -275,7 +275,7 @@ def make_plan(config: RunConfig, request: PlanRequest, step: CompiledStep) -> Pl
             for term in terms
         ),
         uncounted=scheme.uncounted,
-        decided=tuple(dict.fromkeys(s.work.said for s in scheme.sublayers if s.work.said)),
+        decided=step.trainer.decided,
         exact_traffic=all(collective.exact for collective in found),
         utilization=request.utilization,
         time=_time(request, flops, rows),

@@ -98,6 +98,8 @@ def train(config: RunConfig) -> Result:
                 f"{folder.path} has a checkpoint of step {start}, beyond training.steps = {plan.steps}; "
                 "choose another run_dir or more steps"
             )
+        for sentence in trainer.decided:
+            progress.say(sentence)
         if start < plan.steps:
             trainer.compile_beside()
         if start:

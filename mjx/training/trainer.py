@@ -92,7 +92,9 @@ class Trainer:
                 dropout_seed=dropout_seed,
             )
             self.evaluation_step = build_evaluation_step(self.model)
+        self._microbatches = microbatches
         self._compiling: threading.Thread | None = None
+        self._devices_checked = False
 
     @contextlib.contextmanager
     def on_mesh(self) -> Iterator[None]:
@@ -109,6 +111,12 @@ class Trainer:
         """A state that begins with given parameters, which lie as `layout.abstract.parameters` says."""
         with self.on_mesh():
             return state_of(parameters, self.transformation, self.layout)
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """What layers decide by the mesh, and why."""
+        with self.on_mesh():
+            return self.config.decided(cut_batch(self.batch_layout.arrays, self._microbatches))
 
     def local_rows(self) -> np.ndarray:
         """Which rows of the global batch this process has to bring."""
@@ -130,11 +138,18 @@ class Trainer:
         self._compiling.start()
 
     def step(self, state: TrainState, batch: Mapping[str, np.ndarray] | Batch) -> tuple[TrainState, Metrics]:
-        """One update. The state given is donated: use the one returned. Metrics stay on the device."""
+        """One update. The state given is donated: use the one returned. Metrics stay on the device.
+
+        Raises:
+            InputError: in the first step, the devices get something wrong that the model needs.
+        """
         if self._compiling is not None:
             self._compiling.join()
             self._compiling = None
         with self.on_mesh():
+            if not self._devices_checked:
+                self.config.check_devices()
+                self._devices_checked = True
             return self.train_step(state, self._on_devices(batch))
 
     def evaluate(self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -14,11 +14,12 @@ from mjx.inference import Generator, SamplingConfig, generate
 from mjx.inference.generate import rounded
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import DispatchConfig, MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt import GPTConfig
-from mjx.sharding import MeshConfig, ShardingConfig, build_mesh, use_mesh
+from mjx.sharding import MeshConfig, Rule, ShardingConfig, build_mesh, use_mesh
 from mjx.trees import flatten, unflatten
 
 VOCAB = 61
@@ -164,6 +165,23 @@ def test_a_mesh_generates_what_one_device_generates(mesh, kv_heads):
     assert (
         Generator(model, parameters, mesh=mesh, rules=ShardingConfig().build())(prompts, config) == expected
     )
+
+
+@pytest.mark.parametrize("way", ["fixed", "ragged"])
+def test_experts_on_a_mesh_generate_what_one_device_generates(way):
+    """Whatever way is named: in decoding, tokens are split as neither of them needs."""
+    moe = MoEConfig(
+        experts=8,
+        top_k=2,
+        mlp=MLPConfig(features=24, activation="silu", gated=True),
+        dispatch=DispatchConfig(way=way),
+    )
+    model, parameters = model_of(config_of(mlp=None, moe=moe))
+    folded = {"experts": Rule(parameters=("expert", "tensor"), activations=("expert", "tensor"))}
+    rules = ShardingConfig(rules={**folded, "expert_mlp": Rule()}).build()
+    mesh = build_mesh(MeshConfig(data=2, expert=2, tensor=2))
+    texts = Generator(model, parameters, mesh=mesh, rules=rules)(PROMPTS[:3], GREEDY)
+    assert texts == generate(model, parameters, PROMPTS[:3], GREEDY)
 
 
 def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():

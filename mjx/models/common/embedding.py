@@ -80,3 +80,20 @@ def _lookup_over_the_mesh(
         return rows
 
     return lookup(weight, ids)
+
+
+def placed(
+    x: Float[Array, "batch residual_sequence embed"],
+    embeddings: Float[Array, "batch made embed"],
+    at: Int[Array, "batch made"],
+) -> Float[Array, "batch residual_sequence embed"]:
+    """`x` with embeddings in the places of some tokens.
+
+    A gather over the few embeddings, not a scatter into the stream: the stream's tokens may be split.
+    """
+    made = jnp.broadcast_to(jnp.arange(at.shape[1]), at.shape)
+    source = jnp.full(x.shape[:2], -1, jnp.int32)
+    source = jax.vmap(lambda row, places, ids: row.at[places].set(ids, mode="drop"))(source, at, made)
+    source = shard(source, "batch", "residual_sequence")
+    rows = jnp.take_along_axis(embeddings, jnp.maximum(source, 0)[..., None], axis=1)
+    return jnp.where(source[..., None] >= 0, shard(rows, "batch", "residual_sequence", "embed"), x)

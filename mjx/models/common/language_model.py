@@ -23,13 +23,13 @@ from mjx.errors import InputError
 from mjx.models.common.context import Context, Decoding, Memory
 from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
-from mjx.models.common.embedding import Embedding, padded_vocabulary
+from mjx.models.common.embedding import Embedding, padded_vocabulary, placed
 from mjx.models.common.norm import Norm, NormConfig
-from mjx.models.common.pattern import CacheSizes, Lengths, SublayerConfig, places
+from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, SublayerConfig, places
 from mjx.models.common.stack import Caches, Run, Stack
 from mjx.models.family import Batch, Counts, Metrics, ModelConfig, on_one_cpu
 from mjx.models.report import Loss, Report
-from mjx.sharding import relayout, shard
+from mjx.sharding import current_rules, mesh_shape, relayout, shard
 from mjx.trees import Tree
 
 
@@ -151,6 +151,22 @@ class LanguageModelConfig(ModelConfig):
         forward = sum(s.mixer.flops_per_token(self.hidden_size, lengths) for s in self.pattern)
         return 3 * (forward + 2 * self.hidden_size * self.vocab_size)
 
+    def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
+        rows, sequence = arrays["tokens"].shape
+        itemsize = jnp.dtype(self.compute_dtype).itemsize
+        step = StepOnMesh(rows, sequence, mesh_shape(), current_rules(), itemsize)
+        said = (mixer.work(self.hidden_size, step).said for mixer in self._mixers)
+        return tuple(dict.fromkeys(sentence for sentence in said if sentence))
+
+    def check_devices(self) -> None:
+        for mixer in self._mixers:
+            mixer.check_devices(self.hidden_size)
+
+    @property
+    def _mixers(self) -> tuple[MixerConfig, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(sublayer.mixer for sublayer in self.pattern))
+
     def check_batch(self, arrays: BatchArrays) -> None:
         check_arrays(
             arrays,
@@ -254,7 +270,7 @@ class LanguageModel(nnx.Module):
         if config.embedding_scale != 1:
             x = x * jnp.asarray(config.embedding_scale, x.dtype)
         if inputs.embeddings is not None and inputs.at is not None:
-            x = _placed(x, inputs.embeddings.astype(x.dtype), inputs.at)
+            x = placed(x, inputs.embeddings.astype(x.dtype), inputs.at)
         if self.positions is not None:
             x = x + self.positions(positions, x.dtype)
         rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
@@ -425,20 +441,3 @@ def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequ
         # layer that it runs without a loop, and for every head.
         return np.arange(count, dtype=np.int32)[None]  # type: ignore[return-value]
     return jnp.arange(count)[None]
-
-
-def _placed(
-    x: Float[Array, "batch residual_sequence embed"],
-    embeddings: Float[Array, "batch made embed"],
-    at: Int[Array, "batch made"],
-) -> Float[Array, "batch residual_sequence embed"]:
-    """`x` with embeddings in the places of some tokens.
-
-    A gather over the few embeddings, not a scatter into the stream: the stream's tokens may be split.
-    """
-    made = jnp.broadcast_to(jnp.arange(at.shape[1]), at.shape)
-    source = jnp.full(x.shape[:2], -1, jnp.int32)
-    source = jax.vmap(lambda row, places, ids: row.at[places].set(ids, mode="drop"))(source, at, made)
-    source = shard(source, "batch", "residual_sequence")
-    rows = jnp.take_along_axis(embeddings, jnp.maximum(source, 0)[..., None], axis=1)
-    return jnp.where(source[..., None] >= 0, shard(rows, "batch", "residual_sequence", "embed"), x)

@@ -111,6 +111,9 @@ class MixerConfig:
         """Of closed forms: what plans of a training step could not know from the weights' shapes."""
         return Work()
 
+    def check_devices(self, embed: int) -> None:
+        """Raise `InputError` if the devices of the mesh in force get something wrong that this needs."""
+
     def idle_parameters(self, embed: int) -> int:
         """Those that a token leaves unused: of the experts that it does not take."""
         return 0

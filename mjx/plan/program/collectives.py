@@ -110,8 +110,11 @@ def _collective(
 
 def _sent(program: Program, instruction: Instruction) -> tuple[ArrayType, ...]:
     arrays = program.operand_types(instruction)
-    # A ragged all-to-all is also given the array to fill, offsets and sizes, which stay here.
-    return arrays[:1] if _kind(instruction) == "ragged-all-to-all" else arrays
+    if _kind(instruction) != "ragged-all-to-all":
+        return arrays
+    # It is also given the array to fill, offsets and sizes, which stay here. Of what it could send and what
+    # there is room for, the smaller bounds what goes.
+    return (min(arrays[:2], key=lambda array: array.bytes),)
 
 
 def _wire_bytes(program: Program, instruction: Instruction, size: int) -> float:

@@ -258,6 +258,18 @@ def test_a_ragged_all_to_all_sends_its_rows_and_not_the_array_that_it_fills():
 
 
 @pytest.mark.gpu_compile
+def test_a_ragged_all_to_all_out_of_a_larger_array_sends_what_there_is_room_for():
+    def ragged(x):
+        size = lax.axis_size("gpu")
+        each = jnp.full((size,), ROWS // (2 * size), "int32")
+        at = jnp.arange(size, dtype="int32") * (ROWS // (2 * size))
+        return lax.ragged_all_to_all(x, jnp.zeros_like(x[::2]), at, each, at, each, axis_name="gpu")
+
+    (found,) = of_blocks("gpu", ragged)
+    assert found.wire_bytes == ROWS / 2 * COLUMNS * 4 * 7 / 8
+
+
+@pytest.mark.gpu_compile
 def test_a_partitioned_product_scatters_its_sum_over_the_node():
     mesh = mesh_of("gpu")
 

@@ -119,14 +119,16 @@ class RouterConfig:
 class DispatchConfig:
     """How tokens come to experts on other devices, and back. Where `exact`, it changes last digits alone."""
 
-    way: Literal["auto", "gather", "fixed"] = "auto"
+    way: Literal["auto", "gather", "fixed", "ragged"] = "auto"
     """gather: every device gets all tokens of its expert group. fixed: it sends cells of one size to each
-    expert. auto: whichever sends less."""
+    expert. auto: whichever of these sends less. ragged: it sends each other device what is for its experts,
+    by a collective that some GPUs and drivers have had wrong, and which is tried out at start."""
     cell: float = 1.25
-    """Rows of a cell (fixed), as a multiple of what it would hold if all experts got the same."""
+    """Rows of a cell (fixed), or that a device has room for (ragged), as a multiple of what they would be if
+    all experts got the same."""
     exact: bool = True
-    """Where a cell would overflow, compute the layer by gather instead; false: leave those choices out, and
-    count them as dropped."""
+    """Where a cell or the room would overflow, compute the layer by gather instead; false: leave those
+    choices out, and count them as dropped."""
 
     def __post_init__(self):
         check_scale("moe.dispatch.cell", self.cell)
@@ -227,6 +229,20 @@ class MoEConfig(MixerConfig):
         from mjx.models.common.moe.work import work
 
         return work(self, embed, step)
+
+    def check_devices(self, embed: int) -> None:
+        from mjx.models.common.moe.exchange import check_exchange
+        from mjx.models.common.moe.experts import shapes_of
+        from mjx.models.common.moe.layout import owners_of
+
+        owners = owners_of(shapes_of(self, embed)) if self.dispatch.way == "ragged" else ()
+        if owners:
+            check_exchange(owners)
+
+    @property
+    def decoding(self) -> "MoEConfig":
+        """How it decodes: of a few tokens an expert easily gets more than any cell holds."""
+        return dataclasses.replace(self, dispatch=DispatchConfig(way="gather"))
 
     def idle_parameters(self, embed: int) -> int:
         return (self.experts - self.top_k) * self.mlp.num_parameters(self.latent or embed)

@@ -1,5 +1,8 @@
 """Tokens to their experts and back: on one device, or in one of several ways over a mesh."""
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -11,9 +14,10 @@ from mjx.errors import InputError
 from mjx.kernels.varying import varying
 from mjx.models.common.moe.config import MoEConfig
 from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
-from mjx.models.common.moe.fixed import Cells, cell_rows, cells_of, fixed
+from mjx.models.common.moe.fixed import cell_rows, cells_of, fixed
 from mjx.models.common.moe.gather import gather
 from mjx.models.common.moe.layout import Layout, axis_of, layout_of
+from mjx.models.common.moe.ragged import ragged, room_of, sent_of
 from mjx.models.common.moe.router import Routing, capacity
 from mjx.models.rarely import RARELY
 from mjx.sharding import axes_per_dimension
@@ -24,7 +28,7 @@ class Dispatched(NamedTuple):
 
     y: Float[Array, "batch residual_sequence embed"]
     left_out: Bool[Array, "batch residual_sequence top_k"] | None
-    """Choices for which a cell had no room; None: none can be."""
+    """Choices for which there was no room; None: there always is."""
 
 
 def dispatch(
@@ -45,16 +49,25 @@ def dispatch(
         tokens = x.reshape(-1, x.shape[-1])
         choices = Routing(ids.reshape(-1, ids.shape[-1]), probabilities.reshape(-1, ids.shape[-1]))
         weights = _whole(weights, layout, x.dtype)
+
         if way == "gather":
             y = gather(layout, expert, tokens, choices, weights, config.implementation)
             return y.reshape(x.shape), jnp.zeros_like(ids, bool)
-        size = _cell(config, layout, tokens.shape[0])
-        cells = cells_of(choices.ids, config.experts, size)
-        if not config.dispatch.exact:
-            y = fixed(layout, expert, tokens, cells, choices.probabilities, weights)
-            return y.reshape(x.shape), cells.overflow.reshape(ids.shape)
-        y = _fixed_or_gather(layout, expert, tokens, cells, choices, weights, config.implementation)
-        return y.reshape(x.shape), jnp.zeros_like(ids, bool)
+        if way == "fixed":
+            size = _cell(config, layout, tokens.shape[0])
+            cells = cells_of(choices.ids, config.experts, size)
+            for_all, overflow = size == tokens.shape[0], cells.overflow
+            send = functools.partial(_fixed, layout, expert, cells)
+        else:
+            sizes = tokens.shape[0], config.top_k, config.experts, layout.size(layout.owners)
+            room = room_of(*sizes, config.dispatch.cell)
+            sent = sent_of(layout, choices.ids, config.experts, room)
+            for_all, overflow = room == room_of(*sizes, math.inf), sent.overflow
+            send = functools.partial(_ragged, layout, expert, sent, config.implementation)
+        if config.dispatch.exact and not for_all:
+            y = _or_gather(layout, expert, overflow, send, tokens, choices, weights, config.implementation)
+            return y.reshape(x.shape), jnp.zeros_like(ids, bool)
+        return send(tokens, choices, weights).reshape(x.shape), overflow.reshape(ids.shape)
 
     if layout.sizes:
         # The backward pass gathers shares of weights again: whole, those of all layers would be kept.
@@ -71,16 +84,17 @@ def dispatch(
 class Way(NamedTuple):
     """The way that is taken, and what each possible one would send."""
 
-    name: Literal["gather", "fixed"]
+    name: Literal["gather", "fixed", "ragged"]
     rows: dict[str, float]
     """Rows that a device sends to experts for each of its tokens; as many come back."""
 
 
 def way_of(config: MoEConfig, layout: Layout) -> Way:
-    """The way that is named, or that sends less.
+    """The way that is named, or of gather and fixed the one that sends less.
 
-    Where `owners` devices share the experts, `gather` sends every token to all others, and `fixed` cells for
-    top_k of them; where tokens and hidden features are split over the same axes, both gather over these.
+    Where `owners` devices share the experts, `gather` sends every token to all others, `fixed` cells for
+    top_k of them, and `ragged` the top_k themselves; where tokens and hidden features are split over the same
+    axes, all gather over these.
 
     Raises:
         InputError: the one that is named cannot be taken on this mesh.
@@ -89,10 +103,14 @@ def way_of(config: MoEConfig, layout: Layout) -> Way:
     hidden = layout.size(layout.ordered(set(layout.hidden) & set(layout.token_axes)))
     cells = config.top_k * config.dispatch.cell
     rows = {"gather": owners * hidden - 1.0, "fixed": cells * (1 - 1 / owners + hidden - 1)}
+    if named == "ragged" and owners == 1:
+        return Way("gather", rows)  # nothing is sent to anybody's experts
+    if named == "ragged":
+        rows["ragged"] = config.top_k * (1 - 1 / owners) + cells * (hidden - 1)
     possible = set(layout.owners) <= set(layout.token_axes)
-    if named == "fixed" and not possible:
+    if named in ("fixed", "ragged") and not possible:
         raise InputError(
-            "moe.dispatch.way = fixed needs tokens that are split over all axes that split the experts "
+            f"moe.dispatch.way = {named} needs tokens that are split over all axes that split the experts "
             f"({', '.join(layout.owners)}), but they are split over "
             f"{', '.join(layout.token_axes) or 'none'}; use gather, or sharding.sequence_parallel = true"
         )
@@ -138,25 +156,31 @@ def _whole(weights: Weights, layout: Layout, dtype: jnp.dtype) -> Weights:
     return whole
 
 
-def _fixed_or_gather(
+def _fixed(layout, expert, cells, tokens: Array, choices: Routing, weights: Weights) -> Array:
+    return fixed(layout, expert, tokens, cells, choices.probabilities, weights)
+
+
+def _ragged(layout, expert, sent, implementation, tokens: Array, choices: Routing, weights: Weights) -> Array:
+    return ragged(layout, expert, tokens, sent, choices.probabilities, weights, implementation)
+
+
+def _or_gather(
     layout: Layout,
     expert: OneExpert,
+    overflow: Bool[Array, "tokens top_k"],
+    send: Callable[[Array, Routing, Weights], Array],
     tokens: Array,
-    cells: Cells,
     choices: Routing,
     weights: Weights,
     implementation: str,
 ) -> Array:
-    """By cells where all have room, else all by gather: every device takes the same branch."""
-    full = jnp.any(cells.overflow).astype(jnp.int32)
+    """By `send` where there is room for all, else all by gather: every device takes the same branch."""
+    full = jnp.any(overflow).astype(jnp.int32)
     if layout.sizes:
         full = jax.lax.psum(varying(full, tuple(layout.sizes)), tuple(layout.sizes))
 
-    def by_cells(tokens, cells, choices, weights):
-        return fixed(layout, expert, tokens, cells, choices.probabilities, weights)
-
-    def by_gather(tokens, cells, choices, weights):
+    def by_gather(tokens: Array, choices: Routing, weights: Weights) -> Array:
         with jax.named_scope(RARELY):
             return gather(layout, expert, tokens, choices, weights, implementation, keep=False)
 
-    return jax.lax.cond(full > 0, by_gather, by_cells, tokens, cells, choices, weights)
+    return jax.lax.cond(full > 0, by_gather, send, tokens, choices, weights)

@@ -70,6 +70,13 @@ def layout_of(
     return Layout(sizes, tokens, Weights(**specs), owners, hidden, shares)  # type: ignore[arg-type]
 
 
+def owners_of(weights: Any) -> Axes:
+    """The axes of the mesh in force that split the experts, of `Weights` (arrays, or their shapes)."""
+    sizes = {axis: size for axis, size in mesh_shape().items() if size > 1}
+    spec = current_rules().spec(AXES["up"], weights.up.shape, sizes, kind="parameter")
+    return axes_per_dimension(spec, 3)[0]
+
+
 def axis_of(axes: Axes) -> str | Axes:
     """What `jax.lax`'s collectives take."""
     return axes[0] if len(axes) == 1 else axes

@@ -38,7 +38,8 @@ class MoE(nnx.Module):
         routing, said = self.router(x, context)
         read = x if self.into_latent is None else self.into_latent(x)
         read = shard(read, "batch", "residual_sequence", None)
-        y, missed = dispatch(self.config, read, routing, self.experts.weights)
+        config = self.config if context.decoding is None else self.config.decoding
+        y, missed = dispatch(config, read, routing, self.experts.weights)
         if self.out_of_latent is not None:
             y = self.out_of_latent(y)
         y = shard(y, "batch", "residual_sequence", "embed")
