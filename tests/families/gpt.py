@@ -148,7 +148,12 @@ def tiny() -> tuple[TokenVariant, ...]:
                     top_k=4,
                     mlp=MLPConfig(features=12, activation="silu", gated=True),
                     router=RouterConfig(
-                        scores="sigmoid", scaling=2.5, groups=4, top_groups=2, expert_bias_rate=1e-2
+                        scores="sigmoid",
+                        precision="float64",
+                        scaling=2.5,
+                        groups=4,
+                        top_groups=2,
+                        expert_bias_rate=1e-2,
                     ),
                     shared_features=24,
                     shared_gate=True,

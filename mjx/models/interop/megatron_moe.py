@@ -21,7 +21,6 @@ _WITHOUT_MEANING = (
         "moe_layer_recompute",
     ),
     *("moe_shared_expert_overlap", "moe_per_layer_logging", "moe_router_padding_for_fp8"),
-    "moe_router_dtype",  # mjx routes in float32, whatever the stream is
     *("moe_router_padding_for_quantization", "moe_token_dropping", "moe_deepep_num_sms"),
     *("expert_model_parallel_size", "expert_tensor_parallel_size"),
 )
@@ -39,6 +38,7 @@ def settings() -> tuple[Entry, ...]:
         _Scaling(),
         Key("moe_router_num_groups", "moe.router.groups", None),
         Key("moe_router_group_topk", "moe.router.top_groups", None),
+        Key("moe_router_dtype", "moe.router.precision", "fp32", {"fp32": "float32", "fp64": "float64"}),
         Key("moe_input_jitter_eps", "moe.router.jitter", 0.0),
         Key("moe_z_loss_coeff", "moe.router.z_loss", 0.0),
         _Normalized(),

@@ -41,6 +41,8 @@ class RouterConfig:
     mean rise by this, of those with more fall (Wang et al. 2024; DeepSeek-V3: 1e-3). Null: no such biases."""
     sinkhorn: bool = False
     """In training, choose after the scores were balanced over experts (Clark et al. 2022)."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Of logits, scores and probabilities, whatever the stream has."""
     jitter: float = 0.0
     """In training, multiply what the router reads by numbers between 1 ± this (Fedus et al. 2021)."""
     load_balancing_loss: float = 0.0
@@ -141,7 +143,8 @@ class MoEConfig(MixerConfig):
     name: ClassVar[str] = "moe"
     rows_apart: ClassVar[bool] = False
     training_choices: ClassVar[tuple[str, ...]] = (
-        *("router.jitter", "router.sinkhorn", "router.z_loss", "router.load_balancing_loss"),
+        *("router.precision", "router.jitter", "router.sinkhorn", "router.z_loss"),
+        "router.load_balancing_loss",
         *("router.sequence_load_balancing_loss", "router.global_load_balancing_loss", "capacity_factor"),
         *("drop_by", "pad_to_capacity", "dispatch.way", "dispatch.cell", "dispatch.exact"),
         "implementation",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mjx.models.common.context import Context
 from mjx.models.common.moe.balance import Said, balance, over_sum
 from mjx.models.common.moe.config import MoEConfig, RouterConfig
+from mjx.models.common.moe.float64 import in_float64
 from mjx.models.common.parameter import buffer, parameter
 from mjx.sharding import shard
 
@@ -39,16 +40,20 @@ class Router(nnx.Module):
         self, x: Float[Array, "batch residual_sequence embed"], context: Context
     ) -> tuple[Routing, Said]:
         config, router = self.config, self.config.router
-        logits = self.logits(x, context)
-        scores = _scores(router, logits)
-        # Where softmax is taken of the chosen alone, logits choose: their order is that of the scores.
-        ranked = logits if router.scores == "softmax" and router.normalized else scores
-        if self.expert_bias is not None:
-            ranked = ranked + self.expert_bias[...].astype(ranked.dtype)
-        if router.sinkhorn and context.training:
-            ranked = _balanced(logits, context.counted)
-        ids = choose(router, ranked, config.top_k)
-        probabilities = _probabilities(router, logits, scores, ids)
+        arrays = _Arrays(
+            self.jittered(x, context),
+            # Whole on every device: were it split along its sum, the logits would depend on the mesh.
+            shard(self.kernel[...].astype(jnp.float32), None, "expert_scores"),
+            None if self.bias is None else self.bias[...],
+            None if self.expert_bias is None else self.expert_bias[...],
+            context.counted if router.sinkhorn and context.training else None,
+        )
+
+        def choices(arrays: _Arrays) -> _Choices:
+            return _choices(config, arrays, sinkhorn=router.sinkhorn and context.training)
+
+        choices = in_float64(choices) if router.precision == "float64" else choices
+        logits, scores, ids, probabilities = choices(arrays)
         keep = None
         if config.capacity_factor is not None and context.training:
             keep = within_capacity(config, ids, probabilities, context.counted)
@@ -58,20 +63,48 @@ class Router(nnx.Module):
             probabilities = jnp.where(keep, probabilities, 0)
         return Routing(ids, probabilities.astype(jnp.float32)), said
 
-    def logits(
-        self, x: Float[Array, "batch residual_sequence embed"], context: Context
-    ) -> Float[Array, "batch residual_sequence expert_scores"]:
-        """Of float32 whatever the stream is: of bfloat16 most rows would have ties."""
-        router = self.config.router
-        if router.jitter and context.dropout_key is not None:
-            low, high = 1 - router.jitter, 1 + router.jitter
-            x = x * jax.random.uniform(context.dropout_key, x.shape, x.dtype, low, high)
-        # Whole on every device: were it split along its sum, the logits would depend on the mesh.
-        kernel = shard(self.kernel[...].astype(jnp.float32), None, "expert_scores")
-        logits = jnp.einsum("bse,en->bsn", x.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST)
-        if self.bias is not None:
-            logits = logits + self.bias[...]
-        return shard(logits, "batch", "residual_sequence", "expert_scores")
+    def jittered(self, x: Array, context: Context) -> Array:
+        """What the router reads, in training."""
+        jitter = self.config.router.jitter
+        if not jitter or context.dropout_key is None:
+            return x
+        return x * jax.random.uniform(context.dropout_key, x.shape, x.dtype, 1 - jitter, 1 + jitter)
+
+
+class _Arrays(NamedTuple):
+    """What experts are chosen by."""
+
+    x: Float[Array, "batch residual_sequence embed"]
+    kernel: Float[Array, "embed expert_scores"]
+    bias: Float[Array, " expert_scores"] | None
+    expert_bias: Float[Array, " expert_scores"] | None
+    counted: Float[Array, "batch sequence"] | None
+
+
+class _Choices(NamedTuple):
+    logits: Float[Array, "batch residual_sequence expert_scores"]
+    scores: Float[Array, "batch residual_sequence expert_scores"]
+    ids: Int[Array, "batch residual_sequence top_k"]
+    probabilities: Float[Array, "batch residual_sequence top_k"]
+
+
+def _choices(config: MoEConfig, arrays: _Arrays, *, sinkhorn: bool) -> _Choices:
+    """In the dtype of the kernel, whatever the stream is: of bfloat16 most rows would have ties."""
+    router, kernel = config.router, arrays.kernel
+    precision = jax.lax.Precision.HIGHEST
+    logits = jnp.einsum("bse,en->bsn", arrays.x.astype(kernel.dtype), kernel, precision=precision)
+    if arrays.bias is not None:
+        logits = logits + arrays.bias
+    logits = shard(logits, "batch", "residual_sequence", "expert_scores")
+    scores = _scores(router, logits)
+    # Where softmax is taken of the chosen alone, logits choose: their order is that of the scores.
+    ranked = logits if router.scores == "softmax" and router.normalized else scores
+    if arrays.expert_bias is not None:
+        ranked = ranked + arrays.expert_bias.astype(ranked.dtype)
+    if sinkhorn:
+        ranked = _balanced(logits, arrays.counted)
+    ids = choose(router, ranked, config.top_k)
+    return _Choices(logits, scores, ids, _probabilities(router, logits, scores, ids))
 
 
 def _scores(router: RouterConfig, logits: Float[Array, "*tokens experts"]) -> Float[Array, "*tokens experts"]:
@@ -152,9 +185,9 @@ def _balanced(
     """Sinkhorn's scaling of exp(logits), until every expert has the same sum (to 1e-4, as Megatron-Core)."""
     shape, experts = logits.shape, logits.shape[-1]
     logits = jax.lax.stop_gradient(logits).reshape(-1, experts)
-    real = (
-        jnp.ones((len(logits), 1)) if counted is None else (counted.reshape(-1, 1) > 0).astype(logits.dtype)
-    )
+    real = jnp.ones((len(logits), 1), logits.dtype)
+    if counted is not None:
+        real = (counted.reshape(-1, 1) > 0).astype(logits.dtype)
     cost = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True)) * real
     tokens = jnp.maximum(jnp.sum(real), 1)
 
@@ -167,6 +200,7 @@ def _balanced(
         rows, columns = scale(old)
         return columns, rows, jnp.mean(jnp.abs(old - columns))
 
-    start = jnp.ones((experts,), logits.dtype), jnp.ones((len(logits),), logits.dtype), jnp.float32(1e9)
+    ones = jnp.ones((experts + len(logits),), logits.dtype)
+    start = ones[:experts], ones[experts:], jnp.asarray(1e9, logits.dtype)
     columns, rows, _ = jax.lax.while_loop(lambda carry: carry[2] > 1e-4, step, start)
     return jnp.where(real > 0, cost * columns * rows[:, None], logits).reshape(shape)

@@ -94,10 +94,29 @@ def test_biases_for_choosing_change_no_probability():
 def test_jitter_moves_what_the_router_reads_by_its_share_in_training_only():
     config = config_of(router={"jitter": 0.1})
     router, x = router_of(config, parameters(config)), logits_of(config)
-    np.testing.assert_array_equal(router.logits(x, context()), x)  # an evaluation, or a run without chance
-    moved = router.logits(x, context(dropout_key=jax.random.key(0))) / x
+    np.testing.assert_array_equal(router.jittered(x, context()), x)  # an evaluation, or a run without chance
+    moved = router.jittered(x, context(dropout_key=jax.random.key(0))) / x
     assert 0.9 <= moved.min() < 0.95
     assert 1.05 < moved.max() <= 1.1
+
+
+def test_float64_keeps_what_float32_rounds_away_forward_and_backward():
+    wide, narrow = (config_of(4, 2, router={"precision": name}) for name in ("float64", "float32"))
+    kernel = np.array([[1e4, 0, 0, 0], [1, 0.5, 0.25, 2], [-1e4, 0, 0, 0]], np.float32)
+    x = np.array([[[1e4, 1, 1e4]]], np.float32)  # of the first expert: 1e8 + 1 - 1e8
+
+    def routed(config, kernel):
+        routing, _ = router_of(config, {"kernel": kernel})(x, Context())
+        return routing.probabilities[0, 0, 0], routing
+
+    program = jax.jit(jax.value_and_grad(lambda kernel: routed(wide, kernel), has_aux=True))
+    (_, routing), slope = program(kernel)
+    assert routing.ids.tolist() == [[[3, 0]]]
+    assert routed(narrow, kernel)[1].ids.tolist() == [[[3, 1]]]
+    p = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(routing.probabilities[0, 0], [p, 1 - p], rtol=1e-7)
+    np.testing.assert_allclose(slope, p * (1 - p) * x[0].T * [[-1, 0, 0, 1]], rtol=1e-6)
+    assert slope.dtype == routing.probabilities.dtype == np.float32
 
 
 def test_a_stream_of_bfloat16_is_routed_in_float32():
