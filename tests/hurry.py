@@ -1,10 +1,13 @@
 """How tests compile: most of a test's time is spent in the compiler, and little in what it has compiled."""
 
 import os
+from importlib.metadata import version
 
-FUSIONS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-"""Each fusion without a pipeline of MLIR passes of its own, and all of them in one module of LLVM: together
-half of what is left without LLVM's optimizations."""
+_ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
+_HAS_OTHER_EMITTERS = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
+FUSIONS = f"--xla_cpu_use_fusion_emitters=false {_ONE_MODULE}" if _HAS_OTHER_EMITTERS else _ONE_MODULE
+"""Each fusion without a pipeline of MLIR passes of its own (of jaxlib before 0.12), and all of them in one
+module of LLVM: together half of what is left without LLVM's optimizations."""
 
 _FLAGS = os.environ.get("XLA_FLAGS", "").replace(FUSIONS, "").strip()
 HURRIED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": f"{_FLAGS} {FUSIONS}".strip()}
