@@ -93,7 +93,8 @@ class Rules:
                 if axis in owner:
                     raise InputError(
                         f"{array}: the logical axes '{owner[axis]}' and '{name}' both live on the mesh axis "
-                        f"'{axis}'; change one row of the rule table or set mesh.{axis}=1"
+                        f"'{axis}'; leave one of them whole, as sharding.rules.{name} = {{}} does, or set "
+                        f"mesh.{axis}=1"
                     )
                 owner[axis] = name
             entries.append(axes[0] if len(axes) == 1 else axes or None)

@@ -82,6 +82,12 @@ class GPTConfig(LanguageModelConfig):
             raise InputError(
                 f"model.dense_layers = {self.dense_layers} must be from 0 to num_layers = {self.num_layers}"
             )
+        if self.moe is not None and not any(self.moe_layers):
+            raise InputError(
+                "model.moe is given, but no layer has experts: model.moe_pattern = "
+                f"{list(self.moe_pattern)}, model.dense_layers = {self.dense_layers} of num_layers = "
+                f"{self.num_layers}"
+            )
         if self.mlp is None and not all(self.moe_layers):
             dense = self.moe_layers.index(False)
             raise InputError(f"model.mlp is null, but layer {dense} has no experts, and needs it")

@@ -225,6 +225,14 @@ EXPERTS = MoEConfig(experts=4, mlp=MLPConfig(features=4))
         ({"dense_layers": 1}, r"model\.moe_pattern and model\.dense_layers need model\.moe, which is null"),
         ({"moe": EXPERTS, "dense_layers": 9}, r"model\.dense_layers = 9 must be from 0 to num_layers = "),
         ({"moe": EXPERTS, "dense_layers": -1}, r"model\.dense_layers = -1 must be from 0 to num_layers = "),
+        (
+            {"moe": EXPERTS, "dense_layers": 2},
+            r"model\.moe is given, but no layer has experts: .*dense_layers = 2 of num_layers = 2",
+        ),
+        (
+            {"moe": EXPERTS, "moe_pattern": (False,)},
+            r"model\.moe is given, but no layer has experts: model\.moe_pattern = \[False\]",
+        ),
         ({"mlp": None}, r"model\.mlp is null, but layer 0 has no experts, and needs it"),
         (
             {"mlp": None, "moe": EXPERTS, "moe_pattern": (True, False)},
@@ -244,7 +252,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):
         ((True,), 2, (False, False, True, True, True)),
         ((True, False), 0, (True, False, True, False, True)),
         ((False, True), 2, (False, False, False, True, False)),
-        ((True,), 5, (False,) * 5),
     ],
 )
 def test_experts_are_where_the_pattern_leaves_them_behind_the_dense_layers(pattern, dense, layers):
