@@ -167,6 +167,7 @@ def tiny() -> tuple[TokenVariant, ...]:
             # 8·3·16·12 (experts) + 3·32·24 + 32 (shared).
             num_parameters=3904 + 3 * 3136 + 4608 + 2 * 8232 + 32,
             mesh="fsdp 2 × expert 2 × tensor 2",
+            in_processes=True,
             buffers=("router.expert_bias",),
             megatron=True,
         ),

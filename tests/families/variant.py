@@ -41,6 +41,8 @@ class Variant:
     """Whether a mesh may split its sequences."""
     mesh: str = "data 2 × fsdp 2 × tensor 2"
     """That of checks that look at one mesh (training.MESHES)."""
+    in_processes: bool = False
+    """Whether this one, rather than the first, is trained by two processes."""
     chance: bool = False
     """Whether it has dropout."""
     unseen: tuple[str, ...] = ()
