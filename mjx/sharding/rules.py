@@ -129,6 +129,7 @@ def default_rules(*, sequence_parallel: bool = True, overrides: Mapping[str, Rul
         "vocab": everywhere("tensor"),
         "positions": Rule(),
         "inner": everywhere("tensor"),
+        "groups": everywhere("tensor", replicate_if_smaller=True),
         "experts": everywhere("expert"),
         "expert_mlp": everywhere("tensor"),
         "expert_scores": Rule(),

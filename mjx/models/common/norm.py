@@ -44,21 +44,25 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         bias = self.bias[...] if self.config.kind == "layernorm" else None
-        return _normalize(self.config, self.axes, x, self.scale[...], bias)
+        return normalize(self.config, self.axes, x, self.scale[...], bias)
 
 
 @functools.partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
-def _normalize(
-    config: NormConfig, axes: tuple[int, ...], x: Array, scale: Array, bias: Array | None
+def normalize(
+    config: NormConfig, axes: tuple[int, ...], x: Array, scale: Array | None, bias: Array | None
 ) -> Array:
-    """The backward pass keeps `x` alone and computes the rest again, as a fused kernel would: in float32 the
+    """Over these axes; without `scale` the gain is one.
+
+    The backward pass keeps `x` alone and computes the rest again, as a fused kernel would: in float32 the
     rest is four times as large."""
     h = x.astype(jnp.float32)
     if config.kind == "layernorm":
         h = h - jnp.mean(h, axis=axes, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=axes, keepdims=True) + config.epsilon)
-    scale = scale.astype(jnp.float32)
-    h = h * inverse * (1 + scale if config.zero_centered else scale)
+    h = h * inverse
+    if scale is not None:
+        scale = scale.astype(jnp.float32)
+        h = h * (1 + scale if config.zero_centered else scale)
     if bias is not None:
         h = h + bias.astype(jnp.float32)
     return h.astype(x.dtype)
