@@ -57,7 +57,7 @@ def _decoder_of(model, batch: Batch, inputs: Inputs) -> dict[str, Array]:
     return computed
 
 
-def _megatron_gpt(model, batch: Batch) -> dict[str, Array]:
+def _megatron_decoder(model, batch: Batch) -> dict[str, Array]:
     if model.config.max_positions is None:  # GPTModel looks at position_ids for its learned positions only
         batch = {name: array for name, array in batch.items() if name != "positions"}
     inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
@@ -83,15 +83,20 @@ def _auxiliary(config, statistics) -> dict[str, Array]:
     """Of every layer; 0 where a layer has none."""
     found = {}
     for theirs, ours in _AUXILIARY.items():
-        layers = [0.0] * config.num_layers
+        layers = [0.0] * (_layer(config, len(config.places) - 1) + 1)
         for at, (path, index) in enumerate(config.places):
             node = statistics
             for key in (*path.split("."), "moe"):
                 node = node.get(key, {})
             if ours in node:
-                layers[at // 2] = node[ours].array[index] / node["tokens"].array[index]
+                layers[_layer(config, at)] = node[ours].array[index] / node["tokens"].array[index]
                 found[theirs] = layers
     return {name: jnp.stack(layers) for name, layers in found.items()}
+
+
+def _layer(config, sublayer: int) -> int:
+    """The number of Megatron's layer: of a GPT two sub-layers are one."""
+    return sublayer // 2 if config.family == "gpt" else sublayer
 
 
 def _megatron_tokens(inputs: Arrays) -> Batch:
@@ -144,24 +149,28 @@ WITHOUT_MEANING = (
 )
 """Settings that change nothing of what is computed in float32 by one process."""
 MEGATRON = {
-    "gpt": Family(
+    family: Family(
         inputs=("tokens", "labels", "position_ids", "loss_mask"),
         needed=("tokens", "labels"),
         batch=_megatron_tokens,
-        compute=_megatron_gpt,
+        compute=_megatron_decoder,
         losses=("loss", *_AUXILIARY),
         unsupported=lambda config: {
-            "dropout, which is random": bool(config.dropout or config.attention.dropout),
+            "dropout, which is random": bool(
+                config.dropout or (config.attention and config.attention.dropout)
+            ),
             "bfloat16; cases are compared in float32": config.dtype != "float32",
         },
-    ),
+    )
+    for family in ("gpt", "mamba")
 }
 HUGGINGFACE = {
-    "gpt": Family(
+    family: Family(
         inputs=("input_ids", "labels", "attention_mask", "position_ids"),
         needed=("input_ids",),
         batch=_huggingface_tokens,
         compute=_decoder,
         counted=_attended,
-    ),
+    )
+    for family in ("gpt", "mamba")
 }

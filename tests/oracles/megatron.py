@@ -20,6 +20,7 @@ from mjx.models.family import load_family
 from mjx.models.interop.megatron_keys import any_mlp
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
+from mjx.models.megatron.names import with_own_norms
 from mjx.models.megatron.spelling import spelled
 from oracles.difference import EXACT, LIMITS, Limits, difference
 from oracles.families import MEGATRON, SCRIPT_NAMES, WITHOUT_MEANING, Family
@@ -55,7 +56,11 @@ def read(path: Path) -> MegatronCase:
         arrays = dict(file)
 
     def under(prefix: str) -> dict[str, np.ndarray]:
-        return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+        return {
+            with_own_norms(key[len(prefix) :]): array
+            for key, array in arrays.items()
+            if key.startswith(prefix)
+        }
 
     if "config" not in arrays:
         raise ValueError(f"{path} has no config: it is no case of Megatron-Core")
@@ -165,7 +170,8 @@ def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) ->
         their_names=names.to_theirs,
     )
     back = names.to_theirs(parameters)
-    notes = [f"activation_func has no name; the nearest is {any_mlp(config).activation}"]
+    mlp = any_mlp(config)
+    notes = [f"activation_func has no name; the nearest is {mlp.activation}"] if mlp is not None else []
     return dataclasses.replace(
         compared,
         weights=[difference(f"weight {name}", back[name], weights[name], EXACT) for name in weights],

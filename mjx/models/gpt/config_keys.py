@@ -1,21 +1,9 @@
 """What the tables of other libraries' configs of decoder-only models have in common."""
 
 import dataclasses
-from typing import Any
 
-from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.interop.config_map import Key
-from mjx.models.interop.layers import split_layers
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionKey(Key):
-    """A size of attention, which is written even where ours leaves it to follow from other sizes."""
-
-    def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        attention = config.attention.resolve(config.hidden_size)
-        return super().theirs(dataclasses.replace(config, attention=attention))
+from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened, split_layers
 
 
 def window_layers(config: GPTConfig) -> tuple[bool, ...]:
@@ -38,15 +26,12 @@ def shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:
 
 def canonical(config: GPTConfig) -> GPTConfig:
     """One spelling for all configs of the same model, without what only training chooses."""
-    attention = config.attention.resolve(config.hidden_size)
+    attention = canonical_attention(config.attention, config.hidden_size)
     windowed = window_layers(config)
     rotated = spread(config.rope_pattern, config.num_layers)
     attention = dataclasses.replace(
         attention,
-        scale=_shortened(attention.scale or attention.dims[2] ** -0.5),
         window=attention.window if any(windowed) else None,
-        dropout=0.0,
-        implementation="auto",
     )
     local = config.window_rope if attention.window is not None else None
     dense, routed = split_layers(config.moe_layers)
@@ -60,26 +45,9 @@ def canonical(config: GPTConfig) -> GPTConfig:
         window_pattern=shortest(windowed) if any(windowed) else (True,),
         rope_pattern=shortest(rotated) if attention.rope is not None else (True,),
         window_rope=None if local == attention.rope else local,
-        embedding_scale=_shortened(config.embedding_scale),
+        embedding_scale=shortened(config.embedding_scale),
         **_TRAINING_DEFAULTS,
     )
-
-
-def canonical_moe(moe: MoEConfig | None) -> MoEConfig | None:
-    """Without what only training chooses."""
-    if moe is None:
-        return None
-    kept = [field.name for field in dataclasses.fields(RouterConfig)]
-    kept = [name for name in kept if f"router.{name}" not in MoEConfig.training_choices]
-    router = RouterConfig(**{name: getattr(moe.router, name) for name in kept})
-    kept = [field.name for field in dataclasses.fields(MoEConfig) if field.name not in ("router", "dispatch")]
-    kept = [name for name in kept if name not in MoEConfig.training_choices]
-    return MoEConfig(router=router, **{name: getattr(moe, name) for name in kept})
-
-
-def _shortened(value: float) -> float:
-    """Without the last digits, in which a root and its square differ."""
-    return float(f"{value:.11g}")
 
 
 _TRAINING_DEFAULTS = {

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mjx.models.gpt.config_keys import AttentionKey
 from mjx.models.gpt.huggingface_entries import (
     ACTIVATIONS,
     ALL_BIASES,
@@ -27,7 +26,7 @@ from mjx.models.gpt.huggingface_keys import (
 )
 from mjx.models.gpt.huggingface_moe import MIXTURES
 from mjx.models.gpt.huggingface_names import gpt2_names, gpt_neox_names, phi3_names
-from mjx.models.interop.config_map import Constant, Key, Only
+from mjx.models.interop.config_map import Constant, Key, Only, ResolvedKey
 from mjx.models.interop.rope_keys import RopeKeys
 
 _QWEN_WINDOW = LayerTypes(
@@ -38,7 +37,7 @@ _QWEN_WINDOW = LayerTypes(
 _GEMMA = (
     *(*SHARED, *RMSNORM),
     groups(4),
-    AttentionKey("head_dim", "attention.head_dim", 256),
+    ResolvedKey("head_dim", "attention.head_dim", 256),
     *(FEATURES, ALL_BIASES),
     Key("hidden_activation", "mlp.activation", "gelu_pytorch_tanh", ACTIVATIONS),
     Key("tie_word_embeddings", "tie_embeddings", True),
@@ -103,7 +102,7 @@ ARCHITECTURES = (
     architecture(
         *("qwen3", "Qwen3ForCausalLM"),
         *(*LLAMA, ALL_BIASES, RopeKeys(), _QWEN_WINDOW, groups(32, null=True)),
-        AttentionKey("head_dim", "attention.head_dim", 128),
+        ResolvedKey("head_dim", "attention.head_dim", 128),
         *(*qk_norm(), rms_epsilon(1e-6, "attention.qk_norm.epsilon")),
     ),
     architecture(

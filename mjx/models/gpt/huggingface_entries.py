@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.config_keys import AttentionKey, canonical
+from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface_names import llama_names
 from mjx.models.interop.architecture import UNQUANTIZED, WITHOUT_MEANING, Architecture, Quantization
-from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Key
+from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Key, ResolvedKey
 from mjx.models.interop.name_map import NameMap
 
 ACTIVATIONS = {
@@ -38,10 +38,10 @@ RMSNORM = (Constant("norm.kind", "rmsnorm"), Constant("mlp.gated", True))
 
 def groups(default: int | None, *, null: bool = False) -> Key:
     """Key/value heads."""
-    return AttentionKey("num_key_value_heads", "attention.num_query_groups", default, null=null)
+    return ResolvedKey("num_key_value_heads", "attention.num_query_groups", default, null=null)
 
 
-HEAD_DIM = AttentionKey("head_dim", "attention.head_dim", None)
+HEAD_DIM = ResolvedKey("head_dim", "attention.head_dim", None)
 FEATURES = Key("intermediate_size", "mlp.features")
 ALL_BIASES = Key("attention_bias", ("attention.qkv_bias", "attention.output_bias"), False)
 UNTIED = Key("tie_word_embeddings", "tie_embeddings", False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.config_keys import AttentionKey, window_layers
+from mjx.models.gpt.config_keys import window_layers
 from mjx.models.gpt.huggingface_entries import (
     ACTIVATIONS,
     ALL_BIASES,
@@ -26,8 +26,8 @@ from mjx.models.gpt.huggingface_entries import (
 from mjx.models.gpt.huggingface_keys import LayerTypes
 from mjx.models.gpt.huggingface_names import gpt_oss_names, mixtral_names
 from mjx.models.interop.architecture import Quantization
-from mjx.models.interop.config_map import Constant, Entry, Fields, Key, Only, Theirs, get, shown
-from mjx.models.interop.layers import split_layers
+from mjx.models.interop.canonical import split_layers
+from mjx.models.interop.config_map import Constant, Entry, Fields, Key, Only, ResolvedKey, Theirs, get, shown
 from mjx.models.interop.rope_keys import RopeKeys
 
 
@@ -180,7 +180,7 @@ MIXTURES = (
         *("gpt_oss", "GptOssForCausalLM"),
         *(*_DECODER, groups(8, null=True), rms_epsilon(1e-5)),
         *_experts("num_local_experts", 128, 4, features=_SAME_WIDTH, also="num_experts"),
-        AttentionKey("head_dim", "attention.head_dim", 64, null=True),
+        ResolvedKey("head_dim", "attention.head_dim", 64, null=True),
         Key("attention_bias", ("attention.qkv_bias", "attention.output_bias"), True),
         Constant("attention.softmax", "learnable"),
         LayerTypes(lambda theirs, layer: layer % 2 == 0, older=(), window=128),

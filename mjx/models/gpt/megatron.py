@@ -5,6 +5,7 @@ from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.megatron_settings import SETTINGS, describes
 from mjx.models.gpt.name_map import name_map
+from mjx.models.interop.megatron_attention import attention_rows
 from mjx.models.interop.megatron_model import MegatronModel
 from mjx.models.interop.megatron_moe import mlp_rows, moe_rows
 from mjx.models.interop.mixer_rows import norm_rows
@@ -30,53 +31,12 @@ def megatron_name_map(config: GPTConfig) -> NameMap:
 def _rows(config: GPTConfig) -> list[Row]:
     attention = config.attention.resolve(config.hidden_size)
     layer = "decoder.layers.{layer}"
-    inner = f"{layer}.self_attention"
-
     rows = [Row("embedding.word_embeddings.weight", "embedding.weight", rows=config.vocab_size, padded=True)]
     if config.max_positions is not None:
         rows.append(Row("embedding.position_embeddings.weight", "positions.weight"))
     rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm")
 
-    # The queries of a key/value head (and their gates), its key and its value lie together.
-    projections = ("query", "gate", "key", "value") if attention.output_gate else ("query", "key", "value")
-    groups = {"group": attention.dims[1]}
-    rows.append(
-        Row(
-            f"{inner}.linear_qkv.weight",
-            tuple(f"{{attention}}.attention.{name}.kernel" for name in projections),
-            "(group [heads] head_dim) embed -> embed (group heads) head_dim",
-            groups,
-        )
-    )
-    if attention.qkv_bias:
-        rows.append(
-            Row(
-                f"{inner}.linear_qkv.bias",
-                tuple(f"{{attention}}.attention.{name}.bias" for name in projections),
-                "(group [heads] head_dim) -> (group heads) head_dim",
-                groups,
-            )
-        )
-    if attention.qk_norm is not None:
-        for theirs, ours in (("q", "query"), ("k", "key")):
-            rows.append(
-                Row(f"{inner}.{theirs}_layernorm.weight", f"{{attention}}.attention.{ours}_norm.scale")
-            )
-            if attention.qk_norm.kind == "layernorm":
-                rows.append(
-                    Row(f"{inner}.{theirs}_layernorm.bias", f"{{attention}}.attention.{ours}_norm.bias")
-                )
-    if attention.softmax == "learnable":
-        rows.append(Row(f"{inner}.core_attention.softmax_offset", "{attention}.attention.sinks"))
-    rows.append(
-        Row(
-            f"{inner}.linear_proj.weight",
-            "{attention}.attention.output.kernel",
-            "embed (heads head_dim) -> heads head_dim embed",
-        )
-    )
-    if attention.output_bias:
-        rows.append(Row(f"{inner}.linear_proj.bias", "{attention}.attention.output.bias"))
+    rows += attention_rows(attention, f"{layer}.self_attention")
 
     if config.mlp is not None:
         rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")

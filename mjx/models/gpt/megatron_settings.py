@@ -7,8 +7,8 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.config_keys import AttentionKey, shortest, spread, window_layers
-from mjx.models.interop import megatron_moe
+from mjx.models.gpt.config_keys import shortest, spread, window_layers
+from mjx.models.interop import megatron_attention, megatron_moe
 from mjx.models.interop.config_map import Absent, ConfigMap, Fields, Key, Theirs, shown
 from mjx.models.interop.megatron_keys import (
     Activation,
@@ -16,72 +16,10 @@ from mjx.models.interop.megatron_keys import (
     ComputeDtype,
     Features,
     GateOptions,
-    QueryGroups,
     Recomputation,
-    RotaryScaling,
     Vocabulary,
     layer_list,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Positions:
-    """`position_embedding_type`: a table of learned ones, rotations, or none."""
-
-    def names(self) -> Sequence[str]:
-        return (
-            *("position_embedding_type", "use_rotary_position_embeddings", "add_position_embedding"),
-            "max_position_embeddings",
-        )
-
-    def ours(self, theirs: Theirs) -> Fields:
-        kind = theirs.get("position_embedding_type") or "learned_absolute"
-        if theirs.get("use_rotary_position_embeddings"):
-            kind = "rope"
-        if kind in ("rope", "yarn"):  # the parts of attention.rope have keys of their own
-            return {"max_positions": None}
-        if kind == "none":
-            return {"max_positions": None, "attention.rope": None}
-        if kind != "learned_absolute":
-            raise InputError(
-                f'{theirs.where} has "position_embedding_type": {shown(kind)}; a GPT of mjx has '
-                "learned_absolute, rope, yarn or none"
-            )
-        if theirs.get("add_position_embedding") is False:
-            raise InputError(
-                f'{theirs.where} has "add_position_embedding": false, the old way to say '
-                '"position_embedding_type": "none"'
-            )
-        longest = theirs.get("max_position_embeddings")
-        if longest is None:
-            raise InputError(
-                f'{theirs.where} has no "max_position_embeddings", the rows of learned positions'
-            )
-        return {"max_positions": longest, "attention.rope": None}
-
-    def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        rope = config.attention.rope
-        if config.max_positions is not None:
-            kind = "learned_absolute"
-        elif rope is None:
-            kind = "none"
-        else:
-            kind = "yarn" if rope.scaling is not None and rope.scaling.kind == "yarn" else "rope"
-        return {"position_embedding_type": kind, "max_position_embeddings": config.max_positions}
-
-
-@dataclasses.dataclass(frozen=True)
-class _QueryKeyNorm:
-    """`qk_layernorm`: a norm of the same kind as all the others."""
-
-    def names(self) -> Sequence[str]:
-        return ("qk_layernorm",)
-
-    def ours(self, theirs: Theirs) -> Fields:
-        return {} if theirs.get("qk_layernorm") else {"attention.qk_norm": None}
-
-    def theirs(self, config: GPTConfig) -> dict[str, Any]:
-        return {"qk_layernorm": config.attention.qk_norm is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,40 +95,16 @@ SETTINGS = ConfigMap(
         Key("num_layers", "num_layers"),
         Key("hidden_size", "hidden_size"),
         Features(),
-        Key("num_attention_heads", "attention.num_heads"),
-        QueryGroups(),
-        AttentionKey("kv_channels", "attention.head_dim", None),
         Vocabulary(),
         Key("untie_embeddings_and_output_weights", "tie_embeddings", False, {False: True, True: False}),
         Biases(),
         Activation(),
         GateOptions(),
-        *megatron_moe.settings(),
-        Key(
-            *("normalization", ("norm.kind", "attention.qk_norm.kind"), "LayerNorm"),
-            {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"},
-        ),
-        Key("norm_epsilon", ("norm.epsilon", "attention.qk_norm.epsilon"), 1e-5),
-        Key("apply_layernorm_1p", ("norm.zero_centered", "attention.qk_norm.zero_centered"), False),
-        _QueryKeyNorm(),
-        _Positions(),
-        Key("rotary_base", "attention.rope.base", 10_000),
-        Key("rotary_percent", "attention.rope.percent", 1.0),
-        Key(
-            "rotary_interleaved",
-            "attention.rope.layout",
-            False,
-            {False: "halves", True: "interleaved"},
-        ),
-        RotaryScaling(),
+        *megatron_moe.settings(megatron_moe.PeriodicLayers()),
+        *megatron_attention.settings(),
         _LayersWithoutRotation(),
         _Window(),
-        Key("softmax_type", "attention.softmax", "vanilla"),
-        Key("softmax_scale", "attention.scale", None),
-        Key("attention_output_gate", "attention.output_gate", False),
-        Key("attn_logit_softcapping", "attention.soft_cap", None),
         Key("hidden_dropout", "dropout", 0.1),
-        Key("attention_dropout", "attention.dropout", 0.1),
         Key("init_method_std", "init_std", 0.02),
         ComputeDtype(),
         Recomputation(),

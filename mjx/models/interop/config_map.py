@@ -93,6 +93,19 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResolvedKey(Key):
+    """A size of a mixer, which is written even where ours leaves it to follow from other sizes."""
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        fields = (self.fields,) if isinstance(self.fields, str) else self.fields
+        name = fields[0].partition(".")[0]
+        mixer = getattr(config, name)
+        if mixer is None:
+            return super().theirs(config)
+        return super().theirs(dataclasses.replace(config, **{name: mixer.resolve(config.hidden_size)}))
+
+
+@dataclasses.dataclass(frozen=True)
 class Only:
     """A key of which we compute one value; missing or null means that one too."""
 

@@ -17,9 +17,10 @@ from mjx.models.common.rope import RoPEScaling
 from mjx.models.interop.config_map import Fields, Theirs, get, shown
 
 
-def any_mlp(config: Any) -> MLPConfig:
-    """That of dense layers, or of experts where there are none: Megatron has one kind for both."""
-    return config.moe.mlp if config.mlp is None else config.mlp
+def any_mlp(config: Any) -> MLPConfig | None:
+    """That of dense layers, or of experts where there are none: Megatron has one kind for both. None: a model
+    of neither."""
+    return get(config, "moe.mlp") if config.mlp is None else config.mlp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,12 @@ class Biases:
         }
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        return {"add_bias_linear": any_mlp(config).bias, "add_qkv_bias": config.attention.qkv_bias}
+        mlp, attention = any_mlp(config), config.attention
+        parts = [part for part in (mlp and mlp.bias, attention and attention.output_bias) if part is not None]
+        return {
+            "add_bias_linear": parts[0] if parts else False,
+            "add_qkv_bias": get(config, "attention.qkv_bias") or False,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +119,8 @@ class QueryGroups:
         return {"attention.num_query_groups": (theirs.get("num_query_groups") or 1) if grouped else None}
 
     def theirs(self, config: Any) -> dict[str, Any]:
+        if config.attention is None:
+            return {}
         heads, groups = config.attention.num_heads, config.attention.num_query_groups or 0
         grouped = groups not in (0, heads)
         return {"group_query_attention": grouped, "num_query_groups": groups if grouped else None}
@@ -132,7 +140,8 @@ class Features:
         return {"mlp.features": features, "moe.mlp.features": features}
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        return {"ffn_hidden_size": any_mlp(config).features}
+        mlp = any_mlp(config)
+        return {} if mlp is None else {"ffn_hidden_size": mlp.features}
 
 
 _FUNCTIONS = {
@@ -194,6 +203,8 @@ class Activation:
 
     def theirs(self, config: Any) -> dict[str, Any]:
         mlp = any_mlp(config)
+        if mlp is None:
+            return {}
         kind = mlp.activation, mlp.gated
         written = {
             "swiglu": kind == ("silu", True),
@@ -225,6 +236,8 @@ class GateOptions:
 
     def theirs(self, config: Any) -> dict[str, Any]:
         mlp = any_mlp(config)
+        if mlp is None:
+            return {}
         return {"glu_linear_offset": mlp.linear_offset, "activation_func_clamp_value": mlp.clamp}
 
 

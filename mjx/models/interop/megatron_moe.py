@@ -7,8 +7,8 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
+from mjx.models.interop.canonical import split_layers
 from mjx.models.interop.config_map import Entry, Fields, Key, Theirs, get, shown
-from mjx.models.interop.layers import split_layers
 from mjx.models.interop.megatron_keys import layer_list
 from mjx.models.interop.name_map import Row
 
@@ -27,8 +27,8 @@ _WITHOUT_MEANING = (
 """How it is computed, not what."""
 
 
-def settings() -> tuple[Entry, ...]:
-    """The entries of a config map, for a model with `moe`, `mlp`, `moe_pattern` and `dense_layers`."""
+def settings(layers: Entry) -> tuple[Entry, ...]:
+    """The entries of a config map, for a model with `moe`; `layers` says how many experts, and where."""
     return (
         Key("moe_router_topk", "moe.top_k", 2),
         Key(
@@ -58,7 +58,7 @@ def settings() -> tuple[Entry, ...]:
             *("moe_token_drop_policy", "moe.drop_by", "probs"),
             {"probs": "probability", "position": "position"},
         ),
-        _Layers(),
+        layers,
     )
 
 
@@ -197,8 +197,23 @@ class _ExpertFeatures:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layers:
-    """`moe_layer_freq`: layer i has experts where i is a multiple of it, or a list in which 1 has them."""
+class Experts:
+    """`num_experts`, of a model whose pattern says which layers have them."""
+
+    def names(self) -> Sequence[str]:
+        return ("num_experts", *_WITHOUT_MEANING)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        return {"moe.experts": theirs.get("num_experts")}
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        return {"num_experts": get(config, "moe.experts")}
+
+
+@dataclasses.dataclass(frozen=True)
+class PeriodicLayers:
+    """`num_experts` and `moe_layer_freq`, for a model with `mlp`, `moe_pattern` and `dense_layers`: layer i
+    has experts where i is a multiple of it, or a list in which 1 has them."""
 
     def names(self) -> Sequence[str]:
         return ("num_experts", "moe_layer_freq", "num_layers", *_WITHOUT_MEANING)

@@ -4,6 +4,7 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
+from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
 from mjx.models.interop.name_map import Row
 
 TO_HEADS = "(heads head_dim) embed -> embed heads head_dim"
@@ -40,6 +41,76 @@ def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attent
             Row(f"{theirs}.{name[0]}_norm.weight", f"{ours}.{name}_norm.scale", layout)
             for name in ("query", "key")
         ]
+    return rows
+
+
+def ssd_rows(ssd: SSDConfig, theirs: str, ours: str = "{ssd}.ssd") -> list[Row]:
+    """`in_proj` (z, x, B, C, dt in one), `conv1d` (x, B, C), `A_log`, `D`, `dt_bias`, `norm`, `out_proj`."""
+    features, group = "(heads head_dim)", "(groups state)"
+    parts, wide = ("gate", "value", "B", "C", "dt"), f"{features} | {features} | {group} | {group} | heads"
+    convolved = tuple(f"{ours}.{name}_conv" for name in ("value", "B", "C"))
+    rows = [
+        Row(
+            f"{theirs}.in_proj.weight",
+            tuple(f"{ours}.{name}.kernel" for name in parts),
+            f"[{wide}] embed -> embed heads head_dim | embed heads head_dim | embed groups state "
+            "| embed groups state | embed heads",
+        ),
+        Row(
+            f"{theirs}.conv1d.weight",
+            tuple(f"{name}.kernel" for name in convolved),
+            f"[{features} | {group} | {group}] 1 conv -> heads head_dim conv | groups state conv "
+            "| groups state conv",
+        ),
+        Row(f"{theirs}.A_log", f"{ours}.A_log"),
+        Row(f"{theirs}.D", f"{ours}.D", HEADS_BIAS if ssd.skip == "feature" else None),
+        Row(f"{theirs}.dt_bias", f"{ours}.dt_bias"),
+        Row(f"{theirs}.out_proj.weight", f"{ours}.output.kernel", FROM_HEADS),
+    ]
+    if ssd.conv_bias:
+        joined = f"[{features} | {group} | {group}] -> heads head_dim | groups state | groups state"
+        rows.append(Row(f"{theirs}.conv1d.bias", tuple(f"{name}.bias" for name in convolved), joined))
+    if ssd.bias:
+        joined = f"[{wide}] -> heads head_dim | heads head_dim | groups state | groups state | heads"
+        rows.append(Row(f"{theirs}.in_proj.bias", tuple(f"{ours}.{name}.bias" for name in parts), joined))
+        rows.append(Row(f"{theirs}.out_proj.bias", f"{ours}.output.bias"))
+    if ssd.norm != "none":
+        rows.append(Row(f"{theirs}.norm.weight", f"{ours}.norm_scale", HEADS_BIAS))
+    return rows
+
+
+def selective_scan_rows(
+    scan: SelectiveScanConfig, theirs: str, ours: str = "{selective_scan}.selective_scan"
+) -> list[Row]:
+    """`in_proj` (x and z in one), `conv1d`, `x_proj` (steps, B and C), `dt_proj`, `A_log`, `D`, `out_proj`;
+    and norms where they have gains."""
+    rows = [
+        Row(
+            f"{theirs}.in_proj.weight",
+            (f"{ours}.value.kernel", f"{ours}.gate.kernel"),
+            "[inner] embed -> embed inner",
+        ),
+        Row(f"{theirs}.conv1d.weight", f"{ours}.value_conv.kernel", "inner 1 conv -> inner conv"),
+        Row(
+            f"{theirs}.x_proj.weight",
+            tuple(f"{ours}.{name}.kernel" for name in ("steps", "B", "C")),
+            "[features] inner -> inner features",
+        ),
+        Row(f"{theirs}.dt_proj.weight", f"{ours}.dt", "inner latent -> latent inner"),
+        Row(f"{theirs}.dt_proj.bias", f"{ours}.dt_bias"),
+        Row(f"{theirs}.A_log", f"{ours}.A_log"),
+        Row(f"{theirs}.D", f"{ours}.D"),
+        Row(f"{theirs}.out_proj.weight", f"{ours}.output.kernel", "embed inner -> inner embed"),
+    ]
+    if scan.conv_bias:
+        rows.append(Row(f"{theirs}.conv1d.bias", f"{ours}.value_conv.bias"))
+    if scan.bias:
+        halves = (f"{ours}.value.bias", f"{ours}.gate.bias")
+        rows.append(Row(f"{theirs}.in_proj.bias", halves, "[inner] -> inner"))
+        rows.append(Row(f"{theirs}.out_proj.bias", f"{ours}.output.bias"))
+    if scan.inner_norm is not None and scan.inner_norm_gain:
+        for name, part in (("dt", "steps"), ("b", "B"), ("c", "C")):
+            rows.append(Row(f"{theirs}.{name}_layernorm.weight", f"{ours}.{part}_norm.scale"))
     return rows
 
 

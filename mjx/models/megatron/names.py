@@ -3,9 +3,10 @@
 A checkpoint may have all layers stacked (`decoder.layers.mlp.linear_fc2.weight`) or one by one
 (`decoder.layers.7.mlp.linear_fc2.weight`), a layer's experts stacked (`experts.experts.linear_fc1.weight`) or
 one by one (`experts.experts.3.linear_fc1.weight`; of a grouped layer `experts.linear_fc1.weight3`), the norm
-before a projection by the name that it has inside Transformer Engine's fused layer or by its own, and the
-halves of a gated MLP's first projection apart. Here they are what `state_dict()` of a model with the local
-layer spec calls them.
+before a projection by the name that it has inside Transformer Engine's fused layer or by its own, and apart
+the halves of a gated MLP's first projection, or the parts of a state space's projection and convolution: each
+of several devices has its share of every part, which whole parts hide. Here they are what `state_dict()` of a
+model with the local layer spec on one device calls them.
 """
 
 import re
@@ -25,16 +26,29 @@ _STACKED = re.compile(r"(.*\blayers)\.(?!\d+\.)(.+)")
 _FUSED_NORMS = (
     (re.compile(r"\bself_attention\.linear_qkv\.layer_norm_"), "input_layernorm."),
     (re.compile(r"\bmlp\.linear_fc1\.layer_norm_"), "pre_mlp_layernorm."),
+    (re.compile(r"\bmixer\.in_proj\.layer_norm_"), "norm."),
 )
 _STACKED_EXPERTS = re.compile(r"(.*\bexperts)\.experts\.(?!\d+\.)(.+)")
 _EXPERT = re.compile(r"(.*\bexperts)\.experts\.(\d+)\.(.+)")
 _GROUPED_EXPERT = re.compile(r"(.*\bexperts)\.(linear_fc\d\.(?:weight|bias))(\d+)")
-_HALF = re.compile(r"(.*\.linear_fc1\.(?:weight|bias))_([wv])")
+_PARTS = (
+    (re.compile(r"(.*\.linear_fc1\.(?:weight|bias))_([wv])"), "w v"),
+    (re.compile(r"(.*\.in_proj\.weight)\.(z|x|B|C|dt)"), "z x B C dt"),
+    (re.compile(r"(.*\.conv1d\.(?:weight|bias))\.([xBC])"), "x B C"),
+)
+"""Names of parts of a tensor, and the parts in their order."""
 
 
 def is_parameter(name: str) -> bool:
     """Whether a tensor of this name belongs to the model: not to the optimizer or to random numbers."""
     return _NO_PARAMETER.fullmatch(_WRAPPERS.sub("", name)) is None
+
+
+def with_own_norms(name: str) -> str:
+    """The name of a tensor; of a norm inside a fused layer its own."""
+    for pattern, own in _FUSED_NORMS:
+        name = pattern.sub(own, name)
+    return name
 
 
 def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +58,7 @@ def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         InputError: two tensors have the same one.
     """
     found: dict[str, tuple[str, Tensor]] = {}
-    halves: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    apart: dict[tuple[str, str], dict[str, tuple[str, Tensor]]] = {}
 
     def add(name: str, written: str, tensor: Tensor) -> None:
         if name in found:
@@ -52,9 +66,7 @@ def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = written, tensor
 
     for written, tensor in tensors.items():
-        name = _WRAPPERS.sub("", written)
-        for pattern, own in _FUSED_NORMS:
-            name = pattern.sub(own, name)
+        name = with_own_norms(_WRAPPERS.sub("", written))
         layers = _apart(_STACKED, "{}.{}.{}", name, tensor)
         experts = [
             (_expert_name(each), part)
@@ -62,16 +74,19 @@ def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for each, part in _apart(_STACKED_EXPERTS, "{}.local_experts.{}.{}", *layer)
         ]
         for each, part in experts:
-            if half := _HALF.fullmatch(each):
-                halves.setdefault(half[1], {})[half[2]] = (written, part)
+            for pattern, order in _PARTS:
+                if one := pattern.fullmatch(each):
+                    apart.setdefault((one[1], order), {})[one[2]] = (written, part)
+                    break
             else:
                 add(each, written, part)
-    for name, parts in halves.items():
-        if len(parts) == 2:
-            add(name, parts["w"][0], _Joined([parts["w"][1], parts["v"][1]]))
+    for (name, order), parts in apart.items():
+        if len(parts) == len(order.split()):
+            ordered = [parts[each] for each in order.split()]
+            add(name, ordered[0][0], _Joined([part for _, part in ordered]))
         else:
-            for half, (written, part) in parts.items():
-                add(f"{name}_{half}", written, part)
+            for written, part in parts.values():
+                add(written, written, part)
     return {name: tensor for name, (_, tensor) in found.items()}
 
 

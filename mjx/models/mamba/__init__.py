@@ -1,0 +1,9 @@
+"""Mamba, and hybrids of state spaces, attention, MLPs and experts."""
+
+from mjx.models.family import Family
+from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.megatron import MEGATRON
+
+FAMILY = Family(config=MambaConfig, published={}, megatron=MEGATRON)
+
+__all__ = ["FAMILY", "MambaConfig"]

@@ -1,0 +1,52 @@
+"""What the tables of other libraries' configs of this family have in common."""
+
+import dataclasses
+from typing import Any
+
+from mjx.models.common.state_space import TimeStepConfig
+from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened
+from mjx.models.interop.config_map import Fields
+from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.hybrid_pattern import MIXERS
+
+
+def without_unused(symbols: str, fields: Fields) -> Fields:
+    """Fields, of which those of mixers that no symbol names are null."""
+    unused = [name for symbol, name in MIXERS.items() if symbol not in symbols]
+    kept = {path: value for path, value in fields.items() if path.partition(".")[0] not in unused}
+    return kept | dict.fromkeys(unused)
+
+
+def canonical(config: MambaConfig) -> MambaConfig:
+    """One spelling for all configs of the same model, without what only training chooses."""
+    symbols, hidden = config.symbols, config.hidden_size
+    mixers: dict[str, Any] = {
+        "ssd": config.ssd and _without_choices(config.ssd.resolve(hidden)),
+        "selective_scan": config.selective_scan and _without_choices(config.selective_scan.resolve(hidden)),
+        "attention": config.attention and canonical_attention(config.attention, hidden),
+        "mlp": config.mlp,
+        "moe": canonical_moe(config.moe),
+    }
+    used = {name: mixers[name] if symbol in symbols else None for symbol, name in MIXERS.items()}
+    return dataclasses.replace(
+        config,
+        hybrid_pattern=symbols,
+        embedding_scale=shortened(config.embedding_scale),
+        **used,
+        **_TRAINING_DEFAULTS,
+    )
+
+
+def _without_choices(mixer: Any) -> Any:
+    """Of a state space: without what only training chooses, and sizes that others follow from."""
+    fields = {field.name: field.default for field in dataclasses.fields(mixer)}
+    chosen = [name for name in mixer.training_choices if "." not in name]
+    changed = {name: fields[name] for name in (*chosen, "expand")}
+    return dataclasses.replace(mixer, dt=TimeStepConfig(limit=mixer.dt.limit), **changed)
+
+
+_TRAINING_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(MambaConfig)
+    if field.name in MambaConfig.training_choices
+}

@@ -1,0 +1,96 @@
+"""The string that says which sub-layers a hybrid has, one symbol for each, as Megatron-Core writes it."""
+
+from mjx.errors import InputError
+
+MIXERS = {
+    "M": "ssd",
+    "m": "selective_scan",
+    "*": "attention",
+    "-": "mlp",
+    "E": "moe",
+}
+"""Symbol → the field of the config, and the name, of its mixer. `m` is not Megatron's: it has no Mamba-1."""
+
+_NOT_THERE = {
+    "G": "a gated delta network",
+    "+": "multi-head latent attention",
+    "D": "sparse attention of DeepSeek",
+}
+_CUT, _DEPTH = "|", "/"
+
+
+def symbols_of(pattern: str, where: str = "model.hybrid_pattern") -> str:
+    """The symbols in order, without the marks between pipeline stages, which change nothing.
+
+    Raises:
+        InputError: it is no pattern, or has what mjx does not; a caret stands under the place.
+    """
+    if not pattern:
+        raise InputError(f"{where} is empty; it needs a symbol for every sub-layer, such as M-M*-")
+    kinds = {symbol: pattern.index(symbol) for symbol in "*+D" if symbol in pattern}
+    if len(kinds) > 1:
+        (one, _), (other, at), *_ = sorted(kinds.items(), key=lambda item: item[1])
+        raise _refusal(where, f"'{other}' together with '{one}', another kind of attention", pattern, at)
+    symbols = ""
+    for at, symbol in enumerate(pattern):
+        if symbol == _DEPTH:
+            raise _refusal(where, "'/', multi-token prediction, which mjx does not have yet", pattern, at)
+        if symbol == _CUT:
+            if at in (0, len(pattern) - 1) or pattern[at - 1] == _CUT:
+                raise _refusal(where, "an empty segment beside '|'", pattern, at)
+            continue
+        if symbol in _NOT_THERE:
+            message = f"'{symbol}', {_NOT_THERE[symbol]}, which mjx does not have yet"
+            raise _refusal(where, message, pattern, at)
+        if symbol not in MIXERS:
+            message = f"'{symbol}', which is no symbol (choose from {', '.join(MIXERS)})"
+            raise _refusal(where, message, pattern, at)
+        symbols += symbol
+    return symbols
+
+
+def check_length(pattern: str, num_layers: int, where: str) -> None:
+    """Raise `InputError` if a pattern has not so many sub-layers."""
+    found = len(symbols_of(pattern, where))
+    if found != num_layers:
+        message = f"{found} sub-layers, where num_layers says {num_layers}"
+        raise _refusal(where, message, pattern, len(pattern) if found < num_layers else len(pattern) - 1)
+
+
+def missing(pattern: str, field: str) -> InputError:
+    """The refusal of a pattern with a symbol whose mixer is not described."""
+    symbol = next(symbol for symbol, name in MIXERS.items() if name == field)
+    return _refusal(
+        "model.hybrid_pattern",
+        f"'{symbol}', which needs model.{field}; that is null",
+        pattern,
+        pattern.index(symbol),
+    )
+
+
+def by_ratios(num_layers: int, attention: float, mlp: float) -> str:
+    """The pattern that Megatron makes of shares of attention and MLPs, its older way to say it.
+
+    Attention stands behind equally long stretches of what is no attention, MLPs behind equally long ones of
+    Mamba-2; a stretch ends where less than half a sub-layer of it is left.
+    """
+    symbols = ["M"] * num_layers
+    free = num_layers
+    for symbol, ratio, ends in (("*", attention, 1), ("-", mlp, 0)):
+        count = round(num_layers * ratio)
+        free -= count
+        if not count:
+            continue
+        stretch = free / (count + ends)
+        left = stretch
+        for at in (at for at, taken in enumerate(symbols) if taken == "M"):
+            if left < 0.5:
+                symbols[at] = symbol
+                left += stretch
+            else:
+                left -= 1
+    return "".join(symbols)
+
+
+def _refusal(where: str, message: str, pattern: str, at: int) -> InputError:
+    return InputError(f"{where} has {message}:\n  {pattern}\n  {' ' * at}^")

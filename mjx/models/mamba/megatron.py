@@ -1,0 +1,64 @@
+"""A hybrid as Megatron-Core has it: `HybridModel`'s names for parameters, and Megatron-LM's for settings."""
+
+from mjx.errors import InputError
+from mjx.models.interop.megatron_attention import attention_rows
+from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.interop.megatron_moe import mlp_rows, moe_rows
+from mjx.models.interop.mixer_rows import norm_rows, ssd_rows
+from mjx.models.interop.name_map import NameMap, Row
+from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.config_keys import canonical
+from mjx.models.mamba.megatron_settings import SETTINGS, describes
+
+
+def megatron_name_map(config: MambaConfig) -> NameMap:
+    """Megatron's tensors ↔ our parameters, for this model; norms have names of their own, as with the local
+    layer spec, also where Transformer Engine puts them into the projection behind them.
+
+    Raises:
+        InputError: Megatron-Core has no such model.
+    """
+    config = canonical(config)
+    refused = {"m in model.hybrid_pattern (Mamba-1)": config.selective_scan is not None}
+    if config.ssd is not None:
+        refused |= {
+            "model.ssd.bias = true": config.ssd.bias,
+            "model.ssd.norm = none": config.ssd.norm == "none",
+            "model.ssd.conv_bias = false": not config.ssd.conv_bias,
+            f"model.ssd.norm_groups = {config.ssd.norm_groups}": config.ssd.norm_groups != config.ssd.groups,
+        }
+    if config.attention is not None:
+        refused["model.attention.qk_norm_over = all_heads"] = config.attention.qk_norm_over != "head"
+    for name, holds in refused.items():
+        if holds:
+            raise InputError(f"{name} is not in Megatron-Core")
+    return stack_name_map(config, _rows(config), range(len(config.symbols)))
+
+
+def _rows(config: MambaConfig) -> list[Row]:
+    layer = "decoder.layers.{layer}"
+    rows = [Row("embedding.word_embeddings.weight", "embedding.weight", rows=config.vocab_size, padded=True)]
+    if config.max_positions is not None:
+        rows.append(Row("embedding.position_embeddings.weight", "positions.weight"))
+    if config.ssd is not None:
+        rows += norm_rows(config.norm, f"{layer}.norm", "{ssd}.norm")
+        rows += ssd_rows(config.ssd, f"{layer}.mixer")
+    if config.attention is not None:
+        rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm")
+        rows += attention_rows(config.attention, f"{layer}.self_attention")
+    if config.mlp is not None:
+        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
+        rows += mlp_rows(config.mlp, f"{layer}.mlp", "{mlp}.mlp")
+    if config.moe is not None:
+        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{moe}.norm")
+        rows += moe_rows(config.moe, f"{layer}.mlp")
+    rows += norm_rows(config.norm, "decoder.final_norm", "final_norm")
+    if not config.tie_embeddings:
+        rows.append(Row("output_layer.weight", "head.weight", rows=config.vocab_size, padded=True))
+    return rows
+
+
+MEGATRON = MegatronModel(
+    name_map=megatron_name_map, settings=SETTINGS, describes=describes, canonical=canonical
+)
