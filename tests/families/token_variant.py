@@ -14,6 +14,7 @@ from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.moe.fixed import cell_rows
 from mjx.models.common.pattern import Lengths
+from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
 from mjx.trees import Tree
 
 PROMPT_LENGTHS = (3, 7)
@@ -74,7 +75,7 @@ class TokenVariant(Variant):
         return model(prompt.tokens)
 
     def flops_not_counted(self) -> float:
-        """The pairs of attention that the mask hides, and the vocabulary's padding."""
+        """The pairs of attention that the mask hides, what chunks are made by, the vocabulary's padding."""
         tokens, hidden = self.rows * self.sequence, 0.0
         for sublayer in self.config.pattern:
             if isinstance(mixer := sublayer.mixer, AttentionConfig):
@@ -89,6 +90,13 @@ class TokenVariant(Variant):
                 if way.way == "fixed":  # cells, empty rows and all
                     rows = mixer.experts * cell_rows(tokens, mixer.top_k, mixer.experts, way.cell)
                 hidden += (rows / tokens - mixer.top_k) * one_row
+            elif isinstance(mixer, SSDConfig):  # the pairs of tokens within a chunk
+                heads, head_dim, groups, state = mixer.sizes
+                chunk = min(mixer.chunk_size, self.sequence)
+                hidden += 2 * chunk * (groups * state + heads * head_dim)
+            elif isinstance(mixer, SelectiveScanConfig):  # decays, which are traced as an outer product
+                inner, _, state = mixer.sizes
+                hidden += 2 * inner * state
         padding = self.config.padded_vocab_size - self.config.vocab_size
         return tokens * (hidden + 2 * self.config.hidden_size * padding)
 

@@ -19,24 +19,26 @@ def megatron_name_map(config: MambaConfig) -> NameMap:
     Raises:
         InputError: Megatron-Core has no such model.
     """
-    config = canonical(config)
-    refused = {"m in model.hybrid_pattern (Mamba-1)": config.selective_scan is not None}
-    if config.ssd is not None:
+    resolved = canonical(config)
+    ssd, attention = resolved.ssd, resolved.attention
+    refused = {"m in model.hybrid_pattern (Mamba-1)": resolved.selective_scan is not None}
+    if ssd is not None:
         refused |= {
-            "model.ssd.bias = true": config.ssd.bias,
-            "model.ssd.norm = none": config.ssd.norm == "none",
-            "model.ssd.conv_bias = false": not config.ssd.conv_bias,
-            f"model.ssd.norm_groups = {config.ssd.norm_groups}": config.ssd.norm_groups != config.ssd.groups,
+            "model.ssd.bias = true": ssd.bias,
+            f"model.ssd.norm = {ssd.norm}": ssd.norm != "behind gate",
+            "model.ssd.conv_bias = false": not ssd.conv_bias,
+            f"model.ssd.norm_groups = {ssd.norm_groups}": ssd.norm_groups != ssd.groups,
         }
-    if config.attention is not None:
-        refused["model.attention.qk_norm_over = all_heads"] = config.attention.qk_norm_over != "head"
+    if attention is not None:
+        refused["model.attention.qk_norm_over = all_heads"] = attention.qk_norm_over != "head"
     for name, holds in refused.items():
         if holds:
             raise InputError(f"{name} is not in Megatron-Core")
-    return stack_name_map(config, _rows(config), range(len(config.symbols)))
+    return stack_name_map(config, _rows(resolved), range(len(config.symbols)))
 
 
 def _rows(config: MambaConfig) -> list[Row]:
+    """Of a canonical config."""
     layer = "decoder.layers.{layer}"
     rows = [Row("embedding.word_embeddings.weight", "embedding.weight", rows=config.vocab_size, padded=True)]
     if config.max_positions is not None:
