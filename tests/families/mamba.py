@@ -21,6 +21,7 @@ def tiny() -> tuple[TokenVariant, ...]:
             # Tables 2·61·32; a layer 32 + 32·168 (gate 64, value 64, B and C 32, steps 8) + 96·5 (taps) +
             # 3·8 + 64 (norm) + 64·32.
             num_parameters=3904 + 2 * 8024 + 32,
+            huggingface="mamba2",
             megatron=True,
         ),
         TokenVariant(
@@ -34,6 +35,7 @@ def tiny() -> tuple[TokenVariant, ...]:
             # 5·64 (steps) + 64·8 (A) + 64 (D) + 65·32.
             num_parameters=1952 + 2 * 8832 + 32,
             packs=True,
+            huggingface="mamba",
         ),
         TokenVariant(
             name="hybrid, packed",
@@ -55,6 +57,7 @@ def tiny() -> tuple[TokenVariant, ...]:
             packs=True,
             mesh="fsdp 2 × expert 2 × tensor 2",
             buffers=("router.expert_bias",),
+            huggingface="nemotron_h",
             megatron=True,
         ),
     )

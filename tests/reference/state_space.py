@@ -73,4 +73,4 @@ def selective_scan_mixer(
     steps = _steps(steps @ parameters["dt"].astype(float), parameters["dt_bias"], limit)
     A = -np.exp(parameters["A_log"].astype(float))
     y, _ = selective_scan(u, steps, A, B, C, D=parameters["D"], segment_ids=segment_ids)
-    return _linear(parameters, "output", y * ACTIVATIONS[activation](gate))
+    return _linear(parameters, "output", y * silu(gate))

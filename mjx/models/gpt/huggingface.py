@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mjx.models.gpt.huggingface_entries import (
-    ACTIVATIONS,
     ALL_BIASES,
     FEATURES,
     HEAD_DIM,
@@ -26,6 +25,7 @@ from mjx.models.gpt.huggingface_keys import (
 )
 from mjx.models.gpt.huggingface_moe import MIXTURES
 from mjx.models.gpt.huggingface_names import gpt2_names, gpt_neox_names, phi3_names
+from mjx.models.interop.architecture import ACTIVATIONS
 from mjx.models.interop.config_map import Constant, Key, Only, ResolvedKey
 from mjx.models.interop.rope_keys import RopeKeys
 

@@ -5,25 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface_names import llama_names
-from mjx.models.interop.architecture import UNQUANTIZED, WITHOUT_MEANING, Architecture, Quantization
+from mjx.models.interop.architecture import (
+    ACTIVATIONS,
+    UNQUANTIZED,
+    WITHOUT_MEANING,
+    Architecture,
+    Quantization,
+)
 from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Key, ResolvedKey
 from mjx.models.interop.name_map import NameMap
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "gelu_new": "gelu-tanh",
-    "gelu_fast": "gelu-tanh",
-    "gelu_accurate": "gelu-tanh",
-    "gelu_python_tanh": "gelu-tanh",
-    "relu": "relu",
-    "relu2": "relu2",
-    "relu_squared": "relu2",
-    "quick_gelu": "quick-gelu",
-}
 
 SHARED: tuple[Entry, ...] = (
     Key("vocab_size", "vocab_size"),

@@ -13,7 +13,6 @@ from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.gpt.config_keys import window_layers
 from mjx.models.gpt.huggingface_entries import (
-    ACTIVATIONS,
     ALL_BIASES,
     HEAD_DIM,
     SHARED,
@@ -25,7 +24,7 @@ from mjx.models.gpt.huggingface_entries import (
 )
 from mjx.models.gpt.huggingface_keys import LayerTypes
 from mjx.models.gpt.huggingface_names import gpt_oss_names, mixtral_names
-from mjx.models.interop.architecture import Quantization
+from mjx.models.interop.architecture import ACTIVATIONS, Quantization
 from mjx.models.interop.canonical import split_layers
 from mjx.models.interop.config_map import Constant, Entry, Fields, Key, Only, ResolvedKey, Theirs, get, shown
 from mjx.models.interop.rope_keys import RopeKeys

@@ -52,6 +52,22 @@ WITHOUT_MEANING = (
     *("classifier_dropout", "cross_attention_hidden_size"),
 )
 """Keys that any config.json may have, and that change nothing of what a model computes."""
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "gelu_new": "gelu-tanh",
+    "gelu_fast": "gelu-tanh",
+    "gelu_accurate": "gelu-tanh",
+    "gelu_python_tanh": "gelu-tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+    "relu_squared": "relu2",
+    "quick_gelu": "quick-gelu",
+}
+"""`ACT2FN`'s names → ours."""
 QUANTIZATION = "quantization_config"
 
 

@@ -162,7 +162,7 @@ class RopeKeys:
         return RoPEScaling(**options)
 
     def theirs(self, config: Any) -> dict[str, Any]:
-        rope: RoPEConfig | None = get(config, self.field) or config.attention.rope
+        rope: RoPEConfig | None = get(config, self.field) or get(config, "attention.rope")
         if rope is None:
             return {}
         written: dict[str, Any] = {self.base: rope.base}

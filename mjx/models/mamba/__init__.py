@@ -2,8 +2,9 @@
 
 from mjx.models.family import Family
 from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.huggingface import ARCHITECTURES
 from mjx.models.mamba.megatron import MEGATRON
 
-FAMILY = Family(config=MambaConfig, published={}, megatron=MEGATRON)
+FAMILY = Family(config=MambaConfig, published={}, architectures=ARCHITECTURES, megatron=MEGATRON)
 
 __all__ = ["FAMILY", "MambaConfig"]

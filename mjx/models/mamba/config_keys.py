@@ -1,20 +1,31 @@
 """What the tables of other libraries' configs of this family have in common."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mjx.models.common.state_space import TimeStepConfig
 from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened
-from mjx.models.interop.config_map import Fields
+from mjx.models.interop.config_map import Fields, Theirs
 from mjx.models.mamba.config import MambaConfig
-from mjx.models.mamba.hybrid_pattern import MIXERS
+from mjx.models.mamba.hybrid_pattern import MIXERS, symbols_of
 
 
-def without_unused(symbols: str, fields: Fields) -> Fields:
-    """Fields, of which those of mixers that no symbol names are null."""
-    unused = [name for symbol, name in MIXERS.items() if symbol not in symbols]
-    kept = {path: value for path, value in fields.items() if path.partition(".")[0] not in unused}
-    return kept | dict.fromkeys(unused)
+@dataclasses.dataclass(frozen=True)
+class Unused:
+    """What the pattern has no symbol for is not described, whatever their keys say of it."""
+
+    pattern: Callable[[Theirs], str]
+
+    def names(self) -> Sequence[str]:
+        return ()
+
+    def ours(self, theirs: Theirs) -> Fields:
+        symbols = symbols_of(self.pattern(theirs))
+        return {name: None for symbol, name in MIXERS.items() if symbol not in symbols}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {}
 
 
 def canonical(config: MambaConfig) -> MambaConfig:

@@ -28,7 +28,7 @@ from mjx.models.interop.megatron_keys import (
     Vocabulary,
 )
 from mjx.models.mamba.config import MambaConfig
-from mjx.models.mamba.config_keys import without_unused
+from mjx.models.mamba.config_keys import Unused
 from mjx.models.mamba.hybrid_pattern import by_ratios, check_length, symbols_of
 
 _SIZES = {"mamba_state_dim": 128, "mamba_head_dim": 64, "mamba_num_groups": 8, "mamba_num_heads": None}
@@ -83,20 +83,6 @@ class _Pattern:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Unused:
-    """What the pattern has no symbol for is not described, whatever arguments say of it."""
-
-    def names(self) -> Sequence[str]:
-        return ()
-
-    def ours(self, theirs: Theirs) -> Fields:
-        return without_unused(symbols_of(_Pattern().pattern(theirs)), {})
-
-    def theirs(self, config: MambaConfig) -> dict[str, Any]:
-        return {}
-
-
 def _size(name: str, field: str) -> Entry:
     return ResolvedKey(name, f"ssd.{field}", _SIZES[name])
 
@@ -123,7 +109,7 @@ SETTINGS = ConfigMap(
         Key("init_method_std", "init_std", 0.02),
         ComputeDtype(),
         Recomputation(),
-        _Unused(),
+        Unused(_Pattern().pattern),
         Absent(("multi_latent_attention",)),
         Absent(("mtp_num_layers",)),
         Absent(("window_size",)),

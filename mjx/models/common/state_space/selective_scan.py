@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 from mjx.kernels.selective_scan import selective_scan, selective_scan_step
 from mjx.models.common.context import Context
 from mjx.models.common.linear import Linear, project
-from mjx.models.common.mlp import ACTIVATIONS
 from mjx.models.common.norm import Norm, normalize
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import Mixed
@@ -155,24 +154,18 @@ def _scan(config: SelectiveScanConfig, single: bool, arrays: Named) -> Named:
     gate, step = arrays["gate"], {"delta_bias": arrays["dt bias"], "delta_softplus": True}
     if config.dt.limit is not None:
         dt, step = config.dt.bounded(dt, arrays["dt bias"]), {}
-    fused = config.activation == "silu"
     options = {"D": arrays["D"], **step}
     if single:
         u, dt, B, C, z = (array[:, 0] for array in (u, dt, B, C, gate))
-        z = z if fused else None
         y, state = selective_scan_step(arrays["state"], u, dt, arrays["A"], B, C, z=z, **options)
-        made = {"y": y[:, None], **advanced(arrays, {"state": state})}
-    else:
-        y, state = selective_scan(
-            *(u, dt, arrays["A"], B, C),
-            z=gate if fused else None,
-            initial_state=arrays.get("state"),
-            segment_ids=arrays.get("segment_ids"),
-            implementation=config.implementation,
-            return_final_state=True,
-            **options,
-        )
-        made = {"y": y, "state": state} if "state" in arrays else {"y": y}
-    if not fused:
-        made["y"] = made["y"] * ACTIVATIONS[config.activation](gate)
-    return made
+        return {"y": y[:, None], **advanced(arrays, {"state": state})}
+    y, state = selective_scan(
+        *(u, dt, arrays["A"], B, C),
+        z=gate,
+        initial_state=arrays.get("state"),
+        segment_ids=arrays.get("segment_ids"),
+        implementation=config.implementation,
+        return_final_state=True,
+        **options,
+    )
+    return {"y": y, "state": state} if "state" in arrays else {"y": y}

@@ -60,7 +60,7 @@ class SelectiveScanConfig(MixerConfig):
     inner_norm_gain: bool = True
     """Whether these norms have gains (Falcon-Mamba: none)."""
     activation: Activation = "silu"
-    """Behind the convolution, and of the gate."""
+    """Behind the convolution."""
     implementation: Implementation = "auto"
     """Which implementation computes it (`mjx backends`)."""
 

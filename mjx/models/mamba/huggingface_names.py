@@ -1,0 +1,93 @@
+"""How Hugging Face's models of state spaces name their tensors."""
+
+from collections.abc import Sequence
+
+from mjx.models.interop.mixer_rows import (
+    attention_rows,
+    mlp_rows,
+    norm_rows,
+    router_row,
+    selective_scan_rows,
+    ssd_rows,
+)
+from mjx.models.interop.name_map import NameMap, Row
+from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.config_keys import canonical
+
+
+def mixer_names(config: MambaConfig) -> NameMap:
+    """Every sub-layer is a layer, and its mixer is called so, whatever it is (since Mamba's first)."""
+    resolved, layer = canonical(config), "backbone.layers.{layer}"
+    inner = f"{layer}.mixer"
+    rows = norm_rows(config.norm, "backbone.norm_f", "final_norm")
+    if resolved.ssd is not None:
+        rows += [*norm_rows(config.norm, f"{layer}.norm", "{ssd}.norm"), *ssd_rows(resolved.ssd, inner)]
+    if resolved.selective_scan is not None:
+        rows += norm_rows(config.norm, f"{layer}.norm", "{selective_scan}.norm")
+        rows += selective_scan_rows(resolved.selective_scan, inner)
+    if resolved.attention is not None:
+        rows += norm_rows(config.norm, f"{layer}.norm", "{attention}.norm")
+        rows += attention_rows(resolved.attention, inner)
+    if resolved.mlp is not None:
+        rows += [*norm_rows(config.norm, f"{layer}.norm", "{mlp}.norm"), *mlp_rows(resolved.mlp, inner)]
+    if resolved.moe is not None:
+        rows += norm_rows(config.norm, f"{layer}.norm", "{moe}.norm")
+        rows += _nemotron_experts(resolved, inner)
+    return _named(config, rows, range(len(config.symbols)), table="backbone.embeddings.weight")
+
+
+def _nemotron_experts(config: MambaConfig, theirs: str) -> list[Row]:
+    moe, ours = config.moe, "{moe}.moe"
+    assert moe is not None
+    rows = [
+        router_row(f"{theirs}.gate.weight"),
+        *mlp_rows(moe.mlp, f"{theirs}.experts.{{expert}}", f"{ours}.experts"),
+    ]
+    if moe.router.expert_bias_rate is not None:
+        rows.append(Row(f"{theirs}.gate.e_score_correction_bias", f"{ours}.router.expert_bias"))
+    if moe.shared_mlp is not None:
+        rows += mlp_rows(moe.shared_mlp, f"{theirs}.shared_experts", f"{ours}.shared")
+    if moe.latent is not None:
+        into, out = f"{ours}.into_latent", f"{ours}.out_of_latent"
+        rows.append(Row(f"{theirs}.fc1_latent_proj.weight", f"{into}.kernel", "latent embed -> embed latent"))
+        rows.append(Row(f"{theirs}.fc2_latent_proj.weight", f"{out}.kernel", "embed latent -> latent embed"))
+        if moe.mlp.bias:
+            rows.append(Row(f"{theirs}.fc1_latent_proj.bias", f"{into}.bias"))
+            rows.append(Row(f"{theirs}.fc2_latent_proj.bias", f"{out}.bias"))
+    return rows
+
+
+def paired_names(config: MambaConfig) -> NameMap:
+    """What mixes tokens and the MLP or experts behind it are one layer (Jamba, Bamba)."""
+    resolved, layer = canonical(config), "model.layers.{layer}"
+    rows = norm_rows(config.norm, "model.final_layernorm", "final_norm")
+    for names, theirs in (
+        (("ssd", "selective_scan", "attention"), "input_layernorm"),
+        (("mlp", "moe"), "pre_ff_layernorm"),
+    ):
+        for name in names:
+            if getattr(resolved, name) is not None:
+                rows += norm_rows(config.norm, f"{layer}.{theirs}", f"{{{name}}}.norm")
+    if resolved.ssd is not None:
+        rows += ssd_rows(resolved.ssd, f"{layer}.mamba")
+    if resolved.selective_scan is not None:
+        rows += selective_scan_rows(resolved.selective_scan, f"{layer}.mamba")
+    if resolved.attention is not None:
+        rows += attention_rows(resolved.attention, f"{layer}.self_attn")
+    if resolved.mlp is not None:
+        rows += mlp_rows(resolved.mlp, f"{layer}.feed_forward")
+    if resolved.moe is not None:
+        rows.append(router_row(f"{layer}.feed_forward.router.weight"))
+        rows += mlp_rows(resolved.moe.mlp, f"{layer}.feed_forward.experts.{{expert}}", "{moe}.moe.experts")
+    numbering = [at // 2 for at in range(len(config.symbols))]
+    return _named(config, rows, numbering, table="model.embed_tokens.weight")
+
+
+def _named(config: MambaConfig, rows: list[Row], numbering: Sequence[int], *, table: str) -> NameMap:
+    """With the token table and the head, which may be there twice where they are tied."""
+    rows = [Row(table, "embedding.weight", rows=config.vocab_size), *rows]
+    if config.tie_embeddings:
+        return stack_name_map(config, rows, numbering, copies={"lm_head.weight": table})
+    rows.append(Row("lm_head.weight", "head.weight", rows=config.vocab_size))
+    return stack_name_map(config, rows, numbering)

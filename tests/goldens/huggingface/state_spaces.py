@@ -1,0 +1,91 @@
+"""Models of state spaces that transformers has: a config.json for each golden in state_spaces.npz.
+
+`python state_spaces.py` makes it, with transformers 5, where torch is installed. Weights and tokens follow
+from the names of tensors and the case's number (variants.py).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SIZES = {"vocab_size": 61, "hidden_size": 32}
+_MAMBA = {**_SIZES, "num_hidden_layers": 2, "state_size": 5, "conv_kernel": 4}
+_MAMBA2 = {**_MAMBA, "num_heads": 8, "head_dim": 8, "chunk_size": 4}
+_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+_HYBRID = {**_SIZES, **_HEADS, "intermediate_size": 40, "max_position_embeddings": 64}
+_NEMOTRON = {
+    **_HYBRID,
+    **{"head_dim": 6, "ssm_state_size": 5, "mamba_num_heads": 8, "mamba_head_dim": 8},
+    **{"n_groups": 4, "chunk_size": 4},
+}
+
+CASES: dict[str, dict[str, Any]] = {
+    "mamba": _MAMBA,
+    "mamba, biases and GELU": {
+        **_MAMBA,
+        **{"use_bias": True, "use_conv_bias": False, "hidden_act": "gelu", "expand": 3, "time_step_rank": 5},
+        **{"conv_kernel": 2, "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False},
+    },
+    "falcon_mamba": {**_MAMBA, "mixer_rms_eps": 1e-3, "tie_word_embeddings": False},
+    "mamba2": {**_MAMBA2, "n_groups": 2},
+    "mamba2, biases and bounded steps": {
+        **_MAMBA2,
+        **{"n_groups": 1, "use_bias": True, "use_conv_bias": False, "time_step_limit": [0.3, 0.9]},
+        **{"tie_word_embeddings": True, "layer_norm_epsilon": 1e-3},
+    },
+    "nemotron_h": {**_NEMOTRON, "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"]},
+    "nemotron_h, experts": {
+        **_NEMOTRON,
+        **{"hybrid_override_pattern": "ME*E", "n_routed_experts": 4, "moe_intermediate_size": 12},
+        **{"moe_shared_expert_intermediate_size": 20, "routed_scaling_factor": 2.5, "use_bias": True},
+    },
+    "bamba": {
+        **_HYBRID,
+        **{"num_hidden_layers": 3, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": "auto"},
+        **{"mamba_n_groups": 2, "mamba_d_state": 5, "mamba_chunk_size": 4, "tie_word_embeddings": True},
+    },
+    "jamba": {
+        **_HYBRID,
+        **{"num_hidden_layers": 4, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_d_state": 5},
+        **{"num_experts": 4, "mamba_dt_rank": 3, "rms_norm_eps": 1e-3},
+    },
+}
+CLASSES = {
+    "mamba": "MambaForCausalLM",
+    "falcon_mamba": "FalconMambaForCausalLM",
+    "mamba2": "Mamba2ForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
+    "bamba": "BambaForCausalLM",
+    "jamba": "JambaForCausalLM",
+}
+
+
+def config_of(case: str) -> dict[str, Any]:
+    """The config.json."""
+    kind = case.partition(",")[0]
+    return {**CASES[case], "model_type": kind, "architectures": [CLASSES[kind]]}
+
+
+def tokens_of(case: str) -> np.ndarray:
+    """Two rows, longer than chunks."""
+    return np.random.RandomState(len(case)).randint(0, 61, (2, 13))
+
+
+def main() -> None:
+    import make_goldens
+
+    path, arrays = Path(__file__).with_suffix(".npz"), {}
+    for number, case in enumerate(CASES):
+        make_goldens.variants.config_of = lambda _kind, _seed, case=case: config_of(case)
+        shapes, model = make_goldens.theirs_of(case.partition(",")[0], number)
+        tokens = tokens_of(case)
+        logits = make_goldens.logits_of(model, tokens, np.ones_like(tokens))
+        arrays[f"{case}/logits"] = logits[:, ::3, ::4]
+        arrays[f"{case}/tensors"] = np.array(make_goldens.variants.fingerprint(shapes))
+        print(case, logits.std(), model.num_parameters())
+    np.savez_compressed(path, **arrays)
+
+
+if __name__ == "__main__":
+    main()

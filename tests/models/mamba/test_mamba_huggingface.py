@@ -1,0 +1,177 @@
+"""Models of state spaces against transformers: the goldens hold some of the logits."""
+
+import contextlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracles.difference import Scale, difference
+
+from mjx.errors import InputError
+from mjx.models.huggingface import from_pretrained, save_pretrained
+from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
+from mjx.models.huggingface.tensor_writer import TensorWriter
+from mjx.models.mamba import MambaConfig
+from mjx.models.mamba.huggingface import ARCHITECTURES
+
+STRICT = Scale(limit=1e-5, scale=1.0)
+GOLDENS = Path(__file__).parents[2] / "goldens" / "huggingface"
+
+
+def script(name: str):
+    """A module that stands beside the goldens."""
+    spec = importlib.util.spec_from_file_location(name, GOLDENS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module
+
+
+variants, state_spaces = script("variants"), script("state_spaces")
+with np.load(GOLDENS / "state_spaces.npz") as file:
+    GOLDEN = dict(file)
+CASES = list(state_spaces.CASES)
+
+
+def ours(theirs: dict) -> MambaConfig:
+    family, architecture = find_architecture(theirs)
+    assert family == "mamba"
+    return architecture.config.to_ours(theirs, "config.json")
+
+
+def write_checkpoint(folder: Path, case: str) -> dict[str, np.ndarray]:
+    """The folder of a case; returns its weights."""
+    config = state_spaces.config_of(case)
+    _, architecture = find_architecture(config)
+    shapes = architecture.name_map(ours(config)).theirs
+    weights = variants.weights_of(config["model_type"], shapes, CASES.index(case))
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    with TensorWriter(folder, {name: (each.shape, each.dtype) for name, each in weights.items()}) as writer:
+        for name, each in weights.items():
+            writer.write(name, each)
+    return weights
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_those_of_transformers(case, tmp_path):
+    weights = write_checkpoint(tmp_path, case)
+    shapes = {name: each.shape for name, each in weights.items()}
+    assert variants.fingerprint(shapes) == GOLDEN[f"{case}/tensors"]
+    logits = from_pretrained(tmp_path)(state_spaces.tokens_of(case))
+    found = difference("logits", np.asarray(logits)[:, ::3, ::4], GOLDEN[f"{case}/logits"], STRICT)
+    assert found.within, found.sentence
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_config_and_tensors_survive_the_way_back(case, tmp_path):
+    weights = write_checkpoint(tmp_path / "theirs", case)
+    model = from_pretrained(tmp_path / "theirs")
+    kind = case.partition(",")[0]
+    written = fitting_architecture(model.config, kind)
+    assert written.model_type == kind
+    assert written.canonical(ours(written.config.to_theirs(model.config) | {"model_type": kind})) == (
+        written.canonical(model.config)
+    )
+    back = written.name_map(model.config).to_theirs(model.parameters)
+    assert back.keys() == weights.keys()
+    for name, each in weights.items():
+        np.testing.assert_array_equal(back[name], each, err_msg=name)
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    write_checkpoint(tmp_path / "theirs", "nemotron_h")
+    model = from_pretrained(tmp_path / "theirs")
+    save_pretrained(model, tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert written["model_type"] == "nemotron_h"
+    assert ours(written).symbols == "M-*-"
+    again = from_pretrained(tmp_path / "ours")
+    tokens = state_spaces.tokens_of("nemotron_h")
+    np.testing.assert_array_equal(again(tokens), model(tokens))
+
+
+MAMBA_130M = {
+    **{"architectures": ["MambaForCausalLM"], "bos_token_id": 0, "conv_kernel": 4, "d_inner": 1536},
+    **{"d_model": 768, "eos_token_id": 0, "expand": 2, "fused_add_norm": True, "hidden_act": "silu"},
+    **{"hidden_size": 768, "initializer_range": 0.1, "intermediate_size": 1536, "model_type": "mamba"},
+    **{"layer_norm_epsilon": 1e-5, "n_layer": 24, "num_hidden_layers": 24, "pad_token_id": 0},
+    **{"pad_vocab_size_multiple": 8, "rescale_prenorm_residual": False, "residual_in_fp32": True},
+    **{"rms_norm": True, "ssm_cfg": {}, "state_size": 16, "time_step_floor": 1e-4, "time_step_rank": 48},
+    **{
+        "time_step_init_scheme": "random",
+        "time_step_max": 0.1,
+        "time_step_min": 1e-3,
+        "time_step_scale": 1.0,
+    },
+    **{
+        "torch_dtype": "float32",
+        "use_bias": False,
+        "use_cache": True,
+        "use_conv_bias": True,
+        "vocab_size": 50280,
+    },
+}
+"""As the hub has it."""
+CODESTRAL = {
+    **{"architectures": ["Mamba2ForCausalLM"], "chunk_size": 256, "conv_kernel": 4, "expand": 2},
+    **{"head_dim": 64, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.1},
+    **{"intermediate_size": 8192, "layer_norm_epsilon": 1e-5, "model_type": "mamba2", "n_groups": 8},
+    **{"norm_before_gate": True, "num_heads": 128, "num_hidden_layers": 64, "rms_norm": True},
+    **{"state_size": 128, "tie_word_embeddings": False, "time_step_limit": [0.0, float("inf")]},
+    **{"time_step_rank": 256, "use_bias": False, "use_conv_bias": True, "vocab_size": 32768},
+}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "parameters"), [(MAMBA_130M, 129_135_360), (CODESTRAL, 7_285_403_648)], ids=["130M", "7B"]
+)
+def test_a_published_model_has_its_number_of_parameters_and_survives_the_way_back(theirs, parameters):
+    config = ours(theirs)
+    assert config.num_parameters() == parameters
+    assert fitting_architecture(config, theirs["model_type"]).model_type == theirs["model_type"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_step_limit": [0.1]}, "time_step_limit.*two bounds"),
+        ({"n_groups": 3}, r"ssd\.groups = 3 does not divide ssd\.heads = 128"),
+        ({"hidden_act": "tanh"}, "hidden_act.*known are"),
+        ({"rms_norm": False}, "rms_norm.*mjx does not compute"),
+        ({"conv_size": 5}, "conv_size.*mjx does not know for this model"),
+        ({"num_hidden_layers": "many"}, "num_hidden_layers.*should be a number"),
+    ],
+)
+def test_what_mjx_would_compute_differently_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        ours(CODESTRAL | changes)
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("nemotron_h", {"layers_block_type": ["mlp", "conv"]}, "layers_block_type.*should be a list of"),
+        ("nemotron_h", {"n_group": 2}, "n_group.*mjx does not compute"),
+        ("nemotron_h", {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
+        ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices.*layers 0 to 2"),
+        ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset.*below"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(case, changes, message):
+    with pytest.raises(InputError, match=message):
+        ours(state_spaces.config_of(case) | changes)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_only_the_architectures_that_can_hold_a_hybrid_are_said_to(case):
+    config, fitting = ours(state_spaces.config_of(case)), []
+    for architecture in ARCHITECTURES:
+        with contextlib.suppress(InputError):
+            fitting.append(fitting_architecture(config, architecture.model_type).model_type)
+    kind = case.partition(",")[0]
+    assert fitting == {"mamba2": ["mamba2", "nemotron_h"]}.get(kind, [kind])
