@@ -4,7 +4,8 @@ from mjx.models.family import Family
 from mjx.models.mamba.config import MambaConfig
 from mjx.models.mamba.huggingface import ARCHITECTURES
 from mjx.models.mamba.megatron import MEGATRON
+from mjx.models.mamba.published import PUBLISHED
 
-FAMILY = Family(config=MambaConfig, published={}, architectures=ARCHITECTURES, megatron=MEGATRON)
+FAMILY = Family(config=MambaConfig, published=PUBLISHED, architectures=ARCHITECTURES, megatron=MEGATRON)
 
-__all__ = ["FAMILY", "MambaConfig"]
+__all__ = ["FAMILY", "PUBLISHED", "MambaConfig"]

@@ -1,0 +1,118 @@
+"""The sizes of known models, by name: `model: {family: mamba, preset: mamba2-1.3b}`."""
+
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.moe import MoEConfig, RouterConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.mamba.config import MambaConfig
+
+
+def _mamba(num_layers: int, hidden_size: int) -> MambaConfig:
+    """Gu and Dao 2023, table 12, with the vocabulary of GPT-NeoX."""
+    return MambaConfig(
+        hybrid_pattern="m" * num_layers,
+        hidden_size=hidden_size,
+        vocab_size=50_280,
+        selective_scan=SelectiveScanConfig(),
+        tie_embeddings=True,
+    )
+
+
+def _mamba2(num_layers: int, hidden_size: int) -> MambaConfig:
+    """Dao and Gu 2024, table 9: one group, and a vocabulary in multiples of 16."""
+    return MambaConfig(
+        hybrid_pattern="M" * num_layers,
+        hidden_size=hidden_size,
+        vocab_size=50_288,
+        ssd=SSDConfig(groups=1, chunk_size=256),
+        tie_embeddings=True,
+    )
+
+
+def _nemotron_h(
+    pattern: str,
+    hidden_size: int,
+    num_heads: int,
+    features: int,
+    *,
+    ssd_heads: int,
+    state: int = 128,
+    ssd_head_dim: int = 64,
+    vocab_size: int = 131_072,
+) -> MambaConfig:
+    """Nemotron-H (NVIDIA 2025), as transformers has it: attention knows no positions."""
+    return MambaConfig(
+        hybrid_pattern=pattern,
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+        ssd=SSDConfig(heads=ssd_heads, head_dim=ssd_head_dim, state=state),
+        attention=AttentionConfig(num_heads=num_heads, num_query_groups=8, head_dim=128),
+        mlp=MLPConfig(features=features, activation="relu2"),
+    )
+
+
+def _jamba() -> MambaConfig:
+    """Jamba (Lieber et al. 2024): one layer of attention in eight, experts in every other."""
+    return MambaConfig(
+        hybrid_pattern="m-mEm-mE*-mEm-mE" * 4,
+        hidden_size=4096,
+        vocab_size=65_536,
+        selective_scan=SelectiveScanConfig(inner_norm=NormConfig(kind="rmsnorm", epsilon=1e-6)),
+        attention=AttentionConfig(num_heads=32, num_query_groups=8),
+        mlp=(mlp := MLPConfig(features=14336, activation="silu", gated=True)),
+        moe=MoEConfig(experts=16, top_k=2, mlp=mlp, router=RouterConfig(normalized=False)),
+        norm=NormConfig(kind="rmsnorm", epsilon=1e-6),
+    )
+
+
+def _nemotron3_nano() -> MambaConfig:
+    """Nemotron 3 Nano (NVIDIA 2025): experts in the place of MLPs."""
+    return MambaConfig(
+        hybrid_pattern="MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+        hidden_size=2688,
+        vocab_size=131_072,
+        ssd=SSDConfig(heads=64),
+        attention=AttentionConfig(num_heads=32, num_query_groups=2, head_dim=128),
+        moe=MoEConfig(
+            experts=128,
+            top_k=6,
+            mlp=MLPConfig(features=1856, activation="relu2"),
+            router=RouterConfig(scores="sigmoid", scaling=2.5, expert_bias_rate=1e-3),
+            shared_features=3712,
+        ),
+    )
+
+
+_EIGHT_B = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
+_NEMOTRON_H = "M-M-M-M*-" + "M-M-M-M-M*-" * 3 + "M-M-M-M-M-"
+_NEMOTRON_H_56B = "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-"
+_NANO_9B = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
+
+PUBLISHED = {
+    "mamba-130m": _mamba(24, 768),
+    "mamba-370m": _mamba(48, 1024),
+    "mamba-790m": _mamba(48, 1536),
+    "mamba-1.4b": _mamba(48, 2048),
+    "mamba-2.8b": _mamba(64, 2560),
+    "mamba2-130m": _mamba2(24, 768),
+    "mamba2-370m": _mamba2(48, 1024),
+    "mamba2-780m": _mamba2(48, 1536),
+    "mamba2-1.3b": _mamba2(48, 2048),
+    "mamba2-2.7b": _mamba2(64, 2560),
+    "falcon-mamba-7b": MambaConfig(
+        hybrid_pattern="m" * 64,
+        hidden_size=4096,
+        vocab_size=65_024,
+        selective_scan=SelectiveScanConfig(
+            inner_norm=NormConfig(kind="rmsnorm", epsilon=1e-6), inner_norm_gain=False
+        ),
+    ),
+    # Waleffe et al. 2024, as its script in Megatron-LM.
+    "mamba2-hybrid-8b": _nemotron_h(_EIGHT_B, 4096, 32, 16384, ssd_heads=128, vocab_size=256_000),
+    "nemotron-h-8b": _nemotron_h(_NEMOTRON_H, 4096, 32, 21504, ssd_heads=128),
+    "nemotron-h-56b": _nemotron_h(_NEMOTRON_H_56B, 8192, 64, 32768, ssd_heads=256, state=256),
+    "nemotron-nano-9b-v2": _nemotron_h(_NANO_9B, 4480, 40, 15680, ssd_heads=128, ssd_head_dim=80),
+    "nemotron3-nano": _nemotron3_nano(),
+    "jamba-v0.1": _jamba(),
+}

@@ -1,0 +1,34 @@
+"""Published sizes have the parameters that their models are known to have."""
+
+import pytest
+
+from mjx.models.mamba import PUBLISHED
+
+PARAMETERS = {
+    "mamba-130m": 129_135_360,
+    "mamba-2.8b": 2_768_345_600,
+    "mamba2-130m": 128_989_632,
+    "mamba2-1.3b": 1_343_757_312,
+    "mamba2-2.7b": 2_702_599_680,
+    "falcon-mamba-7b": 7_272_665_088,
+    "mamba2-hybrid-8b": 8_654_517_248,
+    "nemotron-h-8b": 8_100_852_736,
+    "nemotron-h-56b": 56_324_350_464,
+    "nemotron-nano-9b-v2": 8_888_227_328,
+    "nemotron3-nano": 31_577_937_344
+    + 23 * 128,  # with the experts' biases, which are no parameters elsewhere
+    "jamba-v0.1": 51_570_323_328,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_published_size_has_its_number_of_parameters(name):
+    assert PUBLISHED[name].num_parameters() == PARAMETERS[name]
+
+
+def test_a_hybrid_has_the_sub_layers_that_its_paper_counts():
+    symbols = PUBLISHED["mamba2-hybrid-8b"].symbols
+    assert [symbols.count(symbol) for symbol in "M*-"] == [24, 4, 28]
+    nano = PUBLISHED["nemotron3-nano"]
+    assert [nano.symbols.count(symbol) for symbol in "M*E"] == [23, 6, 23]
+    assert nano.num_active_parameters() == pytest.approx(3.6e9, rel=0.01)
