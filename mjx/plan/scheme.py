@@ -165,16 +165,15 @@ class Scheme:
     def uncounted(self) -> tuple[str, ...]:
         """Weights whose products the closed forms of activations and FLOPs do not know, with their axes.
 
-        In a stack these are all that do not lie between every token's residual stream and something else (of
-        experts their mixer knows), outside of it all but tables. As weights, gradients and moments they are
-        counted.
+        In a stack these are all that do not lie between every token's residual stream and something else,
+        but for mixers that say their work themselves; outside of it all but tables. As weights, gradients and
+        moments they are counted.
         """
         unknown = [
             weight
             for sublayer in self.sublayers
             for weight in sublayer.weights
-            if not (weight.reads_residual or weight.makes_residual)
-            and not (weight.of_some_tokens and sublayer.work != Work())
+            if not (weight.reads_residual or weight.makes_residual) and sublayer.work == Work()
         ]
         unknown += [w for w in self.others if "positions" not in w.axes]
         return tuple(

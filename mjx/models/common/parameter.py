@@ -15,12 +15,13 @@ from mjx.trees import Tree, flatten, name_of, nest, unflatten
 ModelT = TypeVar("ModelT")
 
 
-def parameter(value: jax.Array, *axes: str) -> nnx.Param:
+def parameter(value: jax.Array, *axes: str, precise: bool = False) -> nnx.Param:
     """A parameter whose dimensions have these logical axes.
 
-    The names are only noted; the rule table gives them a place when a whole model is laid out.
+    The names are only noted; the rule table gives them a place when a whole model is laid out. What is
+    `precise` (decay rates, whose rounding a recurrence repeats) is float32 even where the model is narrower.
     """
-    return nnx.Param(value, out_sharding=axes, eager_sharding=False)
+    return nnx.Param(value, out_sharding=axes, eager_sharding=False, precise=precise)
 
 
 class Buffer(nnx.Variable):
@@ -58,6 +59,12 @@ def logical_axes_of(model: Any) -> Tree:
 def differentiated(model: Any) -> Tree:
     """Whether the gradient changes an array, in the shape of `parameters_of`."""
     return _nest(model, lambda variable: not isinstance(variable, Buffer))
+
+
+def precise_parameters(model: Any) -> frozenset[str]:
+    """The dotted paths of those that are float32 even where the model is narrower."""
+    noted = _nest(model, lambda variable: bool(variable.get_metadata().get("precise")))
+    return frozenset(path for path, precise in flatten(noted).items() if precise)
 
 
 def bind(model: ModelT, parameters: Tree) -> ModelT:

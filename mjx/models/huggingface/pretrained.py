@@ -12,7 +12,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.errors import InputError
-from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
+from mjx.models.common.parameter import abstract_parameters, bind, parameters_of, precise_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
@@ -165,4 +165,5 @@ def load_pretrained(
     _, architecture = find_architecture(folder.config)
     with folder.tensors() as tensors:
         names = architecture.name_map(config)
-        return load_parameters(names, as_in_table(tensors, names, architecture), abstract, dtype)
+        precise = precise_parameters(abstract_model(config))
+        return load_parameters(names, as_in_table(tensors, names, architecture), abstract, dtype, precise)

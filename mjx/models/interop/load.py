@@ -1,6 +1,6 @@
 """Weights from a checkpoint onto devices, each process reading only what its own devices hold."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ def load_parameters(
     tensors: Mapping[str, Tensor],
     abstract: Tree,
     dtype: Any = None,
+    precise: Collection[str] = (),
 ) -> Tree:
     """The parameters, one after the other; numbers that are not finite are warned of by name.
 
@@ -29,12 +30,15 @@ def load_parameters(
         tensors: the checkpoint.
         abstract: shapes with shardings, of every parameter.
         dtype: of the parameters; None: as they are stored.
+        precise: paths of those that are float32, whatever `dtype` is.
 
     Raises:
         InputError: the tensors are not those of the model, or cannot be read.
     """
     names.check(tensors)
     dtypes = {path: np.dtype(dtype or names.stored_dtype(tensors, path)) for path in flatten(abstract)}
+    if dtype is not None:
+        dtypes |= dict.fromkeys(precise, np.dtype(np.float32))
     loaded = {}
     for path, leaf in flatten(abstract).items():
         shards = read_shards(

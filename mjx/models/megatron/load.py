@@ -3,7 +3,8 @@
 from jaxtyping import DTypeLike
 
 from mjx.errors import InputError
-from mjx.models.family import ModelConfig
+from mjx.models.common.parameter import precise_parameters
+from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.interop.load import load_parameters
 from mjx.models.megatron.names import local_names
 from mjx.models.megatron.settings import check_settings, megatron_model
@@ -28,6 +29,7 @@ def load_checkpoint(
     names = megatron_model(config).name_map(config)
     try:
         check_settings(config, checkpoint.arguments, COMMON)
-        return load_parameters(names, local_names(checkpoint), abstract, dtype)
+        precise = precise_parameters(abstract_model(config))
+        return load_parameters(names, local_names(checkpoint), abstract, dtype, precise)
     except InputError as error:
         raise InputError(f"{checkpoint.path}: {error}") from error

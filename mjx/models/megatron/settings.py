@@ -27,7 +27,7 @@ def read_settings(settings: Mapping[str, Any], where: str) -> tuple[str, ModelCo
         InputError: they describe a model that mjx does not have; the sentence has all that is missing.
     """
     arguments = spelled(settings, where)
-    for family in FAMILIES:
+    for family in reversed(FAMILIES):  # a GPT's arguments are what others have too, so that it is asked last
         theirs = load_family(family).megatron
         if theirs is not None and theirs.describes(arguments):
             return family, theirs.settings.to_ours(arguments, where)

@@ -16,6 +16,7 @@ from mjx.models.huggingface.architectures import find_architecture, fitting_arch
 from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.mamba import MambaConfig
 from mjx.models.mamba.huggingface import ARCHITECTURES
+from mjx.trees import flatten
 
 STRICT = Scale(limit=1e-5, scale=1.0)
 GOLDENS = Path(__file__).parents[2] / "goldens" / "huggingface"
@@ -175,3 +176,15 @@ def test_only_the_architectures_that_can_hold_a_hybrid_are_said_to(case):
             fitting.append(fitting_architecture(config, architecture.model_type).model_type)
     kind = case.partition(",")[0]
     assert fitting == {"mamba2": ["mamba2", "nemotron_h"]}.get(kind, [kind])
+
+
+def test_in_bfloat16_decays_steps_and_skips_stay_float32(tmp_path):
+    for case in ("mamba", "mamba2"):
+        write_checkpoint(tmp_path / case, case)
+        model, exact = (from_pretrained(tmp_path / case, dtype=dtype) for dtype in ("bfloat16", None))
+        wide = {path for path, leaf in flatten(model.parameters).items() if leaf.dtype == np.float32}
+        assert {path.rpartition(".")[2] for path in wide} == {"A_log", "D", "dt_bias"}
+        for path in wide:
+            np.testing.assert_array_equal(flatten(model.parameters)[path], flatten(exact.parameters)[path])
+        tokens = state_spaces.tokens_of(case)
+        np.testing.assert_allclose(model(tokens), exact(tokens), atol=0.05)

@@ -59,9 +59,9 @@ class SelectiveScan(nnx.Module):
         self.C_norm = Norm(norm, {"state": state}) if norm and gains else None
         weights = step_weights(rngs.params(), (rank, inner), config.dt_scale, config.dt_weights)
         self.dt = parameter(weights, "latent", "inner")
-        self.dt_bias = parameter(config.dt.biases(rngs.params(), (inner,)), "inner")
-        self.A_log = parameter(log_decays_of_states(inner, state), "inner", "state")
-        self.D = parameter(jnp.ones((inner,), jnp.float32), "inner")
+        self.dt_bias = parameter(config.dt.biases(rngs.params(), (inner,)), "inner", precise=True)
+        self.A_log = parameter(log_decays_of_states(inner, state), "inner", "state", precise=True)
+        self.D = parameter(jnp.ones((inner,), jnp.float32), "inner", precise=True)
         self.output = linear(channels, narrow, bias=config.bias, std=output_std)
         self.config = config
 

@@ -66,10 +66,12 @@ class SSD(nnx.Module):
         )
         self.value_conv = convolution(features)
         self.B_conv, self.C_conv = convolution(of_group), convolution(of_group)
-        self.A_log = parameter(log_decays(rngs.params(), (sizes.heads,), config.decay_range), "heads")
+        self.A_log = parameter(
+            log_decays(rngs.params(), (sizes.heads,), config.decay_range), "heads", precise=True
+        )
         skipping = features if config.skip == "feature" else heads
-        self.D = parameter(jnp.ones(tuple(skipping.values()), jnp.float32), *skipping)
-        self.dt_bias = parameter(config.dt.biases(rngs.params(), (sizes.heads,)), "heads")
+        self.D = parameter(jnp.ones(tuple(skipping.values()), jnp.float32), *skipping, precise=True)
+        self.dt_bias = parameter(config.dt.biases(rngs.params(), (sizes.heads,)), "heads", precise=True)
         normed = config.norm != "none"
         gain = jnp.ones((sizes.heads, sizes.head_dim), jnp.float32)
         self.norm_scale = parameter(gain, "heads", "head_dim") if normed else None
