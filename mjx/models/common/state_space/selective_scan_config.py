@@ -15,7 +15,7 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, Work
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import TimeStepConfig
-from mjx.models.common.state_space.work import share
+from mjx.models.common.state_space.work import Share
 
 if TYPE_CHECKING:
     from mjx.models.common.state_space.selective_scan import SelectiveScan
@@ -109,7 +109,7 @@ class SelectiveScanConfig(MixerConfig):
         """What the convolution, the steps and the scan make, a float32 state for every few tokens, and while
         these are differentiated the states of them all."""
         inner, _, state = self.sizes
-        of_device = share(step)
+        of_device = Share(step)
         rows, inner = step.rows / of_device.rows, inner / of_device.over("inner", inner)
         made = 3 * rows * step.sequence * inner
         chunks = -(-step.sequence // _CHUNK)

@@ -91,22 +91,19 @@ class SSD(nnx.Module):
         value = shard(value, "batch", "sequence", "heads", "head_dim")
         B, C = (shard(array, "batch", "sequence", "groups", "state") for array in (B, C))
         dt = shard(dt, "batch", "sequence", "heads")
-        arrays: dict[str, Array | None] = {"value": value, "B": B, "C": C, "dt": dt}
-        arrays |= {"segment_ids": real_tokens(context, x.shape[1]), "dt bias": self.dt_bias[...]}
-        arrays |= {"A": -jnp.exp(self.A_log[...].astype(jnp.float32)), "D": self.D[...]}
-        arrays |= {"gate": gate if config.norm == "none" else None}
-        for name in _CONVOLVED:
-            conv: Convolution = getattr(self, f"{name}_conv")
-            arrays[f"{name} taps"] = conv.kernel[...]
-            arrays[f"{name} bias"] = None if conv.bias is None else conv.bias[...]
-        outputs = {"y": "value"}
-        if cache is not None:
-            arrays |= cache.named()
-            outputs |= {name: name for name in cache.named()}
-        axes = _AXES if config.skip == "feature" else _AXES | {"D": ("heads",)}
-        single = stepped(context, x.shape[1])
-        compute = functools.partial(_recurrence, config, single, self._shared_groups())
-        made = on_shares(compute, arrays, axes, outputs)
+        kept = {} if cache is None else cache.named()
+        made = on_shares(
+            functools.partial(_recurrence, config, stepped(context, x.shape[1]), self._shared_groups()),
+            {
+                "segment_ids": real_tokens(context, x.shape[1]),
+                "gate": gate if config.norm == "none" else None,
+                **{"value": value, "B": B, "C": C, "dt": dt},
+                **self._parameters(),
+                **kept,
+            },
+            _AXES if config.skip == "feature" else _AXES | {"D": ("heads",)},
+            {"y": "value"} | {name: name for name in kept},
+        )
         y = made["y"]
         if self.norm_scale is not None:
             groups = config.norm_groups or config.groups
@@ -115,6 +112,19 @@ class SSD(nnx.Module):
         y = shard(y, "batch", "sequence", "heads", "head_dim")
         after = None if cache is None else StateCache.of(made)
         return Mixed(shard(self.output(y), "batch", "residual_sequence", "embed"), after)
+
+    def _parameters(self) -> dict[str, Array | None]:
+        """Those of convolutions and scan, by the names of `_AXES`."""
+        found: dict[str, Array | None] = {
+            "A": -jnp.exp(self.A_log[...].astype(jnp.float32)),
+            "D": self.D[...],
+            "dt bias": self.dt_bias[...],
+        }
+        for name in _CONVOLVED:
+            conv: Convolution = getattr(self, f"{name}_conv")
+            found[f"{name} taps"] = conv.kernel[...]
+            found[f"{name} bias"] = None if conv.bias is None else conv.bias[...]
+        return found
 
     def _project(self, x: Array, *, parted: bool) -> list[Array]:
         """Gates, values, B, C and steps.

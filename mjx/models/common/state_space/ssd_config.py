@@ -15,7 +15,7 @@ from mjx.models.common.mlp import Activation
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, Work
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import TimeStepConfig
-from mjx.models.common.state_space.work import share
+from mjx.models.common.state_space.work import Share
 from mjx.words import divisors, one_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class SSDConfig(MixerConfig):
     def work(self, embed: int, step: StepOnMesh) -> Work:
         """What the convolution and the recurrence make besides what the projections read and write, and a
         float32 state of every head for each chunk."""
-        sizes, of_device = self.sizes, share(step)
+        sizes, of_device = self.sizes, Share(step)
         tokens = step.rows * step.sequence / of_device.rows
         heads, groups = of_device.over("heads", sizes.heads), of_device.over("groups", sizes.groups)
         made = tokens * (sizes.features / heads + 2 * sizes.groups * sizes.state / groups)

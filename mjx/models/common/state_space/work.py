@@ -8,7 +8,7 @@ from mjx.models.common.pattern import StepOnMesh
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Of a microbatch on a mesh."""
+    """Of a microbatch on a mesh, each device's."""
 
     step: StepOnMesh
 
@@ -24,8 +24,3 @@ class Share:
 
     def _devices(self, name: str) -> int:
         return math.prod(self.step.sizes.get(axis, 1) for axis in self.step.rules.mesh_axes(name))
-
-
-def share(step: StepOnMesh) -> Share:
-    """That of each device."""
-    return Share(step)

@@ -48,7 +48,7 @@ def test_a_scans_decays_begin_as_the_numbers_of_the_states():
 def test_in_bfloat16_states_stay_float32_and_what_is_small_decays_not(kind):
     config = config_of(kind, {"ssd": "several groups", "selective_scan": "plain"}[kind])
     layer, _ = filled(config)
-    assert layer(X.astype(jnp.bfloat16), Context()).y.dtype == jnp.bfloat16
+    assert jax.eval_shape(lambda x: layer(x, Context()).y, X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     cache = config.init_cache(CacheSizes(2, 10_000), jnp.bfloat16)
     assert cache.state.dtype == jnp.float32
     assert cache.past["value"].dtype == jnp.bfloat16
