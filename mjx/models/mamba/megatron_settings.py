@@ -83,6 +83,26 @@ class _Pattern:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    """`spec`: the module, and in it the name, of what layers are made of. Of Megatron's own, two are ours."""
+
+    def names(self) -> Sequence[str]:
+        return ("spec",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        spec = theirs.get("spec")
+        name = spec[-1] if isinstance(spec, list | tuple) and spec else spec
+        if name and not re.search(r"(mamba|hybrid)(_inference)?_stack_spec$", str(name)):
+            raise InputError(
+                f'{theirs.where} has "spec": {shown(spec)}; mjx knows mamba_stack_spec and hybrid_stack_spec'
+            )
+        return {}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {}
+
+
 def _size(name: str, field: str) -> Entry:
     return ResolvedKey(name, f"ssd.{field}", _SIZES[name])
 
@@ -110,6 +130,7 @@ SETTINGS = ConfigMap(
         ComputeDtype(),
         Recomputation(),
         Unused(_Pattern().pattern),
+        _Spec(),
         Absent(("multi_latent_attention",)),
         Absent(("mtp_num_layers",)),
         Absent(("window_size",)),

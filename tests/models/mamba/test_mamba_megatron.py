@@ -76,7 +76,7 @@ def test_ratios_and_sizes_alone_say_a_hybrid_too():
     assert read(**settings).hybrid_pattern == "M" * 8
     ratios = {"hybrid_attention_ratio": 0.25, "hybrid_mlp_ratio": 0.25}
     assert read(**settings, **ratios).hybrid_pattern == "MM*-M*M-"
-    assert read(**settings, spec=["some.mamba_layer_specs", "stack_spec"]).mlp is None
+    assert read(**settings, spec=["some.mamba_layer_specs", "mamba_stack_spec"]).mlp is None
 
 
 def test_arguments_of_a_gpt_are_a_gpts_whatever_sizes_they_have_by_default():
@@ -98,6 +98,10 @@ def test_arguments_of_a_gpt_are_a_gpts_whatever_sizes_they_have_by_default():
         ({"hybrid_layer_pattern": "MX"}, r'args.json: "hybrid_layer_pattern" has \'X\', which is no symbol'),
         ({"is_hybrid_model": True}, 'has neither "hybrid_layer_pattern" nor "num_layers"'),
         ({"num_layers": 4, "hybrid_attention_ratio": 0.8, "hybrid_mlp_ratio": 0.4}, "shares of the layers"),
+        (
+            {"hybrid_layer_pattern": "M", "spec": ["layer_specs", "gdp_stack_spec"]},
+            "spec.*mjx knows mamba_stack",
+        ),
         ({"hybrid_layer_pattern": "M*", "window_size": [3, 0]}, "window_size.*mjx does not compute"),
     ],
 )
