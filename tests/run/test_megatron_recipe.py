@@ -51,6 +51,16 @@ ARGS=(
 python pretrain_gpt.py "${ARGS[@]}" --save-interval 500
 """
 
+HYBRID = r"""#!/bin/bash
+torchrun --nproc_per_node 8 pretrain_mamba.py --use-mcore-models --hybrid-override-pattern M-M-M-*- \
+    --num-layers 8 --hidden-size 512 --num-attention-heads 8 --ffn-hidden-size 2048 --squared-relu \
+    --mamba-state-dim 64 --mamba-head-dim 32 --mamba-num-groups 4 --disable-bias-linear \
+    --position-embedding-type none --normalization RMSNorm --untie-embeddings-and-output-weights \
+    --spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec --vocab-size 32000 --bf16 \
+    --seq-length 1024 --max-position-embeddings 1024 --micro-batch-size 4 --global-batch-size 64 \
+    --train-iters 100 --lr 2.5e-4 --lr-decay-style cosine --data-path /texts/web --split 99,1,0
+"""
+
 
 def recipe(tmp_path, capsys, source, *more):
     """The recipe's config, and its text."""
@@ -181,6 +191,17 @@ def test_all_that_would_be_computed_otherwise_is_named(tmp_path, capsys):
             recipe(tmp_path, capsys, NEWER.replace(missing, ""))
 
 
+def test_a_script_of_a_hybrid_becomes_a_recipe(tmp_path, capsys):
+    config, text = recipe(tmp_path, capsys, HYBRID)
+    model = config.model
+    assert model.hybrid_pattern == "M-M-M-*-"
+    assert (model.ssd.state, model.ssd.head_dim, model.ssd.groups) == (64, 32, 4)
+    assert model.mlp.activation == "relu2"
+    assert model.attention.rope is None
+    left = [line.split()[1] for line in text.splitlines() if line.startswith("#   --")]
+    assert left == ["--use-mcore-models:"]
+
+
 def test_another_program_s_script_is_no_gpt(tmp_path, capsys):
     with pytest.raises(InputError, match=r"args.sh describes a model of a kind that mjx does not read yet"):
-        recipe(tmp_path, capsys, NEWER.replace("pretrain_gpt.py", "pretrain_mamba.py"))
+        recipe(tmp_path, capsys, NEWER.replace("pretrain_gpt.py", "pretrain_retro.py"))
