@@ -82,6 +82,7 @@ class Expand:
 
 
 def heads(name: str, head_dim: str, default: Any, factor: str) -> tuple[Entry, ...]:
+    """The keys of the number of heads, of their features (with its default), and of expand."""
     return (
         ResolvedKey(name, "ssd.heads", 128),
         HeadDim(head_dim, name, factor) if default == "auto" else Key(head_dim, "ssd.head_dim", default),
@@ -112,6 +113,7 @@ class HeadDim:
 
 
 def steps(field: str) -> tuple[Entry, ...]:
+    """What the steps of a mixer begin as."""
     return (
         Key("time_step_min", f"{field}.dt.min", 1e-3),
         Key("time_step_max", f"{field}.dt.max", 0.1),

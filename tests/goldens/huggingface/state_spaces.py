@@ -4,6 +4,7 @@
 from the names of tensors and the case's number (variants.py).
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def tokens_of(case: str) -> np.ndarray:
 
 
 def main() -> None:
-    import make_goldens
+    make_goldens: Any = importlib.import_module("make_goldens")
 
     path, arrays = Path(__file__).with_suffix(".npz"), {}
     for number, case in enumerate(CASES):
