@@ -13,9 +13,11 @@ from mjx.training.gradients import FLOAT32, REPLICAS
 
 _SMALL = 2**16
 """Bytes of a vector that is no weight to speak of."""
-TermName = Literal["weights", "gradients", "replicas", "tensor", "experts"]
+TermName = Literal["weights", "gradients", "replicas", "tensor", "experts", "states"]
 _OF_EXPERTS = tuple(f"models/common/moe/{way}.py" for way in ("gather", "fixed", "ragged", "exchange"))
 """Files whose collectives move tokens to experts and back."""
+_OF_STATES = "models/common/state_space/sequence.py"
+"""The file whose collectives move what parts of a sequence leave to those behind them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class StepMemory:
 
 def traffic(scheme: Scheme) -> tuple[Term, ...]:
     """The least that the scheme has to send, over the axes that are larger than one."""
-    terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme), *_expert_terms(scheme)]
+    terms = [*_weight_terms(scheme), *_replica_terms(scheme), *_tensor_terms(scheme), *_mixer_terms(scheme)]
     return tuple(term for term in terms if term.wire_bytes)
 
 
@@ -64,6 +66,8 @@ def term_of(collective: Collective, terms: tuple[Term, ...]) -> TermName | None:
     wanted: dict[str, TermName] = {}
     if collective.origin.code.startswith(_OF_EXPERTS):
         return "experts"
+    if collective.origin.code.startswith(_OF_STATES):
+        return "states"
     if collective.axes == ("tensor",):
         wanted = {"all-gather": "tensor", "reduce-scatter": "tensor", "all-reduce": "tensor"}
     elif any(term.name == "weights" and term.axes == collective.axes for term in terms):
@@ -185,16 +189,17 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
     return [Term(name="tensor", axes=("tensor",), wire_bytes=moves * sent * scheme.microbatches)]
 
 
-def _expert_terms(scheme: Scheme) -> list[Term]:
-    """Tokens to experts and back, as their mixer says."""
-    terms: dict[tuple[str, ...], float] = {}
+def _mixer_terms(scheme: Scheme) -> list[Term]:
+    """What mixers say that their layers exchange."""
+    terms: dict[tuple[TermName, tuple[str, ...]], float] = {}
     for sublayer in (sublayer for unit in scheme.units.values() for sublayer in unit):
         for exchange in sublayer.work.exchanges:
             sent = exchange.forward + exchange.backward
             sent += exchange.recompute if scheme.remat != "none" else 0.0
             times = sublayer.repeats * scheme.microbatches
-            terms[exchange.axes] = terms.get(exchange.axes, 0) + sent * times
-    return [Term(name="experts", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
+            key = exchange.name, exchange.axes
+            terms[key] = terms.get(key, 0) + sent * times
+    return [Term(name=name, axes=axes, wire_bytes=sent) for (name, axes), sent in terms.items()]
 
 
 def _kept(scheme: Scheme) -> float:

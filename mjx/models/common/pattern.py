@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
@@ -61,6 +61,8 @@ class StepOnMesh(NamedTuple):
 class Exchange(NamedTuple):
     """Bytes that a device sends along some mesh axes for a layer and microbatch, in each pass."""
 
+    name: Literal["experts", "states"]
+    """What goes there: tokens to experts and back, or summaries of sequences that are split."""
     axes: tuple[str, ...]
     forward: float
     recompute: float

@@ -113,10 +113,10 @@ def _all_tokens(layer: _Layer, sent: float) -> tuple[Exchange, ...]:
     found = []
     if split:
         once = (layout.size(split) - 1) * sent
-        found.append(Exchange(split, 2 * once, once, 2 * once))
+        found.append(Exchange("experts", split, 2 * once, once, 2 * once))
     if whole:
         once = 2 * sent * layout.size(split) * _ring(layout, whole)
-        found.append(Exchange(whole, once, 0.0, once))
+        found.append(Exchange("experts", whole, once, 0.0, once))
     return tuple(found)
 
 
@@ -128,13 +128,13 @@ def _own_rows(layer: _Layer, sent: float, held: float) -> tuple[Exchange, ...]:
     layout, found = layer.layout, []
     if layout.owners:
         once = sent * _ring(layout, layout.owners)
-        found.append(Exchange(layout.owners, 2 * once, once, 2 * once))
+        found.append(Exchange("experts", layout.owners, 2 * once, once, 2 * once))
     if split := layer.splitting(layout.hidden):
         once = (layout.size(split) - 1) * held
-        found.append(Exchange(split, 2 * once, once, 2 * once))
+        found.append(Exchange("experts", split, 2 * once, once, 2 * once))
     if whole := layout.ordered(set(layout.hidden) - set(split)):
         once = 2 * held * layout.size(split) * _ring(layout, whole)
-        found.append(Exchange(whole, once, 0.0, once))
+        found.append(Exchange("experts", whole, once, 0.0, once))
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from mjx.models.common.linear import Linear, project
 from mjx.models.common.mlp import ACTIVATIONS, Activation
 from mjx.models.common.parameter import parameter
 from mjx.models.common.state_space.initial import taps
+from mjx.models.common.state_space.sequence import Split, with_past
 
 
 def joined(x: Float[Array, "batch sequence ..."], linears: Sequence[Linear], shares: int) -> list[Array]:
@@ -70,8 +71,30 @@ def convolved(
     past: Float[Array, "batch past ..."] | None,
     segment_ids: Int[Array, "batch sequence"] | None,
     single: bool,
+    split: Split | None,
 ) -> tuple[Float[Array, "batch sequence ..."], Float[Array, "batch past ..."]]:
     """The activated convolution, and the inputs that the next token reaches; `single`: of one token."""
+    if split is None:
+        return _convolved(activation, single, x, kernel, bias, past, segment_ids)
+    before = kernel.shape[-1] - 1
+    x = with_past(split, x, before)
+    segment_ids = None if segment_ids is None else with_past(split, segment_ids, before)
+    y, after = _convolved(activation, single, x, kernel, bias, past, segment_ids)
+    return y[:, before:], after
+
+
+@functools.partial(jax.checkpoint, static_argnums=(0, 1), prevent_cse=False)
+def _convolved(
+    activation: Activation,
+    single: bool,
+    x: Float[Array, "batch sequence ..."],
+    kernel: Float[Array, "... conv"],
+    bias: Float[Array, "..."] | None,
+    past: Float[Array, "batch past ..."] | None,
+    segment_ids: Int[Array, "batch sequence"] | None,
+) -> tuple[Float[Array, "batch sequence ..."], Float[Array, "batch past ..."]]:
+    """Made again backwards: sums before the activation are in float32, twice as large as what is made of
+    them."""
     channels = x.shape[2:]
     flat = (*x.shape[:2], -1)
     fused = "silu" if activation == "silu" else None

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -16,23 +17,24 @@ from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import log_decays_of_states, step_weights
 from mjx.models.common.state_space.projections import Convolution, convolved, joined
 from mjx.models.common.state_space.selective_scan_config import SelectiveScanConfig
+from mjx.models.common.state_space.sequence import Split, entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
-from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped
+from mjx.models.common.state_space.tokens import advanced, real_steps, real_tokens, stepped
 from mjx.sharding import mesh_shape, relayout, shard
 
-_OF_CHANNELS: Axes = ("batch", None, "inner")
+_OF_CHANNELS: Axes = ("batch", "sequence", "inner")
 _AXES: dict[str, Axes] = {
-    "segment_ids": ("batch", None),
+    "segment_ids": ("batch", "sequence"),
     "gate": _OF_CHANNELS,
     "value": _OF_CHANNELS,
     "taps": ("inner", "conv"),
     "bias": ("inner",),
-    "past of value": _OF_CHANNELS,
+    "past of value": ("batch", None, "inner"),
     "dt": _OF_CHANNELS,
     "dt bias": ("inner",),
     "A": ("inner", "state"),
-    "B": ("batch", None, "state"),
-    "C": ("batch", None, "state"),
+    "B": ("batch", "sequence", "state"),
+    "C": ("batch", "sequence", "state"),
     "D": ("inner",),
     "state": ("batch", "inner", "state"),
 }
@@ -133,14 +135,15 @@ class SelectiveScan(nnx.Module):
         return project(steps, self.dt[...].astype(u.dtype)), B, C
 
 
-def _convolution(config: SelectiveScanConfig, single: bool, arrays: Named) -> Named:
-    """Of one device's rows and channels."""
+def _convolution(config: SelectiveScanConfig, single: bool, split: Split | None, arrays: Named) -> Named:
+    """Of one device's rows, channels and tokens."""
     past = arrays.get("past of value")
     value, after = convolved(
         *(arrays["value"], arrays["taps"], arrays.get("bias"), config.activation),
         past=past,
         segment_ids=arrays.get("segment_ids"),
         single=single,
+        split=split,
     )
     if past is None:
         return {"value": value}
@@ -148,8 +151,8 @@ def _convolution(config: SelectiveScanConfig, single: bool, arrays: Named) -> Na
     return {"value": value, **(advanced(arrays, now) if single else now)}
 
 
-def _scan(config: SelectiveScanConfig, single: bool, arrays: Named) -> Named:
-    """Of one device's rows and channels."""
+def _scan(config: SelectiveScanConfig, single: bool, split: Split | None, arrays: Named) -> Named:
+    """Of one device's rows, channels and tokens."""
     u, dt, B, C = (arrays[name] for name in ("value", "dt", "B", "C"))
     gate, step = arrays["gate"], {"delta_bias": arrays["dt bias"], "delta_softplus": True}
     if config.dt.limit is not None:
@@ -159,13 +162,18 @@ def _scan(config: SelectiveScanConfig, single: bool, arrays: Named) -> Named:
         u, dt, B, C, z = (array[:, 0] for array in (u, dt, B, C, gate))
         y, state = selective_scan_step(arrays["state"], u, dt, arrays["A"], B, C, z=z, **options)
         return {"y": y[:, None], **advanced(arrays, {"state": state})}
-    y, state = selective_scan(
+    segment_ids, before = arrays.get("segment_ids"), arrays.get("state")
+    scan = functools.partial(
+        selective_scan,
         *(u, dt, arrays["A"], B, C),
-        z=gate,
-        initial_state=arrays.get("state"),
-        segment_ids=arrays.get("segment_ids"),
+        segment_ids=segment_ids,
         implementation=config.implementation,
         return_final_state=True,
-        **options,
     )
+    if split is not None:
+        _, left = scan(**step)
+        steps = dt if not step else jax.nn.softplus(dt.astype(jnp.float32) + arrays["dt bias"])
+        steps = jnp.sum(real_steps(steps, segment_ids), axis=1)
+        before = entering(split, arrays["A"], steps, left, segment_ids)
+    y, state = scan(z=gate, initial_state=before, **options)
     return {"y": y, "state": state} if "state" in arrays else {"y": y}

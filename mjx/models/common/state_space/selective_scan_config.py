@@ -111,10 +111,15 @@ class SelectiveScanConfig(MixerConfig):
         inner, _, state = self.sizes
         of_device = Share(step)
         rows, inner = step.rows / of_device.rows, inner / of_device.over("inner", inner)
-        made = 3 * rows * step.sequence * inner
-        chunks = -(-step.sequence // _CHUNK)
+        sequence = step.sequence // of_device.tokens
+        made = 3 * rows * sequence * inner
+        chunks = -(-sequence // _CHUNK)
         states = rows * inner * state * 4 / step.itemsize
-        return Work(kept=made + chunks * states, between=2 * made + (chunks + 4 * _CHUNK) * states)
+        exchanges = of_device.exchanges((self.conv_width - 1) * inner, inner * (state + 1))
+        kept, between = made + chunks * states, 2 * made + (chunks + 4 * _CHUNK) * states
+        if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
+            kept, between = kept + made / 3 + (chunks + 1) * states, between + 2 * of_device.tokens * states
+        return Work(exchanges, kept, between)
 
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> StateCache:
         inner, _, state = self.sizes

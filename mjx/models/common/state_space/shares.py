@@ -1,18 +1,21 @@
-"""Each device computes its own rows and heads of a recurrence, as all of it needs no other's."""
+"""Each device computes its own rows, heads and tokens of a recurrence."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from mjx.sharding import activation_spec, mesh_shape
+from mjx.models.common.state_space.sequence import Split
+from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape
 
 Axes = tuple[str | None, ...]
 Named = dict[str, Array]
 
 
 def on_shares(
-    compute: Callable[[Named], Named],
+    compute: Callable[[Split | None, Named], Named],
     arrays: Mapping[str, Array | None],
     axes: Mapping[str, Axes],
     outputs: Mapping[str, str],
@@ -20,21 +23,29 @@ def on_shares(
     """`compute`, inside `jax.shard_map` where there is a mesh.
 
     XLA does not look into kernels, and of a loop over the tokens it could split neither the tokens nor,
-    by itself, groups of heads: each device computes whole sequences of its share of rows and heads.
+    by itself, groups of heads.
 
     Args:
-        compute: takes the arrays that are not None, by name, and returns others.
+        compute: takes how the tokens of a row are split over devices (None: they are not), and the arrays
+            that are not None, by name; returns others.
         arrays: what it is given.
-        axes: of each array; tokens have none.
+        axes: of each array.
         outputs: what it returns, each with the name of an array that is laid out in the same way.
     """
     given = {name: array for name, array in arrays.items() if array is not None}
     if all(size == 1 for size in mesh_shape().values()):
-        return compute(given)
+        return compute(None, given)
     specs = {name: activation_spec(axes[name], array.shape) for name, array in given.items()}
+    tokens = {axis for name in given for axis in _of_tokens(axes[name], specs[name])}
+    split = Split(tuple(axis for axis in mesh_shape() if axis in tokens)) if tokens else None
     return jax.shard_map(
-        compute,
+        functools.partial(compute, split),
         in_specs=(specs,),
         out_specs={name: specs[like] for name, like in outputs.items()},
         check_vma=False,  # kernels do not say over what their results vary
     )(given)
+
+
+def _of_tokens(axes: Axes, spec: PartitionSpec) -> tuple[str, ...]:
+    """The mesh axes that split the tokens of an array."""
+    return axes_per_dimension(spec, len(axes))[axes.index("sequence")] if "sequence" in axes else ()

@@ -17,21 +17,22 @@ from mjx.models.common.pattern import Mixed
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import log_decays
 from mjx.models.common.state_space.projections import Convolution, convolved, joined
+from mjx.models.common.state_space.sequence import Split, entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
 from mjx.models.common.state_space.ssd_config import SSDConfig
-from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped
+from mjx.models.common.state_space.tokens import advanced, real_steps, real_tokens, stepped
 from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape, relayout, shard
 
 _CONVOLVED = ("value", "B", "C")
-_OF_HEADS: Axes = ("batch", None, "heads", "head_dim")
-_OF_GROUPS: Axes = ("batch", None, "groups", "state")
+_OF_HEADS: Axes = ("batch", "sequence", "heads", "head_dim")
+_OF_GROUPS: Axes = ("batch", "sequence", "groups", "state")
 _AXES: dict[str, Axes] = {
-    "segment_ids": ("batch", None),
+    "segment_ids": ("batch", "sequence"),
     "gate": _OF_HEADS,
     "value": _OF_HEADS,
     "B": _OF_GROUPS,
     "C": _OF_GROUPS,
-    "dt": ("batch", None, "heads"),
+    "dt": ("batch", "sequence", "heads"),
     "value taps": ("heads", "head_dim", "conv"),
     "B taps": ("groups", "state", "conv"),
     "C taps": ("groups", "state", "conv"),
@@ -41,9 +42,9 @@ _AXES: dict[str, Axes] = {
     "A": ("heads",),
     "D": ("heads", "head_dim"),
     "dt bias": ("heads",),
-    "past of value": _OF_HEADS,
-    "past of B": _OF_GROUPS,
-    "past of C": _OF_GROUPS,
+    "past of value": ("batch", None, "heads", "head_dim"),
+    "past of B": ("batch", None, "groups", "state"),
+    "past of C": ("batch", None, "groups", "state"),
     "state": ("batch", "heads", "head_dim", "state"),
 }
 """Of all that the recurrence of a device's rows and heads is made of."""
@@ -149,8 +150,10 @@ class SSD(nnx.Module):
         return () if heads == groups or sizes.groups == 1 else heads
 
 
-def _recurrence(config: SSDConfig, single: bool, shared: tuple[str, ...], arrays: Named) -> Named:
-    """Convolutions and scan of one device's rows and heads."""
+def _recurrence(
+    config: SSDConfig, single: bool, shared: tuple[str, ...], split: Split | None, arrays: Named
+) -> Named:
+    """Convolutions and scan of one device's rows, heads and tokens."""
     segment_ids, made = arrays.get("segment_ids"), dict[str, Any]()
     for name in _CONVOLVED:
         made[name], made[f"past of {name}"] = convolved(
@@ -161,6 +164,7 @@ def _recurrence(config: SSDConfig, single: bool, shared: tuple[str, ...], arrays
             past=arrays.get(f"past of {name}"),
             segment_ids=segment_ids,
             single=single,
+            split=split,
         )
     value, B, C = (made.pop(name) for name in _CONVOLVED)
     if shared:  # all heads of this device are of one group
@@ -176,16 +180,21 @@ def _recurrence(config: SSDConfig, single: bool, shared: tuple[str, ...], arrays
         value, dt, B, C = (array[:, 0] for array in (value, dt, B, C))
         y, state = ssd_step(arrays["state"], value, dt, arrays["A"], B, C, z=z, **options)
         return {"y": y[:, None], **advanced(arrays, {"state": state, **made})}
-    y, state = ssd(
+    scan = functools.partial(
+        ssd,
         *(value, dt, arrays["A"], B, C),
-        z=gate,
-        initial_state=arrays.get("state"),
         segment_ids=segment_ids,
         chunk_size=config.chunk_size,
         implementation=config.implementation,
         return_final_state=True,
-        **options,
     )
+    before = arrays.get("state")
+    if split is not None:
+        _, left = scan(**step)
+        steps = dt if not step else jax.nn.softplus(dt.astype(jnp.float32) + arrays["dt bias"])
+        steps = jnp.sum(real_steps(steps, segment_ids), axis=1)
+        before = entering(split, arrays["A"][:, None, None], steps, left, segment_ids)
+    y, state = scan(z=gate, initial_state=before, **options)
     return {"y": y, "state": state, **made} if "state" in arrays else {"y": y}
 
 

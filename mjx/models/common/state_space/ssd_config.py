@@ -158,13 +158,20 @@ class SSDConfig(MixerConfig):
         """What the convolution and the recurrence make besides what the projections read and write, and a
         float32 state of every head for each chunk."""
         sizes, of_device = self.sizes, Share(step)
-        tokens = step.rows * step.sequence / of_device.rows
+        rows, sequence = step.rows / of_device.rows, step.sequence // of_device.tokens
+        tokens = rows * sequence
         heads, groups = of_device.over("heads", sizes.heads), of_device.over("groups", sizes.groups)
         made = tokens * (sizes.features / heads + 2 * sizes.groups * sizes.state / groups)
-        chunks = -(-step.sequence // self.chunk_size) * step.rows / of_device.rows
-        states = chunks * sizes.features * sizes.state / heads * 4 / step.itemsize
-        inside = self.chunk_size**2 * sizes.heads / heads * step.rows / of_device.rows * 4 / step.itemsize
-        return Work(kept=made + states, between=2 * made + states + 3 * inside)
+        state = sizes.features * sizes.state / heads
+        of_rows = rows * state * 4 / step.itemsize
+        states = -(-sequence // self.chunk_size) * of_rows
+        inside = self.chunk_size**2 * sizes.heads / heads * rows * 4 / step.itemsize
+        convolved = (self.conv_width - 1) * made / tokens
+        exchanges = of_device.exchanges(convolved, state + sizes.heads / heads)
+        kept, between = made + states, 2 * made + states + 3 * inside
+        if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
+            kept, between = kept + made + states + of_rows, between + 2 * of_device.tokens * of_rows
+        return Work(exchanges, kept, between)
 
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> StateCache:
         heads, head_dim, groups, state = self.sizes

@@ -1,0 +1,176 @@
+"""Sequences that mesh axes split: each part begins with what the parts before it leave.
+
+Nothing but the last inputs of the convolution and two summaries of each part (the sum of its steps, and the
+state that it would leave by itself) goes from device to device, however long the sequence is.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mjx.errors import InputError
+from mjx.kernels.documents import document_starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How the tokens of a row lie on devices; inside of a `jax.shard_map` over these axes."""
+
+    axes: tuple[str, ...]
+    zigzag: bool = False
+    """Whether a device has two parts, the one as far from the begin as the other from the end, as causal
+    attention is even among devices; else it has one, in the devices' order."""
+
+    @property
+    def parts(self) -> int:
+        """Of a device."""
+        return 2 if self.zigzag else 1
+
+    def apart(self, array: Array) -> Array:
+        """`[batch, tokens, …]` of a device, with its parts as rows of their own: `[part · batch, …]`."""
+        if not self.zigzag:
+            return array
+        batch, tokens = array.shape[:2]
+        parts = array.reshape(batch, self.parts, tokens // self.parts, *array.shape[2:])
+        return jnp.moveaxis(parts, 1, 0).reshape(-1, *parts.shape[2:])
+
+    def together(self, array: Array) -> Array:
+        """The other way."""
+        if not self.zigzag:
+            return array
+        parts = jnp.moveaxis(array.reshape(self.parts, -1, *array.shape[1:]), 0, 1)
+        return parts.reshape(parts.shape[0], -1, *parts.shape[3:])
+
+    def gathered(self, array: Array) -> Array:
+        """Of rows `[part · batch, …]` those of all devices, in the sequence's order: `[place, batch, …]`."""
+        every = jax.lax.all_gather(array.reshape(self.parts, -1, *array.shape[1:]), self.axes)
+        if not self.zigzag:
+            return every[:, 0]
+        return jnp.concatenate([every[:, 0], every[::-1, 1]])
+
+    def own(self, places: Array) -> Array:
+        """This device's rows of what `gathered` gives."""
+        devices = math.prod(jax.lax.axis_size(axis) for axis in self.axes)
+        me = jax.lax.axis_index(self.axes)
+        mine = jnp.stack([me, 2 * devices - 1 - me]) if self.zigzag else me[None]
+        return places[mine].reshape(-1, *places.shape[2:])
+
+
+def with_past(
+    split: Split, x: Float[Array, "rows tokens ..."], past: int
+) -> Float[Array, "rows past_and_tokens ..."]:
+    """With the tokens before each part in front of it, zeros (segment 0) before the first.
+
+    Raises:
+        InputError: a part has fewer tokens than that.
+    """
+    if x.shape[1] < past:
+        raise InputError(
+            f"mesh.{' × '.join(split.axes)} leaves {x.shape[1]} tokens of a row to a device, and its "
+            f"convolution needs the {past} before them from one other: choose longer sequences or fewer "
+            "devices"
+        )
+    if past == 0:
+        return x
+    tails = split.gathered(x[:, x.shape[1] - past :])
+    before = jnp.concatenate([jnp.zeros_like(tails[:1]), tails[:-1]])
+    return jnp.concatenate([split.own(before), x], axis=1)
+
+
+def entering(
+    split: Split,
+    A: Float[Array, "channels ..."],
+    steps: Float[Array, "rows channels"],
+    state: Float[Array, "rows channels ..."],
+    segment_ids: Int[Array, "rows tokens"] | None,
+) -> Float[Array, "rows channels ..."]:
+    """The state that enters each part.
+
+    Args:
+        split: how the tokens lie.
+        A: a state decays by exp(A · step); broadcasts against a row's state.
+        steps: the sum of a part's steps.
+        state: what a part leaves where nothing enters it.
+        segment_ids: of its tokens; no state goes from one document to another.
+    """
+    gathered = split.gathered(steps)
+    enters = passes = jnp.ones(gathered.shape[:2], bool)
+    if segment_ids is not None:
+        real, starts = document_starts(segment_ids)
+        passes = ~split.gathered(jnp.any(starts, axis=1))
+        enters = _continued(
+            split.gathered(_at(real, segment_ids, 1)), split.gathered(_at(real, segment_ids, -1))
+        )
+    return _entering(split, A, steps, state, enters, passes)
+
+
+def _continued(
+    first: Int[Array, "place batch"], last: Int[Array, "place batch"]
+) -> Bool[Array, "place batch"]:
+    """Whether a part begins with the document that the parts before it end with; padding is as if it were not
+    there."""
+
+    def step(document: Array, part: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, last = part
+        return jnp.where(last == 0, document, last), (first == document) | (first == 0)
+
+    return jax.lax.scan(step, jnp.zeros_like(first[0]), (first, last))[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _entering(
+    split: Split, A: Array, steps: Array, state: Array, enters: Array, passes: Array
+) -> Float[Array, "rows channels ..."]:
+    """Derived by hand: what is gathered is kept neither forward nor backward."""
+    return _forward(split, A, steps, state, enters, passes)[0]
+
+
+def _forward(split: Split, A: Array, steps: Array, state: Array, enters: Array, passes: Array):
+    def step(before: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
+        left, steps, enters, passes = part
+        entered = jnp.where(_like(enters, before), before, 0)
+        return left + jnp.where(_like(passes, entered), _decay(A, steps) * entered, 0), entered
+
+    lefts = split.gathered(state)
+    parts = lefts, split.gathered(steps), enters, passes
+    entered = split.own(jax.lax.scan(step, jnp.zeros_like(lefts[0]), parts)[1])
+    return entered, (A, steps, entered, enters, passes)
+
+
+def _backward(split: Split, kept: tuple[Array, ...], slope: Array):
+    A, steps, entered, enters, passes = kept
+
+    def step(behind: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
+        """From the gradient of what a part leaves to that of what the part before it does."""
+        slope, steps, enters, passes = part
+        through = jnp.where(_like(passes, behind), _decay(A, steps) * behind, 0)
+        return jnp.where(_like(enters, behind), slope + through, 0), behind
+
+    slopes = split.gathered(slope)
+    parts = slopes, split.gathered(steps), enters, passes
+    left = split.own(jax.lax.scan(step, jnp.zeros_like(slopes[0]), parts, reverse=True)[1])
+    passed = jnp.where(_like(split.own(passes), left), left * entered, 0)
+    _, pull = jax.vjp(lambda A, steps: jnp.broadcast_to(_decay(A, steps), passed.shape), A, steps)
+    return *pull(passed), left, None, None
+
+
+_entering.defvjp(_forward, _backward)
+
+
+def _decay(A: Float[Array, "channels ..."], steps: Float[Array, "rows channels"]) -> Float[Array, "..."]:
+    return jnp.exp(steps.reshape(*steps.shape, *[1] * (A.ndim - 1)) * A)
+
+
+def _at(real: Array, segment_ids: Array, direction: int) -> Int[Array, " rows"]:
+    """The first real token's id, or the last one's; 0 where there is none."""
+    order = slice(None, None, direction)
+    place = jnp.argmax(real[:, order], axis=1)[:, None]
+    return jnp.take_along_axis(segment_ids[:, order], place, axis=1)[:, 0]
+
+
+def _like(flags: Array, array: Array) -> Array:
+    return flags.reshape(*flags.shape, *[1] * (array.ndim - flags.ndim))
