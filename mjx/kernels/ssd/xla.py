@@ -13,6 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mjx.kernels.capability import current_device
+
+_CPU_CHUNK = 32
+"""There the decays between each two tokens of a chunk cost more than the products that larger chunks save."""
+
 
 def ssd(
     x: Float[Array, "batch sequence heads head_dim"],
@@ -31,6 +36,8 @@ def ssd(
     batch, length, heads, head_dim = x.shape
     groups, state_dim = B.shape[2:]
     grouped = (groups, heads // groups)
+    if current_device()[0] == "cpu":
+        chunk_size = min(chunk_size, _CPU_CHUNK)
     size = min(chunk_size, length)
     chunks = -(-length // size)
 
