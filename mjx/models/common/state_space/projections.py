@@ -29,7 +29,8 @@ def joined(x: Float[Array, "batch sequence ..."], linears: Sequence[Linear], sha
     widths = [math.prod(shape) // shares for shape in shapes]
 
     def join(arrays: list[Any], leading: tuple[int, ...]) -> Array:
-        return jnp.concatenate([a.reshape(*leading, shares, -1) for a in arrays], axis=-1).astype(x.dtype)
+        axes = (shares, -1) if shares > 1 else (-1,)
+        return jnp.concatenate([a.reshape(*leading, *axes) for a in arrays], axis=-1).astype(x.dtype)
 
     contracted = linears[0].contracted
     inputs = linears[0].kernel[...].shape[:contracted]
@@ -37,7 +38,10 @@ def joined(x: Float[Array, "batch sequence ..."], linears: Sequence[Linear], sha
     if linears[0].bias is not None:
         y = y + join([linear.bias[...] for linear in linears if linear.bias is not None], ())
     parts: Any = _parted(y, tuple(itertools.accumulate(widths)))
-    return [part.reshape(*y.shape[:-2], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [
+        part.reshape(*x.shape[: x.ndim - contracted], *shape)
+        for part, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
