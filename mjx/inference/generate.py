@@ -1,4 +1,4 @@
-"""Continuing prompts: one pass over the prompts, then token by token with a key/value cache."""
+"""Continuing prompts: a pass over them, a long one's in parts, then token by token with caches."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ class DecodeState:
     last: Int[Array, " batch"]
     """The token drawn last, which the caches do not hold yet."""
     lengths: Int[Array, " batch"]
-    """Tokens in the caches."""
+    """Tokens of the prompt and those behind it, without `last`: all that the caches hold once it is read."""
     ended: Bool[Array, " batch"]
     counts: Int[Array, " batch"]
     """Tokens drawn before a stop token."""
@@ -45,7 +45,11 @@ class DecodeState:
 
 
 class Generator:
-    """Continues prompts with one model. Programs are compiled per batch size and rounded lengths, once."""
+    """Continues prompts with one model. Programs are compiled per batch size and rounded lengths, once.
+
+    Prompts longer than `SamplingConfig.prefill_chunk` are read in parts, all but the first by one program. A
+    model whose caches do not grow has the same programs for prompts of any length beyond that.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,9 @@ class Generator:
             places = DecodeState(**others, **read)
         self._prefill = jax.jit(
             self._prefill_program, static_argnames=("slots", "config"), out_shardings=places
+        )
+        self._read_on = jax.jit(
+            self._read_on_program, static_argnames="config", donate_argnames="state", out_shardings=places
         )
         self._decode = jax.jit(
             self._decode_program, static_argnames="config", donate_argnames="state", out_shardings=places
@@ -111,8 +118,12 @@ class Generator:
                 f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each"
             )
 
-        longest = max(map(len, prompts))
-        width, slots = rounded(longest, 16), rounded(longest + config.max_new_tokens, 64)
+        longest, chunk = max(map(len, prompts)), config.prefill_chunk
+        if longest <= chunk:
+            chunk = rounded(longest, 16)
+        width = -(-longest // chunk) * chunk
+        filled = max(longest + config.max_new_tokens, width)
+        slots = rounded(filled if self._model.caches_grow else config.max_new_tokens, 64)
         shards = self._batch_shards()
         batch = -(-len(prompts) // shards) * shards
         tokens = np.zeros((batch, width), np.int32)
@@ -123,13 +134,14 @@ class Generator:
         seed = np.uint32(config.seed)
         rows = np.array([*seeds, *[0] * (batch - len(seeds))]).astype(np.uint32)
 
-        static = dataclasses.replace(config, max_new_tokens=1, seed=0)
+        static = dataclasses.replace(config, max_new_tokens=1, seed=0, prefill_chunk=1)
         texts: list[list[int]] = [[] for _ in prompts]
         with use_mesh(self._mesh, self._rules) if self._mesh is not None else nullcontext():
-            tokens, lengths, seed, rows = self._put((tokens, lengths, seed, rows))
-            state = self._prefill(
-                self._parameters, tokens, lengths, seed, rows, slots=max(slots, width), config=static
-            )
+            first, lengths, seed, rows = self._put((tokens[:, :chunk], lengths, seed, rows))
+            state = self._prefill(self._parameters, first, lengths, seed, rows, slots=slots, config=static)
+            for start in range(chunk, width, chunk):
+                part = self._put((tokens[:, start : start + chunk], np.int32(start)))
+                state = self._read_on(self._parameters, state, *part, seed, rows, config=static)
             limit = 1
             while True:
                 ended = self._read(state, texts, on_tokens)
@@ -156,20 +168,35 @@ class Generator:
 
         Prompts are padded on the right, where nothing looks: a token sees only what stands before it,
         and decoding overwrites the padding's slots before it reads them. A row of length 0 is padding.
+        Behind a prompt that is longer than `tokens`, nothing is drawn that counts.
         """
-        model = bind(self._model, parameters)
-        batch = tokens.shape[0]
-        logits, caches = model.begin({"tokens": tokens}, lengths, slots)
-        state = DecodeState(
-            step=jnp.zeros((), jnp.int32),
-            last=jnp.zeros((batch,), jnp.int32),
-            lengths=lengths,
-            ended=lengths == 0,
-            counts=jnp.zeros((batch,), jnp.int32),
-            drawn=jnp.zeros((batch, slots), jnp.int32),
-            caches=caches,
+        logits, caches = bind(self._model, parameters).begin({"tokens": tokens}, lengths, slots)
+        return _draw(_undrawn(lengths, caches, slots), logits, seed, row_seeds, config)
+
+    def _read_on_program(
+        self,
+        parameters: Tree,
+        state: DecodeState,
+        tokens: Int[Array, "batch sequence"],
+        start: Int[Array, ""],
+        seed: Int[Array, ""],
+        row_seeds: Int[Array, " batch"],
+        *,
+        config: SamplingConfig,
+    ) -> DecodeState:
+        """Read the prompts' tokens from `start` on, and draw the first token of the rows that have any."""
+        lengths, slots = state.lengths, state.drawn.shape[1]
+        offset = jnp.minimum(start, lengths)
+        logits, caches = bind(self._model, parameters).read_on(tokens, state.caches, offset, lengths)
+        new = _draw(_undrawn(lengths, caches, slots), logits, seed, row_seeds, config)
+        has_any = offset < lengths
+        return dataclasses.replace(
+            new,
+            last=jnp.where(has_any, new.last, state.last),
+            ended=jnp.where(has_any, new.ended, state.ended),
+            counts=jnp.where(has_any, new.counts, state.counts),
+            drawn=jnp.where(has_any[:, None], new.drawn, state.drawn),
         )
-        return _draw(state, logits, seed, row_seeds, config)
 
     def _decode_program(
         self,
@@ -268,6 +295,20 @@ def rounded(length: int, least: int) -> int:
     """
     step = max(least, 2 ** max(length.bit_length() - 3, 0))
     return -(-length // step) * step
+
+
+def _undrawn(lengths: Int[Array, " batch"], caches: Any, slots: int) -> DecodeState:
+    """The state before any token is drawn; a row without a prompt has ended."""
+    batch = lengths.shape[0]
+    return DecodeState(
+        step=jnp.zeros((), jnp.int32),
+        last=jnp.zeros((batch,), jnp.int32),
+        lengths=lengths,
+        ended=lengths == 0,
+        counts=jnp.zeros((batch,), jnp.int32),
+        drawn=jnp.zeros((batch, slots), jnp.int32),
+        caches=caches,
+    )
 
 
 def _draw(

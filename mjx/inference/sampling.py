@@ -29,10 +29,15 @@ class SamplingConfig:
     """The same seed draws the same text."""
     stop_tokens: tuple[int, ...] = ()
     """Token ids that end a row; they are not part of its text."""
+    prefill_chunk: int = 2048
+    """A longer prompt is read in parts of so many tokens, so that what is there of it at once does not grow
+    with it (but for the caches of attention layers)."""
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
             raise InputError(f"sampling.max_new_tokens = {self.max_new_tokens} must be at least 1")
+        if self.prefill_chunk < 1:
+            raise InputError(f"sampling.prefill_chunk = {self.prefill_chunk} must be at least 1")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
                 f"sampling.temperature = {self.temperature} must be a number of at least 0 (0 is greedy)"

@@ -203,6 +203,11 @@ class Generates(Trainable, Protocol):
         """Tokens that a row may have; None where positions have no end."""
         ...
 
+    @property
+    def caches_grow(self) -> bool:
+        """Whether the caches need a slot for every token, as attention's do; False: they have one size."""
+        ...
+
     def unrolled(self) -> Self:
         """The same model with every layer's parameters in arrays of their own.
 
@@ -215,7 +220,23 @@ class Generates(Trainable, Protocol):
     ) -> tuple[Float[Array, "batch vocab"], Any]:
         """Logits of the token after each row's prompt, in float32, and caches with room for `slots` tokens.
 
-        Rows are padded on the right to one length; `lengths` are those without padding.
+        Rows are padded on the right to one length; `lengths` are those of the prompts, without padding. The
+        rest of a prompt that is longer than its row is for `read_on`; its logits are those behind the row.
+        """
+        ...
+
+    def read_on(
+        self,
+        tokens: Int[Array, "batch new"],
+        caches: Any,
+        offset: Int[Array, " batch"],
+        lengths: Int[Array, " batch"],
+    ) -> tuple[Float[Array, "batch vocab"], Any]:
+        """As `begin`, with the next tokens of each row's prompt, whose first `offset` the caches hold.
+
+        Where the prompt, of `lengths` tokens, has ended, its row is padding: logits behind nothing mean
+        nothing, and its cache goes on to be that of the prompt. With `caches_grow` there must be slots for
+        padding too: `offset` and the row's tokens together.
         """
         ...
 

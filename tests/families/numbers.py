@@ -115,8 +115,9 @@ def gradients(variant: Variant) -> None:
 
 
 def decoding(variant: Variant) -> None:
-    """With caches, logits are those of one pass over the whole row: behind prompts of several lengths, token
-    by token, several at once, and next to a row that has ended; with stacked layers and without."""
+    """With caches, logits are those of one pass over the whole row: behind prompts of several lengths, behind
+    prompts in parts, of which a row may have none, token by token, several at once, and next to a row that
+    has ended; with stacked layers and without."""
     model: Any = bind(abstract_model(variant.config), parameters(variant))
     if not isinstance(model, Generates):
         raise NotApplicableError("it generates nothing")
@@ -133,18 +134,31 @@ def decoding(variant: Variant) -> None:
     def follow(model: Any, tokens: Any, caches: Any, offset: Any) -> Any:
         return model.next(tokens, caches, offset)
 
-    for form, chunks in ((model, (3, 3)), (model.unrolled(), (1, 1, 1, 3, 3, 1))):
-        first, caches = begin(form)
-        close(first, whole[rows, prompt.lengths - 1])
-        offset = prompt.lengths.copy()
-        for new in chunks:
-            at = offset[:, None] + np.arange(new)
-            logits, caches = follow(form, prompt.tokens[rows[:, None], at], caches, jnp.asarray(offset))
-            close(logits, whole[rows[:, None], at])
-            offset = offset + new
+    @jax.jit
+    def read_on(model: Any, *part: Any) -> Any:
+        return model.read_on(*part)
+
+    first, caches = begin(model)
+    close(first, whole[rows, prompt.lengths - 1])
+    offset = prompt.lengths.copy()
+    for new in ((2, 3), (0, 3), (3, 1)):  # tokens of the rows, by turns; behind them stands something
+        real, at = np.resize(new, len(rows)), offset[:, None] + np.arange(3)
+        given = np.where(np.arange(3) < real[:, None], prompt.tokens[rows[:, None], at], 1)
+        logits, caches = read_on(model, given, caches, jnp.asarray(offset), jnp.asarray(offset + real))
+        offset = offset + real
+        close(logits[real > 0], whole[rows, offset - 1][real > 0])
+    unrolled = model.unrolled()
+    first, caches = begin(unrolled)
+    close(first, whole[rows, prompt.lengths - 1])
+    offset = prompt.lengths.copy()
+    for new in (1, 1, 1, 3, 3, 1):
+        at = offset[:, None] + np.arange(new)
+        logits, caches = follow(unrolled, prompt.tokens[rows[:, None], at], caches, jnp.asarray(offset))
+        close(logits, whole[rows[:, None], at])
+        offset = offset + new
     for _ in range(3):  # the first row has ended: it stays where it is
         at = offset[:, None]
-        logits, caches = follow(form, prompt.tokens[rows[:, None], at], caches, jnp.asarray(offset))
+        logits, caches = follow(unrolled, prompt.tokens[rows[:, None], at], caches, jnp.asarray(offset))
         close(logits[1:], whole[rows[1:, None], at[1:]])
         offset[1:] += 1
 

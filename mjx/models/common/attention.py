@@ -197,8 +197,7 @@ class Attention(nnx.Module):
                 k, v, offset = cache.key.astype(k.dtype), cache.value.astype(v.dtype), decoding.offset
                 if rope is not None and late:
                     places = jnp.arange(k.shape[1])[None]
-                    last = decoding.offset + decoding.lengths - 1
-                    cos, sin = rotary_tables(rope, k.shape[-1], places, last=last)
+                    cos, sin = rotary_tables(rope, k.shape[-1], places, last=decoding.last)
                     k = rotate(k, cos, sin, rope.layout)
         out = attend(
             q,

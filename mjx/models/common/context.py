@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
+
+from mjx.models.family import on_one_cpu
 
 
 class Shared(Protocol):
@@ -49,8 +53,36 @@ class Decoding:
     """How many tokens of each row the caches already hold."""
     lengths: Int[Array, " batch"]
     """How many of the tokens given are real; those behind them are padding, which a recurrence must skip."""
+    whole: Int[Array, " batch"] | None = None
+    """How many tokens each row has with those that are still to come: a prompt may be given in parts. None:
+    none are to come."""
     prompt: bool = dataclasses.field(default=False, metadata={"static": True})
-    """Whether they are all that there is: a prompt at offset 0, which sees only itself."""
+    """Whether nothing is in front of them: a prompt from offset 0 on, which sees only itself."""
+
+    @property
+    def last(self) -> Int[Array, " batch"]:
+        """The last position of each row, with what is still to come."""
+        end = self.offset + self.lengths if self.whole is None else self.whole
+        return jnp.maximum(end, self.offset + 1) - 1
+
+
+def following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"]:
+    """The positions of tokens that follow one another, behind those that the caches hold."""
+    if decoding is not None:
+        return decoding.offset[:, None] + jnp.arange(count)
+    if on_one_cpu():
+        # Known when it is compiled: XLA's CPU backend would else compute the rotary tables anew in every
+        # layer that it runs without a loop, and for every head.
+        return np.arange(count, dtype=np.int32)[None]  # type: ignore[return-value]
+    return jnp.arange(count)[None]
+
+
+def counted(batch: Mapping[str, Array]) -> Float[Array, "batch sequence"]:
+    """1 for tokens that are not masked, nor padding."""
+    real = batch["loss_mask"] > 0
+    if "segment_ids" in batch:
+        real &= batch["segment_ids"] > 0
+    return real.astype(jnp.float32)
 
 
 @jax.tree_util.register_dataclass

@@ -13,21 +13,20 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
-from mjx.models.common.context import Context, Decoding, Memory
+from mjx.models.common.context import Context, Decoding, Memory, counted, following
 from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
 from mjx.models.common.embedding import Embedding, padded_vocabulary, placed
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, SublayerConfig, places
 from mjx.models.common.stack import Caches, Run, Stack
-from mjx.models.family import Batch, Counts, Metrics, ModelConfig, on_one_cpu
+from mjx.models.family import Batch, Counts, Metrics, ModelConfig
 from mjx.models.report import Loss, Report
 from mjx.sharding import current_rules, mesh_shape, relayout, shard
 from mjx.trees import Tree
@@ -255,7 +254,7 @@ class LanguageModel(nnx.Module):
         config, decoding = self.config, inputs.decoding
         positions = inputs.positions
         if positions is None:
-            positions = _following(inputs.tokens.shape[1], decoding)
+            positions = following(inputs.tokens.shape[1], decoding)
         context = Context(
             positions=positions,
             segment_ids=inputs.segment_ids,
@@ -327,7 +326,7 @@ class LanguageModel(nnx.Module):
             batch["tokens"],
             batch.get("positions"),
             batch.get("segment_ids"),
-            counted=_counted(batch),
+            counted=counted(batch),
             training=training,
         )
         x, context = self.enter(inputs, key)
@@ -384,11 +383,28 @@ class LanguageModel(nnx.Module):
         batch = inputs.tokens.shape[0]
         memory = 0 if inputs.memory is None else inputs.memory.states.shape[1]
         caches = self.init_caches(CacheSizes(batch, slots, memory))
-        decoding = Decoding(jnp.zeros((batch,), jnp.int32), lengths, prompt=True)
-        x, context = self.enter(inputs._replace(decoding=decoding))
-        run = self.run(x, context, caches)
+        real = jnp.minimum(lengths, inputs.tokens.shape[1])
+        decoding = Decoding(jnp.zeros((batch,), jnp.int32), real, lengths, prompt=True)
+        return self._behind_prompts(inputs._replace(decoding=decoding), caches, real)
+
+    def read_on(
+        self,
+        tokens: Int[Array, "batch new"],
+        caches: Caches,
+        offset: Int[Array, " batch"],
+        lengths: Int[Array, " batch"],
+    ) -> tuple[Float[Array, "batch vocab"], Caches]:
+        """`begin`, for the tokens of the prompts behind those that the caches hold."""
+        real = jnp.clip(lengths - offset, 0, tokens.shape[1])
+        inputs = Inputs(tokens, decoding=Decoding(offset, real, lengths))
+        return self._behind_prompts(inputs, caches, real)
+
+    def _behind_prompts(
+        self, inputs: Inputs, caches: Caches, real: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch vocab"], Caches]:
+        run = self.run(*self.enter(inputs), caches)
         assert run.caches is not None
-        final = jnp.maximum(lengths - 1, 0)[:, None, None]
+        final = jnp.maximum(real - 1, 0)[:, None, None]
         return self.logits(jnp.take_along_axis(self._normed(run.x), final, axis=1))[:, 0], run.caches
 
     def next(
@@ -396,8 +412,7 @@ class LanguageModel(nnx.Module):
     ) -> tuple[Float[Array, "batch new vocab"], Caches]:
         """Logits behind each of these tokens, which see all that their row's cache holds."""
         decoding = Decoding(offset, jnp.full(offset.shape, tokens.shape[1], jnp.int32))
-        x, context = self.enter(Inputs(tokens, decoding=decoding))
-        run = self.run(x, context, caches)
+        run = self.run(*self.enter(Inputs(tokens, decoding=decoding)), caches)
         assert run.caches is not None
         return self.logits(self._normed(run.x)), run.caches
 
@@ -416,28 +431,15 @@ class LanguageModel(nnx.Module):
         return self.config.max_positions
 
     @property
+    def caches_grow(self) -> bool:
+        """Whether some layer keeps something of every token."""
+        one, two = (jax.eval_shape(lambda n=n: self.init_caches(CacheSizes(1, n))) for n in (1, 2))
+        return jax.tree.leaves(one) != jax.tree.leaves(two)
+
+    @property
     def output_weight(self) -> Float[Array, "vocab embed"]:
         """The head's table; the token table itself where they are tied."""
         return (self.embedding if self.head is None else self.head).weight[...]
 
     def _normed(self, x: Any) -> Any:
         return x if self.final_norm is None else self.final_norm(x)
-
-
-def _counted(batch: Batch) -> Float[Array, "batch sequence"]:
-    """1 for tokens that are not masked, nor padding."""
-    real = batch["loss_mask"] > 0
-    if "segment_ids" in batch:
-        real &= batch["segment_ids"] > 0
-    return real.astype(jnp.float32)
-
-
-def _following(count: int, decoding: Decoding | None) -> Int[Array, "#batch sequence"]:
-    """The positions of tokens that follow one another, behind those that the caches hold."""
-    if decoding is not None:
-        return decoding.offset[:, None] + jnp.arange(count)
-    if on_one_cpu():
-        # Known when it is compiled: XLA's CPU backend would else compute the rotary tables anew in every
-        # layer that it runs without a loop, and for every head.
-        return np.arange(count, dtype=np.int32)[None]  # type: ignore[return-value]
-    return jnp.arange(count)[None]

@@ -157,8 +157,7 @@ class Rotary:
     def make(self, module: None, context: Context) -> tuple[Array, Array]:
         if context.positions is None:
             raise ValueError("rotation needs the positions of the tokens (Context.positions)")
-        decoding = context.decoding
-        last = None if decoding is None else decoding.offset + jnp.maximum(decoding.lengths, 1) - 1
+        last = None if context.decoding is None else context.decoding.last
         return rotary_tables(self.rope, self.head_dim, context.positions, last)
 
 
