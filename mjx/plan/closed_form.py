@@ -147,7 +147,8 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1
-        summed = weight.elements * FLOAT32 if whole else weight.stored * scheme.dtype_bytes
+        size = FLOAT32 if weight.float32 else scheme.dtype_bytes
+        summed = weight.elements * FLOAT32 if whole else weight.stored * size
         sent = 2 * summed * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]

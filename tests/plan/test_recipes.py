@@ -17,7 +17,7 @@ def test_every_size_that_is_promised_is_there():
     assert [path.stem for path in RECIPES] == [
         *("llama3-70b-512xh100", "llama3-70b-64xh100", "llama3-8b-64xh100", "llama3-8b-8xh100"),
         *("llama3.1-405b-1024xh100", "mixtral-8x7b-64xh100", "qwen3-235b-a22b-256xh100"),
-        "qwen3-30b-a3b-32xh100",
+        *("qwen3-30b-a3b-32xh100", "mamba2-hybrid-8b-64xh100", "nemotron-h-8b-64xh100"),
     ]
 
 
