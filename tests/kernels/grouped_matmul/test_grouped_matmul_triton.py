@@ -85,6 +85,7 @@ def test_forward_and_backward_lower_for_gpus_inside_of_a_mesh(monkeypatch):
     assert text.count("custom_call @triton_kernel_call") == 3
     assert text.count("stablehlo.all_reduce") == 1, "the gradient of kernels, over the mesh"
     assert "stablehlo.transpose" not in text, "kernels are read as they stand"
+    embedded = [program for program in embedded if b".target" in program]  # others go into a cache
     assert len(embedded) == 3
     for program in embedded:
         assert b".version 8.7" in program, "the PTX that drivers of CUDA 12.8 and later read"
