@@ -13,7 +13,7 @@ from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.language_model import LanguageModelConfig
-from mjx.models.common.parameter import logical_axes_of, parameters_of, precise_parameters
+from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
 from mjx.models.common.pattern import StepOnMesh, Work
 from mjx.models.common.stack import Remat
 from mjx.models.family import ModelConfig, abstract_model
@@ -201,7 +201,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     model = dataclasses.replace(config.model, remat="none", loss_chunks=1)
     abstract = abstract_model(model)
     axes, shapes = flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))
-    moment_bytes, precise = _moment_bytes(config.optimizer, model), precise_parameters(abstract)
+    moment_bytes, in_float32 = _moment_bytes(config.optimizer, model), float32_parameters(abstract)
     weights: dict[str, Weight] = {}
     for name, leaf in shapes.items():
         spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
@@ -224,8 +224,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             gathered_over=tuple(gathered),
             gather_size=math.prod(mesh[axis] for axis in gathered),
             moment_bytes=moment_bytes[name],
-            # Short convolutions and gains work in float32 too, but narrower models store them so.
-            float32=name in precise or "_conv." in name or name.endswith("norm_scale"),
+            float32=name in in_float32,
         )
     embed = _embed(weights, shapes)
     training, batch_shards = config.training, math.prod(mesh[axis] for axis in rules.mesh_axes("batch"))

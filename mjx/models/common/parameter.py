@@ -15,13 +15,15 @@ from mjx.trees import Tree, flatten, name_of, nest, unflatten
 ModelT = TypeVar("ModelT")
 
 
-def parameter(value: jax.Array, *axes: str, precise: bool = False) -> nnx.Param:
+def parameter(value: jax.Array, *axes: str, precise: bool = False, float32: bool = False) -> nnx.Param:
     """A parameter whose dimensions have these logical axes.
 
     The names are only noted; the rule table gives them a place when a whole model is laid out. What is
-    `precise` (decay rates, whose rounding a recurrence repeats) is float32 even where the model is narrower.
+    `precise` (decay rates, whose rounding a recurrence repeats) is float32 even where the model is narrower;
+    what is `float32` (taps of convolutions) is only computed with so.
     """
-    return nnx.Param(value, out_sharding=axes, eager_sharding=False, precise=precise)
+    noted = {"precise": precise, "float32": float32 or precise}
+    return nnx.Param(value, out_sharding=axes, eager_sharding=False, **noted)
 
 
 class Buffer(nnx.Variable):
@@ -63,8 +65,17 @@ def differentiated(model: Any) -> Tree:
 
 def precise_parameters(model: Any) -> frozenset[str]:
     """The dotted paths of those that are float32 even where the model is narrower."""
-    noted = _nest(model, lambda variable: bool(variable.get_metadata().get("precise")))
-    return frozenset(path for path, precise in flatten(noted).items() if precise)
+    return _noted(model, "precise")
+
+
+def float32_parameters(model: Any) -> frozenset[str]:
+    """The dotted paths of those that are computed with in float32, whatever the compute dtype."""
+    return _noted(model, "float32")
+
+
+def _noted(model: Any, what: str) -> frozenset[str]:
+    noted = _nest(model, lambda variable: bool(variable.get_metadata().get(what)))
+    return frozenset(path for path, holds in flatten(noted).items() if holds)
 
 
 def bind(model: ModelT, parameters: Tree) -> ModelT:

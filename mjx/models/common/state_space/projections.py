@@ -62,8 +62,8 @@ class Convolution(nnx.Module):
 
     def __init__(self, features: Mapping[str, int], width: int, *, bias: bool, rngs: nnx.Rngs):
         shape = tuple(features.values())
-        self.kernel = parameter(taps(rngs.params(), (*shape, width), width), *features, "conv")
-        self.bias = parameter(taps(rngs.params(), shape, width), *features) if bias else None
+        self.kernel = parameter(taps(rngs.params(), (*shape, width), width), *features, "conv", float32=True)
+        self.bias = parameter(taps(rngs.params(), shape, width), *features, float32=True) if bias else None
 
 
 def convolved(

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -19,7 +18,7 @@ from mjx.models.common.state_space.projections import Convolution, convolved, jo
 from mjx.models.common.state_space.selective_scan_config import SelectiveScanConfig
 from mjx.models.common.state_space.sequence import Split, entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
-from mjx.models.common.state_space.tokens import advanced, real_steps, real_tokens, stepped
+from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped
 from mjx.sharding import mesh_shape, relayout, shard
 
 _OF_CHANNELS: Axes = ("batch", "sequence", "inner")
@@ -172,8 +171,7 @@ def _scan(config: SelectiveScanConfig, single: bool, split: Split | None, arrays
     )
     if split is not None:
         _, left = scan(**step)
-        steps = dt if not step else jax.nn.softplus(dt.astype(jnp.float32) + arrays["dt bias"])
-        steps = jnp.sum(real_steps(steps, segment_ids), axis=1)
+        steps = config.dt.bounded(arrays["dt"], arrays["dt bias"])
         before = entering(split, arrays["A"], steps, left, segment_ids)
     y, state = scan(z=gate, initial_state=before, **options)
     return {"y": y, "state": state} if "state" in arrays else {"y": y}

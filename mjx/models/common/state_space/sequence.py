@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
-from mjx.kernels.documents import document_starts
+from mjx.kernels.documents import document_starts, keep_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Split:
     def parts(self) -> int:
         """Of a device."""
         return 2 if self.zigzag else 1
+
+    @property
+    def devices(self) -> int:
+        """Over which a row lies."""
+        return math.prod(jax.lax.axis_size(axis) for axis in self.axes)
 
     def apart(self, array: Array) -> Array:
         """`[batch, tokens, …]` of a device, with its parts as rows of their own: `[part · batch, …]`."""
@@ -54,9 +59,8 @@ class Split:
 
     def own(self, places: Array) -> Array:
         """This device's rows of what `gathered` gives."""
-        devices = math.prod(jax.lax.axis_size(axis) for axis in self.axes)
         me = jax.lax.axis_index(self.axes)
-        mine = jnp.stack([me, 2 * devices - 1 - me]) if self.zigzag else me[None]
+        mine = jnp.stack([me, 2 * self.devices - 1 - me]) if self.zigzag else me[None]
         return places[mine].reshape(-1, *places.shape[2:])
 
 
@@ -84,7 +88,7 @@ def with_past(
 def entering(
     split: Split,
     A: Float[Array, "channels ..."],
-    steps: Float[Array, "rows channels"],
+    steps: Float[Array, "rows tokens channels"],
     state: Float[Array, "rows channels ..."],
     segment_ids: Int[Array, "rows tokens"] | None,
 ) -> Float[Array, "rows channels ..."]:
@@ -93,19 +97,21 @@ def entering(
     Args:
         split: how the tokens lie.
         A: a state decays by exp(A · step); broadcasts against a row's state.
-        steps: the sum of a part's steps.
+        steps: of each token; at padding there is none.
         state: what a part leaves where nothing enters it.
         segment_ids: of its tokens; no state goes from one document to another.
     """
-    gathered = split.gathered(steps)
-    enters = passes = jnp.ones(gathered.shape[:2], bool)
-    if segment_ids is not None:
+    if segment_ids is None:
+        total = jnp.sum(steps, axis=1)
+        enters = passes = jnp.ones((split.parts * split.devices, steps.shape[0] // split.parts), bool)
+    else:
         real, starts = document_starts(segment_ids)
+        total = jnp.sum(keep_real(real, steps), axis=1)
         passes = ~split.gathered(jnp.any(starts, axis=1))
         enters = _continued(
             split.gathered(_at(real, segment_ids, 1)), split.gathered(_at(real, segment_ids, -1))
         )
-    return _entering(split, A, steps, state, enters, passes)
+    return _entering(split, A, total, state, enters, passes)
 
 
 def _continued(

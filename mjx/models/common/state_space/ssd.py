@@ -20,7 +20,7 @@ from mjx.models.common.state_space.projections import Convolution, convolved, jo
 from mjx.models.common.state_space.sequence import Split, entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
 from mjx.models.common.state_space.ssd_config import SSDConfig
-from mjx.models.common.state_space.tokens import advanced, real_steps, real_tokens, stepped
+from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped
 from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape, relayout, shard
 
 _CONVOLVED = ("value", "B", "C")
@@ -75,7 +75,7 @@ class SSD(nnx.Module):
         self.dt_bias = parameter(config.dt.biases(rngs.params(), (sizes.heads,)), "heads", precise=True)
         normed = config.norm != "none"
         gain = jnp.ones((sizes.heads, sizes.head_dim), jnp.float32)
-        self.norm_scale = parameter(gain, "heads", "head_dim") if normed else None
+        self.norm_scale = parameter(gain, "heads", "head_dim", float32=True) if normed else None
         self.output = Linear(features, narrow, bias=config.bias, std=output_std, rngs=rngs)
         self.config = config
 
@@ -191,8 +191,7 @@ def _recurrence(
     before = arrays.get("state")
     if split is not None:
         _, left = scan(**step)
-        steps = dt if not step else jax.nn.softplus(dt.astype(jnp.float32) + arrays["dt bias"])
-        steps = jnp.sum(real_steps(steps, segment_ids), axis=1)
+        steps = config.dt.bounded(arrays["dt"], arrays["dt bias"])
         before = entering(split, arrays["A"][:, None, None], steps, left, segment_ids)
     y, state = scan(z=gate, initial_state=before, **options)
     return {"y": y, "state": state, **made} if "state" in arrays else {"y": y}

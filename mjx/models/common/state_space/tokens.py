@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from mjx.kernels.documents import keep_real
 from mjx.models.common.context import Context
 
 
@@ -16,13 +15,6 @@ def real_tokens(context: Context, count: int) -> Int[Array, "batch sequence"] | 
         return segment_ids
     real = jnp.arange(count)[None] < decoding.lengths[:, None]
     return jnp.where(real, 1 if segment_ids is None else segment_ids, 0).astype(jnp.int32)
-
-
-def real_steps(
-    steps: Float[Array, "batch sequence ..."], segment_ids: Int[Array, "batch sequence"] | None
-) -> Float[Array, "batch sequence ..."]:
-    """A recurrence makes no step at padding."""
-    return steps if segment_ids is None else keep_real(segment_ids != 0, steps)
 
 
 def stepped(context: Context, count: int) -> bool:

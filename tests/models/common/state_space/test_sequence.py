@@ -45,8 +45,7 @@ def in_parts(split: Split, inputs: dict, segment_ids):
     long_ids = None if ids is None else with_past(split, ids, past)
     u = causal_conv1d(long, weight, segment_ids=long_ids)[:, past:].reshape(x.shape)
     scan = functools.partial(ssd, u, dt, A, B, C, segment_ids=ids, chunk_size=4, return_final_state=True)
-    steps = dt if ids is None else jnp.where(ids[..., None] > 0, dt, 0)
-    before = entering(split, A[:, None, None], jnp.sum(steps, axis=1), scan()[1], ids)
+    before = entering(split, A[:, None, None], dt, scan()[1], ids)
     return split.together(scan(initial_state=before)[0])
 
 
