@@ -5,7 +5,6 @@ They check the compiled step (`mjx plan`), and tell which meshes are worth compi
 
 import dataclasses
 import math
-from typing import Literal
 
 from mjx.plan.program.collectives import Collective
 from mjx.plan.scheme import Scheme, Sublayer
@@ -13,18 +12,14 @@ from mjx.training.gradients import FLOAT32, REPLICAS
 
 _SMALL = 2**16
 """Bytes of a vector that is no weight to speak of."""
-TermName = Literal["weights", "gradients", "replicas", "tensor", "experts", "states"]
-_OF_EXPERTS = tuple(f"models/common/moe/{way}.py" for way in ("gather", "fixed", "ragged", "exchange"))
-"""Files whose collectives move tokens to experts and back."""
-_OF_STATES = "models/common/state_space/sequence.py"
-"""The file whose collectives move what parts of a sequence leave to those behind them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term:
     """One kind of traffic."""
 
-    name: TermName
+    name: str
+    """weights, gradients, replicas, tensor, or what a mixer calls its `Exchange`."""
     axes: tuple[str, ...]
     wire_bytes: float
     """Sent by each device in one step."""
@@ -56,18 +51,16 @@ def traffic(scheme: Scheme) -> tuple[Term, ...]:
     return tuple(term for term in terms if term.wire_bytes)
 
 
-def term_of(collective: Collective, terms: tuple[Term, ...]) -> TermName | None:
+def term_of(collective: Collective, terms: tuple[Term, ...]) -> str | None:
     """The term that a compiled collective belongs to; None: it is in no closed form.
 
     Sums of scalars and of vectors (the loss, the gradient's norm, the norms' statistics) are in none.
     """
     if all(len(array.shape) < 2 and array.bytes < _SMALL for array in collective.arrays):
         return None
-    wanted: dict[str, TermName] = {}
-    if collective.origin.code.startswith(_OF_EXPERTS):
-        return "experts"
-    if collective.origin.code.startswith(_OF_STATES):
-        return "states"
+    wanted: dict[str, str] = {}
+    if collective.origin.exchange:
+        return collective.origin.exchange
     if collective.axes == ("tensor",):
         wanted = {"all-gather": "tensor", "reduce-scatter": "tensor", "all-reduce": "tensor"}
     elif any(term.name == "weights" and term.axes == collective.axes for term in terms):
@@ -192,7 +185,7 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
 
 def _mixer_terms(scheme: Scheme) -> list[Term]:
     """What mixers say that their layers exchange."""
-    terms: dict[tuple[TermName, tuple[str, ...]], float] = {}
+    terms: dict[tuple[str, tuple[str, ...]], float] = {}
     for sublayer in (sublayer for unit in scheme.units.values() for sublayer in unit):
         for exchange in sublayer.work.exchanges:
             sent = exchange.forward + exchange.backward

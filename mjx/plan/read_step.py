@@ -14,7 +14,7 @@ from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.gpus.target import device_kind
 from mjx.plan.buffer_names import buffer_names
-from mjx.plan.closed_form import TermName, step_memory, term_of, traffic
+from mjx.plan.closed_form import step_memory, term_of, traffic
 from mjx.plan.compiled_step import CompiledStep
 from mjx.plan.program.buffers import live_at_peak
 from mjx.plan.program.collectives import Collective, Reach, collectives
@@ -119,7 +119,7 @@ class Traffic:
     asynchronous: bool
     part: Part
     code: str
-    term: TermName | None
+    term: str | None
     """Of the closed form; None: in none."""
 
 
@@ -127,7 +127,7 @@ class Traffic:
 class TermCheck:
     """One term of the closed form, against the compiled step."""
 
-    name: TermName
+    name: str
     axes: tuple[str, ...]
     closed_form: float
     compiled: float
@@ -365,7 +365,7 @@ def _local_bytes(tree: Any) -> float:
     )
 
 
-def _traffic(collective: Collective, term: TermName | None) -> Traffic:
+def _traffic(collective: Collective, term: str | None) -> Traffic:
     return Traffic(
         kind=collective.kind,
         arrays=" + ".join(map(str, collective.arrays)),

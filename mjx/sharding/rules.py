@@ -36,6 +36,8 @@ class Rules:
     """The frozen table, one row per logical axis."""
 
     rows: Mapping[str, Rule]
+    zigzag: bool = False
+    """How the tokens of a row lie on devices that split them: see `ShardingConfig.zigzag`."""
 
     def __post_init__(self):
         for name, rule in self.rows.items():
@@ -109,12 +111,18 @@ def axes_per_dimension(spec: PartitionSpec, dimensions: int) -> tuple[tuple[str,
     return tuple((entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in entries)
 
 
-def default_rules(*, sequence_parallel: bool = True, overrides: Mapping[str, Rule] | None = None) -> Rules:
+def default_rules(
+    *,
+    sequence_parallel: bool = True,
+    zigzag: bool = False,
+    overrides: Mapping[str, Rule] | None = None,
+) -> Rules:
     """The layout of data, FSDP, tensor, sequence, context, expert and pipeline parallelism.
 
     Args:
         sequence_parallel: split the residual stream's tokens over `tensor` too, so that norms and
             dropout work on a share of the tokens (Korthikanti et al. 2022, section 4.2.2).
+        zigzag: as `ShardingConfig.zigzag`.
         overrides: rows that replace the default ones.
     """
     rows = {
@@ -139,7 +147,7 @@ def default_rules(*, sequence_parallel: bool = True, overrides: Mapping[str, Rul
         "state": Rule(),
         "conv": Rule(),
     }
-    return Rules({**rows, **(overrides or {})})
+    return Rules({**rows, **(overrides or {})}, zigzag)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +156,10 @@ class ShardingConfig:
 
     sequence_parallel: bool = True
     """Split the residual stream's tokens over `tensor` as well. Without effect when mesh.tensor is 1."""
+    zigzag: bool = False
+    """Where mesh.context splits rows of n tokens over d devices, give each two parts of n / 2d tokens, one
+    as far from the begin as the other from the end: causal attention is then equal work on all. False:
+    one part, in the devices' order."""
     rules: dict[str, Rule] = dataclasses.field(default_factory=dict)
     """Rows that replace those of the default table, e.g. `{embed: {parameters: [fsdp, context]}}`."""
 
@@ -156,7 +168,9 @@ class ShardingConfig:
 
     def build(self) -> Rules:
         """The whole table."""
-        return default_rules(sequence_parallel=self.sequence_parallel, overrides=self.rules)
+        return default_rules(
+            sequence_parallel=self.sequence_parallel, zigzag=self.zigzag, overrides=self.rules
+        )
 
 
 def _check_name(name: str, array: str) -> None:

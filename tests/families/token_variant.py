@@ -26,7 +26,7 @@ class TokenVariant(Variant):
     """A language model from left to right."""
 
     config: LanguageModelConfig
-    sequence: int = 16
+    sequence: int = 32
     packs: bool = False
     """Whether the rows that it trains on hold several documents."""
 

@@ -13,7 +13,7 @@ from families.variant import Variant
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.names import named_leaves
 from mjx.launch import launch_local
-from mjx.sharding import MeshConfig, build_mesh
+from mjx.sharding import MeshConfig, ShardingConfig, build_mesh
 from mjx.training.optimizer import OptimizerConfig
 from mjx.training.schedule import ScheduleConfig
 from mjx.training.state import TrainState
@@ -26,6 +26,7 @@ MESHES = {
     "data 2 × tensor 4": MeshConfig(data=2, tensor=4),
     "data 2 × fsdp 2 × tensor 2": MeshConfig(data=2, fsdp=2, tensor=2),
     "data 2 × context 2 × tensor 2": MeshConfig(data=2, context=2, tensor=2),
+    "data 2 × context 4, zigzag": MeshConfig(data=2, context=4),
     "fsdp 2 × expert 2 × tensor 2": MeshConfig(data=1, fsdp=2, expert=2, tensor=2),
 }
 
@@ -41,6 +42,7 @@ def trainer(variant: Variant, mesh: str) -> Trainer:
         steps=STEPS,
         batch=variant.arrays(),
         mesh=build_mesh(MESHES[mesh]) if mesh != ONE else build_mesh(MeshConfig(), jax.devices()[:1]),
+        sharding=ShardingConfig(zigzag="zigzag" in mesh),
         optimizer=OptimizerConfig(),
         schedule=ScheduleConfig(learning_rate=3e-3, warmup_steps=1),
         dropout_seed=None,

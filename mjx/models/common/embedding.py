@@ -4,11 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.models.common.parameter import axes_of, parameter
+from mjx.models.common.split import in_order
 from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape, parameter_spec, shard
 
 
@@ -86,14 +88,15 @@ def placed(
     x: Float[Array, "batch residual_sequence embed"],
     embeddings: Float[Array, "batch made embed"],
     at: Int[Array, "batch made"],
+    order: Int[np.ndarray, " sequence"] | None = None,
 ) -> Float[Array, "batch residual_sequence embed"]:
-    """`x` with embeddings in the places of some tokens.
+    """`x`, whose tokens stand in `order`, with embeddings in the places of some.
 
     A gather over the few embeddings, not a scatter into the stream: the stream's tokens may be split.
     """
     made = jnp.broadcast_to(jnp.arange(at.shape[1]), at.shape)
     source = jnp.full(x.shape[:2], -1, jnp.int32)
     source = jax.vmap(lambda row, places, ids: row.at[places].set(ids, mode="drop"))(source, at, made)
-    source = shard(source, "batch", "residual_sequence")
+    source = shard(in_order(order, source), "batch", "residual_sequence")
     rows = jnp.take_along_axis(embeddings, jnp.maximum(source, 0)[..., None], axis=1)
     return jnp.where(source[..., None] >= 0, shard(rows, "batch", "residual_sequence", "embed"), x)

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,14 @@ from jaxtyping import Array, Float, Int, Key
 from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
-from mjx.models.common.context import Context, Decoding, Memory, counted, following
+from mjx.models.common.context import Context, Decoding, counted, following
 from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
 from mjx.models.common.embedding import Embedding, padded_vocabulary, placed
+from mjx.models.common.inputs import Inputs, Targets
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, SublayerConfig, places
+from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.models.common.stack import Caches, Run, Stack
 from mjx.models.family import Batch, Counts, Metrics, ModelConfig
 from mjx.models.report import Loss, Report
@@ -189,33 +191,6 @@ class LanguageModelConfig(ModelConfig):
             )
 
 
-class Inputs(NamedTuple):
-    """What enters a language model: token ids, and embeddings made elsewhere (of images, sounds)."""
-
-    tokens: Int[Array, "batch sequence"]
-    positions: Int[Array, "#batch sequence"] | None = None
-    """Of the tokens; None: counted from the row's start."""
-    segment_ids: Int[Array, "batch sequence"] | None = None
-    embeddings: Float[Array, "batch made embed"] | None = None
-    """Stand in the place of tokens' embeddings."""
-    at: Int[Array, "batch made"] | None = None
-    """Which tokens' place each of `embeddings` takes; beyond the row: none's."""
-    memory: Memory | None = None
-    decoding: Decoding | None = None
-    counted: Float[Array, "batch sequence"] | None = None
-    """1 for tokens that count in the statistics of layers; None: none are asked for."""
-    training: bool = False
-    """Whether layers do what only training does."""
-
-
-class Targets(NamedTuple):
-    """What leaves a language model is held against."""
-
-    labels: Int[Array, "batch sequence"]
-    mask: Float[Array, "batch sequence"]
-    """1 for tokens that count."""
-
-
 class LanguageModel(nnx.Module):
     """Embedding, decoder, final norm, head."""
 
@@ -251,10 +226,12 @@ class LanguageModel(nnx.Module):
         self, inputs: Inputs, key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "batch residual_sequence embed"], Context]:
         """The residual stream in front of the stack, and what its layers read besides."""
-        config, decoding = self.config, inputs.decoding
+        config, decoding, sequence = self.config, inputs.decoding, inputs.tokens.shape[1]
+        order = token_order(sequence)
+        inputs = inputs.in_order(order)
         positions = inputs.positions
         if positions is None:
-            positions = following(inputs.tokens.shape[1], decoding)
+            positions = in_order(order, following(sequence, decoding))
         context = Context(
             positions=positions,
             segment_ids=inputs.segment_ids,
@@ -269,7 +246,7 @@ class LanguageModel(nnx.Module):
         if config.embedding_scale != 1:
             x = x * jnp.asarray(config.embedding_scale, x.dtype)
         if inputs.embeddings is not None and inputs.at is not None:
-            x = placed(x, inputs.embeddings.astype(x.dtype), inputs.at)
+            x = placed(x, inputs.embeddings.astype(x.dtype), inputs.at, order)
         if self.positions is not None:
             x = x + self.positions(positions, x.dtype)
         rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
@@ -331,7 +308,8 @@ class LanguageModel(nnx.Module):
         )
         x, context = self.enter(inputs, key)
         run = self.run(x, context, so_far=so_far)
-        total, report = self.leave(run.x, Targets(batch["labels"], batch["loss_mask"]), counts)
+        targets = Targets(batch["labels"], batch["loss_mask"]).in_order(token_order(inputs.tokens.shape[1]))
+        total, report = self.leave(run.x, targets, counts)
         losses = dict(report.losses)
         if run.losses:  # means over this part of the batch, which counts by its tokens
             share = self.counts(batch)["tokens"] / counts["tokens"]
@@ -354,7 +332,7 @@ class LanguageModel(nnx.Module):
     def hidden_states(self, inputs: Inputs) -> Float[Array, "batch residual_sequence embed"]:
         """The residual stream after the final norm: what the head, and embeddings of texts, are made of."""
         x, context = self.enter(inputs)
-        return self._normed(self.run(x, context).x)
+        return in_row_order(token_order(inputs.tokens.shape[1]), self._normed(self.run(x, context).x))
 
     def logits(self, hidden: Float[Array, "batch sequence embed"]) -> Float[Array, "batch sequence vocab"]:
         """The head, for generation and evaluation; training's loss never makes these whole."""

@@ -1,10 +1,12 @@
 """The pattern of a stack: its sub-layers in order, what repeats in them, and where their parameters are."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
@@ -58,16 +60,27 @@ class StepOnMesh(NamedTuple):
     """Bytes of a number of the compute dtype."""
 
 
+EXCHANGE = "exchange."
+"""What a part of an operation's name begins with where that is a collective of an `Exchange`."""
+
+
 class Exchange(NamedTuple):
     """Bytes that a device sends along some mesh axes for a layer and microbatch, in each pass."""
 
-    name: Literal["experts", "states"]
-    """What goes there: tokens to experts and back, or summaries of sequences that are split."""
+    name: str
+    """What goes there; what sends it does so within `exchanging(name)`."""
     axes: tuple[str, ...]
     forward: float
     recompute: float
     """Where the backward pass computes the layer again."""
     backward: float
+
+
+@contextlib.contextmanager
+def exchanging(name: str) -> Iterator[None]:
+    """Within it, or in a function that it decorates, collectives are those of the `Exchange` of this name."""
+    with jax.named_scope(f"{EXCHANGE}{name}"):
+        yield
 
 
 class Work(NamedTuple):

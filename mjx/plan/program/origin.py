@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from mjx.models.common.pattern import EXCHANGE
 from mjx.plan.program.hlo import Frame, Instruction, Program
 
 Part = Literal["forward", "recompute", "backward", "update"]
@@ -21,6 +22,8 @@ class Origin:
     code: str
     """"models/common/mlp.py:88 MLP.__call__"; JAX's own name for it where no line is known."""
     part: Part
+    exchange: str = ""
+    """The `Exchange` that a collective belongs to; empty: to none."""
 
 
 def origin_of(program: Program, instruction: Instruction) -> Origin:
@@ -30,7 +33,8 @@ def origin_of(program: Program, instruction: Instruction) -> Origin:
         return Origin(f"XLA ({instruction.opcode})", "update")
     codes = list(dict.fromkeys(code_line(program.stack(source)) or _argument(source) for source in noted))
     shown = codes[0] if len(codes) == 1 else f"{codes[0]} and {len(codes) - 1} more"
-    return Origin(shown, part_of(noted[0].op_name))
+    named = re.search(rf"\b{re.escape(EXCHANGE)}(\w+)", noted[0].op_name)
+    return Origin(shown, part_of(noted[0].op_name), named.group(1) if named else "")
 
 
 def part_of(op_name: str) -> Part:

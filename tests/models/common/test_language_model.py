@@ -15,10 +15,11 @@ from reference.norm import norm
 
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.attention.cross_attention import CrossAttentionConfig
 from mjx.models.common.context import Context, Memory
-from mjx.models.common.cross_attention import CrossAttentionConfig
 from mjx.models.common.embedding import Embedding
-from mjx.models.common.language_model import Inputs, LanguageModelConfig, Targets
+from mjx.models.common.inputs import Inputs, Targets
+from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.linear import Linear
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig

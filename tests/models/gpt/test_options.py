@@ -10,7 +10,7 @@ from flax import nnx
 from reference import decoder as reference
 
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import Inputs
+from mjx.models.common.inputs import Inputs
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, parameters_of

@@ -143,7 +143,7 @@ def test_a_unit_of_several_layers_shows_each_and_units_of_several_kinds_have_a_s
 
 def test_every_row_names_the_line_that_makes_it():
     codes = {row.name: row.code for row in made_by(max_positions=64)}
-    assert codes[f"{LAYER}.0.attention q"].startswith("models/common/attention.py:")
+    assert codes[f"{LAYER}.0.attention q"].startswith("models/common/attention/self_attention.py:")
     assert codes[f"{LAYER}.0.attention q"].endswith(" Attention.__call__")
     assert codes["LanguageModel.leave relayout(x)"].endswith(" LanguageModel.leave")
     assert {"embedding rows", "positions rows"} <= codes.keys()

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
+from mjx.models.common.pattern import exchanging
 
 
 class Cells(NamedTuple):
@@ -43,6 +44,7 @@ def cells_of(ids: Int[Array, "tokens top_k"], experts: int, size: int) -> Cells:
     return Cells(rows, choice, ((flat < experts) & ~fits).reshape(ids.shape))
 
 
+@exchanging("experts")
 def fixed(
     layout: Layout,
     expert: OneExpert,

@@ -11,8 +11,10 @@ from mjx.models.common.moe.experts import KEPT, OneExpert, Weights
 from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.own_experts import own_experts
 from mjx.models.common.moe.router import Routing
+from mjx.models.common.pattern import exchanging
 
 
+@exchanging("experts")
 def gather(
     layout: Layout,
     expert: OneExpert,

@@ -18,6 +18,7 @@ from mjx.models.common.moe.layout import Layout, axis_of
 from mjx.models.common.moe.own_experts import own_experts
 from mjx.models.common.moe.permutation import gathered_sum, sort_choices, spread
 from mjx.models.common.moe.router import Routing
+from mjx.models.common.pattern import exchanging
 
 
 class Sent(NamedTuple):
@@ -41,6 +42,7 @@ def room_of(tokens: int, top_k: int, experts: int, owners: int, cell: float) -> 
     return math.ceil(min(most, max(1, cell * tokens * top_k)))
 
 
+@exchanging("experts")
 def sent_of(layout: Layout, ids: Int[Array, "tokens top_k"], experts: int, room: int) -> Sent:
     """Each device takes what the first senders have for it, of as many rows as it has room for."""
     owners, axis = layout.size(layout.owners), axis_of(layout.owners)
@@ -62,6 +64,7 @@ def sent_of(layout: Layout, ids: Int[Array, "tokens top_k"], experts: int, room:
     return Sent(chosen.order, rows, moves, expert, ((flat < experts) & ~fits).reshape(ids.shape))
 
 
+@exchanging("experts")
 def ragged(
     layout: Layout,
     expert: OneExpert,

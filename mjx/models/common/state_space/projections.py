@@ -15,8 +15,9 @@ from mjx.kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from mjx.models.common.linear import Linear, project
 from mjx.models.common.mlp import ACTIVATIONS, Activation
 from mjx.models.common.parameter import parameter
+from mjx.models.common.split import Split
 from mjx.models.common.state_space.initial import taps
-from mjx.models.common.state_space.sequence import Split, with_past
+from mjx.models.common.state_space.sequence import with_past
 
 
 def joined(x: Float[Array, "batch sequence ..."], linears: Sequence[Linear], shares: int) -> list[Array]:

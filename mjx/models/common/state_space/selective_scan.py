@@ -12,11 +12,12 @@ from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, normalize
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import Mixed
+from mjx.models.common.split import Split
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import log_decays_of_states, step_weights
 from mjx.models.common.state_space.projections import Convolution, convolved, joined
 from mjx.models.common.state_space.selective_scan_config import SelectiveScanConfig
-from mjx.models.common.state_space.sequence import Split, entering
+from mjx.models.common.state_space.sequence import entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
 from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped
 from mjx.sharding import mesh_shape, relayout, shard

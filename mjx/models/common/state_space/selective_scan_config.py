@@ -13,9 +13,10 @@ from mjx.models.backends import Implementation
 from mjx.models.common.mlp import Activation
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, Work
+from mjx.models.common.share import Share
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import TimeStepConfig
-from mjx.models.common.state_space.work import Share
+from mjx.models.common.state_space.work import left_by_parts
 
 if TYPE_CHECKING:
     from mjx.models.common.state_space.selective_scan import SelectiveScan
@@ -115,7 +116,7 @@ class SelectiveScanConfig(MixerConfig):
         made = 3 * rows * sequence * inner
         chunks = -(-sequence // _CHUNK)
         states = rows * inner * state * 4 / step.itemsize
-        exchanges = of_device.exchanges((self.conv_width - 1) * inner, inner * (state + 1))
+        exchanges = left_by_parts(of_device, (self.conv_width - 1) * inner, inner * (state + 1))
         kept, between = made + chunks * states, 2 * made + (chunks + 4 * _CHUNK) * states
         if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
             kept, between = kept + made / 3 + (chunks + 1) * states, between + 2 * of_device.tokens * states

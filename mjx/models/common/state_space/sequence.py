@@ -4,9 +4,7 @@ Nothing but the last inputs of the convolution and two summaries of each part (t
 state that it would leave by itself) goes from device to device, however long the sequence is.
 """
 
-import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,56 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.kernels.documents import document_starts, keep_real
+from mjx.models.common.pattern import exchanging
+from mjx.models.common.split import Split
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """How the tokens of a row lie on devices; inside of a `jax.shard_map` over these axes."""
-
-    axes: tuple[str, ...]
-    zigzag: bool = False
-    """Whether a device has two parts, the one as far from the begin as the other from the end, as causal
-    attention is even among devices; else it has one, in the devices' order."""
-
-    @property
-    def parts(self) -> int:
-        """Of a device."""
-        return 2 if self.zigzag else 1
-
-    @property
-    def devices(self) -> int:
-        """Over which a row lies."""
-        return math.prod(jax.lax.axis_size(axis) for axis in self.axes)
-
-    def apart(self, array: Array) -> Array:
-        """`[batch, tokens, …]` of a device, with its parts as rows of their own: `[part · batch, …]`."""
-        if not self.zigzag:
-            return array
-        batch, tokens = array.shape[:2]
-        parts = array.reshape(batch, self.parts, tokens // self.parts, *array.shape[2:])
-        return jnp.moveaxis(parts, 1, 0).reshape(-1, *parts.shape[2:])
-
-    def together(self, array: Array) -> Array:
-        """The other way."""
-        if not self.zigzag:
-            return array
-        parts = jnp.moveaxis(array.reshape(self.parts, -1, *array.shape[1:]), 0, 1)
-        return parts.reshape(parts.shape[0], -1, *parts.shape[3:])
-
-    def gathered(self, array: Array) -> Array:
-        """Of rows `[part · batch, …]` those of all devices, in the sequence's order: `[place, batch, …]`."""
-        every = jax.lax.all_gather(array.reshape(self.parts, -1, *array.shape[1:]), self.axes)
-        if not self.zigzag:
-            return every[:, 0]
-        return jnp.concatenate([every[:, 0], every[::-1, 1]])
-
-    def own(self, places: Array) -> Array:
-        """This device's rows of what `gathered` gives."""
-        me = jax.lax.axis_index(self.axes)
-        mine = jnp.stack([me, 2 * self.devices - 1 - me]) if self.zigzag else me[None]
-        return places[mine].reshape(-1, *places.shape[2:])
-
-
+@exchanging("states")
 def with_past(
     split: Split, x: Float[Array, "rows tokens ..."], past: int
 ) -> Float[Array, "rows past_and_tokens ..."]:
@@ -85,6 +38,7 @@ def with_past(
     return jnp.concatenate([split.own(before), x], axis=1)
 
 
+@exchanging("states")
 def entering(
     split: Split,
     A: Float[Array, "channels ..."],
@@ -135,6 +89,7 @@ def _entering(
     return _forward(split, A, steps, state, enters, passes)[0]
 
 
+@exchanging("states")
 def _forward(split: Split, A: Array, steps: Array, state: Array, enters: Array, passes: Array):
     def step(before: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
         left, steps, enters, passes = part
@@ -147,6 +102,7 @@ def _forward(split: Split, A: Array, steps: Array, state: Array, enters: Array, 
     return entered, (A, steps, entered, enters, passes)
 
 
+@exchanging("states")
 def _backward(split: Split, kept: tuple[Array, ...], slope: Array):
     A, steps, entered, enters, passes = kept
 

@@ -1,13 +1,12 @@
 """Each device computes its own rows, heads and tokens of a recurrence."""
 
-import functools
 from collections.abc import Callable, Mapping
 
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from mjx.models.common.state_space.sequence import Split
+from mjx.models.common.split import Split
 from mjx.sharding import activation_spec, axes_per_dimension, mesh_shape
 
 Axes = tuple[str | None, ...]
@@ -27,7 +26,7 @@ def on_shares(
 
     Args:
         compute: takes how the tokens of a row are split over devices (None: they are not), and the arrays
-            that are not None, by name; returns others.
+            that are not None, by name, each part of a row as a row of its own; returns others.
         arrays: what it is given.
         axes: of each array.
         outputs: what it returns, each with the name of an array that is laid out in the same way.
@@ -36,10 +35,19 @@ def on_shares(
     if all(size == 1 for size in mesh_shape().values()):
         return compute(None, given)
     specs = {name: activation_spec(axes[name], array.shape) for name, array in given.items()}
-    tokens = {axis for name in given for axis in _of_tokens(axes[name], specs[name])}
-    split = Split(tuple(axis for axis in mesh_shape() if axis in tokens)) if tokens else None
+    split = Split.over(tuple(axis for name in given for axis in _of_tokens(axes[name], specs[name])))
+
+    def local(given: Named) -> Named:
+        if split is None:
+            return compute(None, given)
+        given = {name: split.apart(x) if "sequence" in axes[name] else x for name, x in given.items()}
+        return {
+            name: split.together(x) if "sequence" in axes[outputs[name]] else x
+            for name, x in compute(split, given).items()
+        }
+
     return jax.shard_map(
-        functools.partial(compute, split),
+        local,
         in_specs=(specs,),
         out_specs={name: specs[like] for name, like in outputs.items()},
         check_vma=False,  # kernels do not say over what their results vary

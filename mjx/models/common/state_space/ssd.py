@@ -14,10 +14,11 @@ from mjx.models.common.context import Context
 from mjx.models.common.linear import Linear
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import Mixed
+from mjx.models.common.split import Split
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import log_decays
 from mjx.models.common.state_space.projections import Convolution, convolved, joined
-from mjx.models.common.state_space.sequence import Split, entering
+from mjx.models.common.state_space.sequence import entering
 from mjx.models.common.state_space.shares import Axes, Named, on_shares
 from mjx.models.common.state_space.ssd_config import SSDConfig
 from mjx.models.common.state_space.tokens import advanced, real_tokens, stepped

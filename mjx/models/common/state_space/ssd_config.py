@@ -13,9 +13,10 @@ from mjx.errors import InputError
 from mjx.models.backends import Implementation
 from mjx.models.common.mlp import Activation
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, Work
+from mjx.models.common.share import Share
 from mjx.models.common.state_space.cache import StateCache
 from mjx.models.common.state_space.initial import TimeStepConfig
-from mjx.models.common.state_space.work import Share
+from mjx.models.common.state_space.work import left_by_parts
 from mjx.words import divisors, one_of
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class SSDConfig(MixerConfig):
         states = -(-sequence // self.chunk_size) * of_rows
         inside = self.chunk_size**2 * sizes.heads / heads * rows * 4 / step.itemsize
         convolved = (self.conv_width - 1) * made / tokens
-        exchanges = of_device.exchanges(convolved, state + sizes.heads / heads)
+        exchanges = left_by_parts(of_device, convolved, state + sizes.heads / heads)
         kept, between = made + states, 2 * made + states + 3 * inside
         if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
             kept, between = kept + made + states + of_rows, between + 2 * of_device.tokens * of_rows

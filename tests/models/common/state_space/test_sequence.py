@@ -14,7 +14,8 @@ from mjx.errors import InputError
 from mjx.kernels.causal_conv1d import causal_conv1d
 from mjx.kernels.ssd import ssd
 from mjx.models.common.context import Context
-from mjx.models.common.state_space.sequence import Split, entering, with_past
+from mjx.models.common.split import Split
+from mjx.models.common.state_space.sequence import entering, with_past
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
 
 DOCUMENTS = {

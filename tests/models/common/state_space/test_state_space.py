@@ -20,6 +20,7 @@ from state_space_cases import (
 from mjx.models.common.context import Context, Decoding
 from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
 from mjx.models.common.pattern import CacheSizes
+from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
 
 ONE_OF_EACH = [("ssd", "several groups"), ("selective_scan", "normed")]
@@ -74,6 +75,7 @@ def test_a_token_that_is_padding_leaves_its_rows_cache_as_it_is(kind, name):
 MESHES = {
     "tensor 4 × data 2, groups copied": MeshConfig(data=2, tensor=4),
     "context 2 × fsdp 2 × tensor 2": MeshConfig(data=1, context=2, fsdp=2, tensor=2),
+    "context 2 × tensor 2, zigzag": MeshConfig(data=1, context=2, tensor=2),
 }
 
 
@@ -81,11 +83,13 @@ MESHES = {
 @pytest.mark.parametrize(("kind", "name"), ONE_OF_EACH)
 def test_every_mesh_gives_the_output_and_the_gradients_of_one_device(kind, name, mesh):
     layer, _ = filled(config_of(kind, name))
-    x, segments = (np.concatenate([array[:, :8], array[:, 3:]]) for array in (X, SEGMENTS))
+    x, segments = (np.concatenate([array[:, :8], array[:, 3:]], axis=1) for array in (X, SEGMENTS))
     weigh = np.random.RandomState(3).randn(*x.shape).astype(np.float32)
 
     def measure(layer: Any, x: Any, segments: Any) -> Any:
-        y = layer(x, Context(segment_ids=segments)).y
+        order = token_order(x.shape[1])
+        y = layer(in_order(order, x), Context(segment_ids=in_order(order, segments))).y
+        y = in_row_order(order, y)
         return jnp.sum(y * weigh), y
 
     program = jax.value_and_grad(measure, argnums=(0, 1), has_aux=True)
@@ -93,8 +97,9 @@ def test_every_mesh_gives_the_output_and_the_gradients_of_one_device(kind, name,
     config = MESHES[mesh]
     sizes = {axis: getattr(config, axis) for axis in ("data", "fsdp", "context", "tensor")}
     made = build_mesh(config, jax.devices()[: int(np.prod(list(sizes.values())))])
-    with use_mesh(made, default_rules()):
-        shards = abstract_parameters(layer, made, default_rules())
+    rules = default_rules(zigzag="zigzag" in mesh)
+    with use_mesh(made, rules):
+        shards = abstract_parameters(layer, made, rules)
         placed = jax.tree.map(
             lambda leaf, where: jax.device_put(leaf, where.sharding), parameters_of(layer), shards
         )

@@ -10,8 +10,8 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models import backends
-from mjx.models.common.attend import Scores, attend
-from mjx.models.common.cache import MemoryCache
+from mjx.models.common.attention.attend import Scores, attend
+from mjx.models.common.attention.cache import MemoryCache
 from mjx.models.common.context import Context, Memory
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear

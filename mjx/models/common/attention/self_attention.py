@@ -11,15 +11,16 @@ from jaxtyping import Array, DTypeLike, Float
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models import backends
-from mjx.models.common.attend import Scores, attend
-from mjx.models.common.cache import KVCache
+from mjx.models.common.attention.attend import Scores, attend
+from mjx.models.common.attention.cache import KVCache
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.parameter import parameter
-from mjx.models.common.pattern import CacheSizes, Lengths, Mixed, MixerConfig
+from mjx.models.common.pattern import CacheSizes, Lengths, Mixed, MixerConfig, StepOnMesh, Work
 from mjx.models.common.rope import RoPEConfig, Rotary, rotary_tables, rotate
+from mjx.models.common.share import Share
 from mjx.sharding import mesh_shape, relayout, shard
 from mjx.words import divisors, one_of
 
@@ -146,6 +147,16 @@ class AttentionConfig(MixerConfig):
             window = self.window
             seen = window * (1 - window / (2 * sequence)) if self.causal else min(2 * window, sequence)
         return projections + 4 * heads * head_dim * seen
+
+    def work(self, embed: int, step: StepOnMesh) -> Work:
+        """Where rows are split, keys and values of whole rows, gathered, and their gradients."""
+        _, kv_heads, head_dim = self.dims
+        of_device = Share(step)
+        rows, own = step.rows / of_device.rows, kv_heads / of_device.over("kv_heads", kv_heads)
+        gives = rows * step.sequence / of_device.tokens * 2 * own * head_dim
+        exchanges = of_device.gathered("keys", gives * step.itemsize)
+        whole = gives * of_device.tokens if exchanges else 0.0
+        return Work(exchanges, kept=whole, between=2 * whole)
 
 
 class Attention(nnx.Module):
