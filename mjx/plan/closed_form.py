@@ -129,9 +129,9 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
     if scheme.replicas is not None:
         stored = sum(weight.stored for weight in scheme.weights)
         terms[scheme.replicas,] = 2 * stored * FLOAT32 * _ring(scheme.mesh[scheme.replicas])
-    stacked, with_router = scheme.stacked, _summed_with_routers(scheme)
+    stacked, together = scheme.stacked, _summed_together(scheme)
     for weight in scheme.weights:
-        whole = weight.name in with_router
+        whole = weight.name in together
         held = set() if whole else {*weight.gathered_over, *weight.split_over}
         axes = tuple(
             axis
@@ -147,12 +147,12 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
     return [Term(name="replicas", axes=axes, wire_bytes=sent) for axes, sent in terms.items()]
 
 
-def _summed_with_routers(scheme: Scheme) -> set[str]:
-    """Routers, and the vectors of their units, which XLA sums with them: whole, and in float32."""
+def _summed_together(scheme: Scheme) -> set[str]:
+    """Routers, and vectors of units that have float32 weights, summed with them: whole, and in float32."""
     found: set[str] = set()
     for unit in scheme.units.values():
         weights = [weight for sublayer in unit for weight in sublayer.weights]
-        if any(weight.is_router for weight in weights):
+        if any(weight.is_router or weight.float32 for weight in weights):
             found |= {w.name for w in weights if w.is_router or (w.is_vector and not w.split_over)}
     return found
 

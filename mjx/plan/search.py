@@ -81,8 +81,8 @@ def search(
 ) -> Search:
     """Look at every mesh that the recipe's batch and model divide over, and compile the best.
 
-    `context` stays as the recipe says, and `expert` where no model has experts. Compiling goes on until
-    `compiled` steps fit, or twice as many were tried.
+    `expert` is searched where the model has experts, `context` where the recipe has it or fewer rows than
+    devices. Compiling goes on until `compiled` steps fit, or twice as many were tried.
 
     Raises:
         InputError: nothing divides; the sentence has the reason of the last.
@@ -133,17 +133,19 @@ def candidates(request: PlanRequest) -> list[Candidate]:
 
 def _variants(config: RunConfig, request: PlanRequest) -> Iterator[Overrides]:
     experts = _experts(config)
-    for axis in ("context",) if experts else ("context", "expert"):
-        if getattr(config.mesh, axis) == -1:
-            raise InputError(f"mesh.{axis} = -1: a search keeps it as it is, so it has to be a number")
-    rest = request.devices // config.mesh.context
-    for tensor, expert in itertools.product(divisors(request.per_node), divisors(rest)):
-        shares = tensor * expert
-        if rest % shares or (experts % expert if experts else expert != config.mesh.expert):
+    if not experts and config.mesh.expert == -1:
+        raise InputError("mesh.expert = -1: a search keeps it as it is, so it has to be a number")
+    devices = request.devices
+    split = config.mesh.context != 1 or config.training.batch_size < devices
+    contexts = divisors(devices) if split else [1]
+    for tensor, context, expert in itertools.product(divisors(request.per_node), contexts, divisors(devices)):
+        shares = tensor * context * expert
+        if devices % shares or (experts % expert if experts else expert != config.mesh.expert):
             continue
-        for fsdp in divisors(rest // shares):
-            shards = request.devices // (tensor * config.mesh.context)
-            mesh = f"mesh.data=-1 mesh.fsdp={fsdp} mesh.expert={expert} mesh.tensor={tensor}".split()
+        for fsdp in divisors(devices // shares):
+            shards = devices // (tensor * context)
+            mesh = f"mesh.data=-1 mesh.fsdp={fsdp} mesh.context={context} mesh.expert={expert}".split()
+            mesh.append(f"mesh.tensor={tensor}")
             for count in divisors(max(config.training.batch_size // shards, 1)):
                 for remat in ("none", "selective", "full"):
                     yield (*mesh, f"training.microbatches={count}", f"model.remat={remat}")

@@ -38,9 +38,20 @@ def test_a_batch_that_divides_over_no_mesh_is_refused(tmp_path):
         candidates(request(path, "training.batch_size=3", nodes=1, gpus_per_node=7))
 
 
+def test_rows_are_split_where_there_are_fewer_than_devices_or_the_recipe_splits_them(tmp_path):
+    def contexts(*overrides):
+        path = recipe(tmp_path, mesh={"data": 1, "fsdp": -1})
+        found = candidates(request(path, *overrides, nodes=1))
+        return {candidate.mesh["context"] for candidate in found}
+
+    assert contexts("training.batch_size=8") == {1}
+    assert contexts("training.batch_size=4") == {1, 2, 4, 8}
+    assert contexts("training.batch_size=8", "mesh.context=2", "mesh.fsdp=4") == {1, 2, 4, 8}
+
+
 def test_an_axis_that_is_kept_has_to_be_a_number(tmp_path):
-    with pytest.raises(InputError, match=r"mesh\.context = -1: a search keeps it"):
-        candidates(request(recipe(tmp_path, mesh={"data": 1, "fsdp": 8, "context": -1})))
+    with pytest.raises(InputError, match=r"mesh\.expert = -1: a search keeps it"):
+        candidates(request(recipe(tmp_path, mesh={"data": 1, "fsdp": 8, "expert": -1})))
 
 
 def test_only_what_fits_by_the_closed_form_is_compiled_and_what_dies_is_passed_over(tmp_path, monkeypatch):

@@ -119,7 +119,8 @@ class SelectiveScanConfig(MixerConfig):
         exchanges = left_by_parts(of_device, (self.conv_width - 1) * inner, inner * (state + 1))
         kept, between = made + chunks * states, 2 * made + (chunks + 4 * _CHUNK) * states
         if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
-            kept, between = kept + made / 3 + (chunks + 1) * states, between + 2 * of_device.tokens * states
+            kept += made / 3 + (chunks + of_device.parts) * states
+            between += 2 * of_device.parts * of_device.tokens * states
         return Work(exchanges, kept, between)
 
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> StateCache:

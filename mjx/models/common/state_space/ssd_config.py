@@ -171,7 +171,8 @@ class SSDConfig(MixerConfig):
         exchanges = left_by_parts(of_device, convolved, state + sizes.heads / heads)
         kept, between = made + states, 2 * made + states + 3 * inside
         if exchanges:  # inputs with those in front of them, two scans, what enters; and all parts' states
-            kept, between = kept + made + states + of_rows, between + 2 * of_device.tokens * of_rows
+            kept += made + states + of_device.parts * of_rows
+            between += 2 * of_device.parts * of_device.tokens * of_rows
         return Work(exchanges, kept, between)
 
     def init_cache(self, sizes: CacheSizes, dtype: DTypeLike) -> StateCache:
