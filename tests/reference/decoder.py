@@ -55,11 +55,13 @@ def in_order(stacked: Parameters) -> Iterator[Parameters]:
 def stack(sublayers: Iterable[Any], p: Parameters, x: np.ndarray, **around) -> np.ndarray:
     """The residual stream (batch, sequence, embed) after all sub-layers; `around` is for the mixers."""
     x = x.astype(np.float64)
-    read = x
+    read = normed = x
     for sublayer, own in zip(sublayers, in_order(p), strict=True):
         read = read if sublayer.parallel else x
-        h = read if sublayer.norm is None else norm(sublayer.norm, below(own, "norm"), read)
+        if not getattr(sublayer, "shares_norm", False):
+            normed = read if sublayer.norm is None else norm(sublayer.norm, below(own, "norm"), read)
         name = sublayer.mixer.name
+        h = getattr(sublayer, "input_scale", 1) * normed
         h = MIXERS[name](sublayer.mixer, below(own, name), h, **around)
         if sublayer.output_norm is not None:
             h = norm(sublayer.output_norm, below(own, "output_norm"), h)

@@ -24,6 +24,7 @@ from mjx.models.common.cross_entropy import language_model_loss
 from mjx.models.common.dropout import check_rate, dropout
 from mjx.models.common.embedding import Embedding, padded_vocabulary, placed
 from mjx.models.common.inputs import Inputs, Targets
+from mjx.models.common.linear import scaled
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, MixerConfig, StepOnMesh, SublayerConfig, places
 from mjx.models.common.split import in_order, in_row_order, token_order
@@ -62,6 +63,8 @@ class LanguageModelConfig(ModelConfig):
     init_std: float = 0.02
     """Standard deviation of the initial weights; projections back into the residual stream get
     init_std / √(number of sub-layers) (Radford et al. 2019)."""
+    logit_scale: float = 1.0
+    """Factor on the logits (μP)."""
     logit_soft_cap: float | None = None
     """Bound logits l to cap · tanh(l / cap), in the loss too (Gemma 2); null: do not."""
     z_loss: float = 0.0
@@ -75,7 +78,7 @@ class LanguageModelConfig(ModelConfig):
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
         if self.max_positions is not None and self.max_positions < 1:
             raise InputError(f"model.max_positions = {self.max_positions} must be positive, or null for none")
-        for name in ("init_std", "embedding_scale"):
+        for name in ("init_std", "embedding_scale", "logit_scale"):
             check_scale(f"model.{name}", getattr(self, name))
         if self.logit_soft_cap is not None:
             check_scale("model.logit_soft_cap", self.logit_soft_cap, ", or null for none")
@@ -269,7 +272,7 @@ class LanguageModel(nnx.Module):
     ) -> tuple[Float[Array, ""], Report]:
         """Final norm, head and loss: the cross-entropy of the unmasked tokens over `counts["tokens"]`."""
         config = self.config
-        x = self._normed(x)
+        x = scaled(self._normed(x), config.logit_scale)
         total, sums = language_model_loss(
             relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed")),
             self.output_weight,
@@ -336,6 +339,7 @@ class LanguageModel(nnx.Module):
 
     def logits(self, hidden: Float[Array, "batch sequence embed"]) -> Float[Array, "batch sequence vocab"]:
         """The head, for generation and evaluation; training's loss never makes these whole."""
+        hidden = scaled(hidden, self.config.logit_scale)
         weight = self.output_weight.astype(hidden.dtype)
         logits = jnp.einsum("bse,ve->bsv", hidden, weight, preferred_element_type=jnp.float32)
         if cap := self.config.logit_soft_cap:

@@ -29,6 +29,11 @@ def project(
     return y.reshape(*x.shape[:-contracted], *outputs)
 
 
+def scaled(x: Float[Array, "..."], factor: float) -> Float[Array, "..."]:
+    """A number times `x`, which is not rounded to the dtype of `x` first."""
+    return x if factor == 1 else (x.astype(jnp.float32) * factor).astype(x.dtype)
+
+
 class Linear(nnx.Module):
     """`y = x · kernel + bias`, contracting all input axes; parameters are cast to the dtype of `x`.
 

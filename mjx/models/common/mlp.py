@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.context import Context
-from mjx.models.common.linear import Linear, project
+from mjx.models.common.linear import Linear, project, scaled
 from mjx.models.common.pattern import Lengths, Mixed, MixerConfig
 from mjx.sharding import relayout, shard
 
@@ -54,6 +55,8 @@ class MLPConfig(MixerConfig):
     """Bound the gate from above and the linear half from both sides before they meet (gpt-oss: 7)."""
     linear_offset: float = 0.0
     """Added to the linear half of a gated MLP (gpt-oss: 1)."""
+    gate_scale: float = 1.0
+    """Factor on the gate in front of its activation (μP)."""
 
     def __post_init__(self):
         if self.features < 1:
@@ -62,6 +65,9 @@ class MLPConfig(MixerConfig):
             raise InputError(f"mlp.clamp = {self.clamp} must be positive, or null for none")
         if self.linear_offset and not self.gated:
             raise InputError(f"mlp.linear_offset = {self.linear_offset} needs mlp.gated = true")
+        check_scale("mlp.gate_scale", self.gate_scale)
+        if self.gate_scale != 1 and not self.gated:
+            raise InputError(f"mlp.gate_scale = {self.gate_scale} needs mlp.gated = true")
 
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "MLP":
         return MLP(self, embed, std=std, output_std=output_std, rngs=rngs)
@@ -135,6 +141,7 @@ def activate(
     if gate is None:
         hidden = activation(up if clamp is None else jnp.clip(up, -clamp, clamp))
     else:
+        gate = scaled(gate, config.gate_scale)
         if clamp is not None:
             gate, up = jnp.minimum(gate, clamp), jnp.clip(up, -clamp, clamp)
         hidden = activation(gate) * (up + config.linear_offset if config.linear_offset else up)

@@ -161,7 +161,8 @@ class ResidualConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SublayerConfig:
-    """One residual sub-layer: `residual.norm(x + residual.scale · dropout(output_norm(mixer(norm(x)))))`."""
+    """One residual sub-layer:
+    `residual.norm(x + residual.scale · dropout(output_norm(mixer(input_scale · norm(x)))))`."""
 
     mixer: MixerConfig
     norm: NormConfig | None
@@ -172,8 +173,19 @@ class SublayerConfig:
     """How the output joins the residual stream."""
     parallel: bool = False
     """Read the residual stream that the sub-layer in front read, not what that one made of it (GPT-J)."""
+    shares_norm: bool = False
+    """Read it behind the norm of the sub-layer in front, with none of its own: one norm for both."""
+    input_scale: float = 1.0
+    """Factor on what the mixer reads, behind the norm."""
     dropout: float = 0.0
     """On the output, before it joins the residual stream."""
+
+    def __post_init__(self):
+        if self.shares_norm and not (self.parallel and self.norm is None):
+            raise InputError(
+                "a sub-layer with shares_norm = true must be parallel, without a norm of its own"
+            )
+        check_scale("input_scale", self.input_scale)
 
 
 @dataclasses.dataclass(frozen=True)

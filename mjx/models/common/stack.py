@@ -12,6 +12,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
+from mjx.models.common.linear import scaled
 from mjx.models.common.norm import Norm
 from mjx.models.common.parameter import stack_modules
 from mjx.models.common.pattern import (
@@ -63,11 +64,18 @@ class Sublayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: Any
     ) -> Mixed:
+        """Of what `read` gives."""
         mixer = getattr(self, self.config.mixer.name)
         mixer_context, key = context.split_dropout()
-        mixed = mixer(x if self.norm is None else self.norm(x), mixer_context, cache)
+        mixed = mixer(scaled(x, self.config.input_scale), mixer_context, cache)
         y = mixed.y if self.output_norm is None else self.output_norm(mixed.y)
         return mixed._replace(y=dropout(y, self.config.dropout, key))
+
+    def read(
+        self, x: Float[Array, "batch residual_sequence embed"]
+    ) -> Float[Array, "batch residual_sequence embed"]:
+        """The residual stream behind the norm."""
+        return x if self.norm is None else self.norm(x)
 
     def join(
         self,
@@ -75,8 +83,7 @@ class Sublayer(nnx.Module):
         y: Float[Array, "batch residual_sequence embed"],
     ) -> Float[Array, "batch residual_sequence embed"]:
         """The residual stream with the sub-layer's output in it."""
-        scale = self.config.residual.scale
-        x = x + (y if scale == 1 else y * jnp.asarray(scale, y.dtype))
+        x = x + scaled(y, self.config.residual.scale)
         return x if self.residual_norm is None else self.residual_norm(x)
 
 
@@ -148,10 +155,12 @@ class Stack(nnx.Module):
 
         def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...], Tree]):
             sublayers, index, caches, so_far = step
-            updated, losses, statistics, read = [], {}, {}, x
+            updated, losses, statistics, stream, read = [], {}, {}, x, x
             for place, (sublayer, cache) in enumerate(zip(sublayers, caches, strict=True)):
                 if not sublayer.config.parallel:
-                    read = x
+                    stream = x
+                if not sublayer.config.shares_norm:
+                    read = sublayer.read(stream)
                 name = sublayer.config.mixer.name
                 before = _at(so_far, str(place), name) or None
                 mixed = sublayer(read, context.of_sublayer(index + place, before), cache)

@@ -45,7 +45,9 @@ def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attent
 
 
 def ssd_rows(ssd: SSDConfig, theirs: str, ours: str = "{ssd}.ssd") -> list[Row]:
-    """`in_proj` (z, x, B, C, dt in one), `conv1d` (x, B, C), `A_log`, `D`, `dt_bias`, `norm`, `out_proj`."""
+    """`in_proj` (z, x, B, C, dt in one), `conv1d` (x, B, C), `A_log`, `D`, `dt_bias`, `norm`, `out_proj`.
+
+    Of a resolved config."""
     features, group = "(heads head_dim)", "(groups state)"
     parts, wide = ("gate", "value", "B", "C", "dt"), f"{features} | {features} | {group} | {group} | heads"
     convolved = tuple(f"{ours}.{name}_conv" for name in ("value", "B", "C"))
@@ -73,6 +75,7 @@ def ssd_rows(ssd: SSDConfig, theirs: str, ours: str = "{ssd}.ssd") -> list[Row]:
     if ssd.bias:
         joined = f"[{wide}] -> heads head_dim | heads head_dim | groups state | groups state | heads"
         rows.append(Row(f"{theirs}.in_proj.bias", tuple(f"{ours}.{name}.bias" for name in parts), joined))
+    if ssd.output_bias:
         rows.append(Row(f"{theirs}.out_proj.bias", f"{ours}.output.bias"))
     if ssd.norm != "none":
         rows.append(Row(f"{theirs}.norm.weight", f"{ours}.norm_scale", HEADS_BIAS))

@@ -15,7 +15,39 @@ from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import MixerConfig, ResidualConfig, SublayerConfig
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
-from mjx.models.mamba.hybrid_pattern import MIXERS, missing, symbols_of
+from mjx.models.mamba.hybrid_pattern import MIXERS, Place, missing, read_pattern, symbols_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Factors on both sides of a mixer."""
+
+    input: float = 1.0
+    """On what it reads, behind the norm."""
+    output: float = 1.0
+    """On what it adds to the residual stream, besides model.residual_scale."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScalesConfig:
+    """Factors around mixers, by which learning rates suit every width (μP: Yang et al. 2022)."""
+
+    ssd: ScaleConfig = ScaleConfig()
+    """Of M."""
+    selective_scan: ScaleConfig = ScaleConfig()
+    """Of m."""
+    attention: ScaleConfig = ScaleConfig()
+    """Of *."""
+    mlp: ScaleConfig = ScaleConfig()
+    """Of -."""
+    moe: ScaleConfig = ScaleConfig()
+    """Of E."""
+
+    def __post_init__(self):
+        for mixer in dataclasses.fields(self):
+            for side in dataclasses.fields(ScaleConfig):
+                value = getattr(getattr(self, mixer.name), side.name)
+                check_scale(f"model.scales.{mixer.name}.{side.name}", value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +67,8 @@ class MambaConfig(LanguageModelConfig):
     )
 
     hybrid_pattern: str
-    """A symbol for each sub-layer: M Mamba-2, m Mamba-1, * attention, - MLP, E experts. `|` may stand between
+    """A symbol for each sub-layer: M Mamba-2, m Mamba-1, * attention, - MLP, E experts. Those in brackets
+    stand side by side: in `(M*)` both read the stream behind one norm (Falcon-H1). `|` may stand between
     them, as where Megatron begins a pipeline stage, and changes nothing."""
     ssd: SSDConfig | None = None
     """Of M."""
@@ -51,6 +84,8 @@ class MambaConfig(LanguageModelConfig):
     """Of every sub-layer's input, and before the head."""
     residual_scale: float = 1.0
     """Factor on what each sub-layer adds to the residual stream."""
+    scales: ScalesConfig = ScalesConfig()
+    """Factors on what some kinds of mixers read and write."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,15 +102,21 @@ class MambaConfig(LanguageModelConfig):
         return symbols_of(self.hybrid_pattern)
 
     def sublayers(self) -> tuple[SublayerConfig, ...]:
-        symbols = self.symbols
-        mixers = {symbol: self._mixer(MIXERS[symbol]) for symbol in dict.fromkeys(symbols)}
-        sublayer = functools.partial(
-            SublayerConfig,
-            norm=self.norm,
-            residual=ResidualConfig(scale=self.residual_scale),
-            dropout=self.dropout,
-        )
-        return tuple(sublayer(mixer=mixers[symbol]) for symbol in symbols)
+        @functools.cache
+        def of(place: Place) -> SublayerConfig:
+            field, beside = MIXERS[place.symbol], place.beside
+            scale: ScaleConfig = getattr(self.scales, field)
+            return SublayerConfig(
+                mixer=self._mixer(field),
+                norm=None if beside else self.norm,
+                parallel=beside,
+                shares_norm=beside,
+                input_scale=scale.input,
+                residual=ResidualConfig(scale=self.residual_scale * scale.output),
+                dropout=self.dropout,
+            )
+
+        return tuple(of(place) for place in read_pattern(self.hybrid_pattern))
 
     def _mixer(self, field: str) -> MixerConfig:
         """What a field describes, every size filled in."""

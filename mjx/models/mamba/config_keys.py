@@ -7,8 +7,8 @@ from typing import Any
 from mjx.models.common.state_space import TimeStepConfig
 from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened
 from mjx.models.interop.config_map import Fields, Theirs
-from mjx.models.mamba.config import MambaConfig
-from mjx.models.mamba.hybrid_pattern import MIXERS, symbols_of
+from mjx.models.mamba.config import MambaConfig, ScaleConfig, ScalesConfig
+from mjx.models.mamba.hybrid_pattern import MIXERS, symbols_of, uncut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,13 @@ def canonical(config: MambaConfig) -> MambaConfig:
         "moe": canonical_moe(config.moe),
     }
     used = {name: mixers[name] if symbol in symbols else None for symbol, name in MIXERS.items()}
+    scales = {name: getattr(config.scales, name) if mixer else ScaleConfig() for name, mixer in used.items()}
     return dataclasses.replace(
         config,
-        hybrid_pattern=symbols,
+        scales=ScalesConfig(**scales),
+        hybrid_pattern=uncut(config.hybrid_pattern),
         embedding_scale=shortened(config.embedding_scale),
+        logit_scale=shortened(config.logit_scale),
         **used,
         **_TRAINING_DEFAULTS,
     )

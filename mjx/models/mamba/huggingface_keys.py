@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mjx.errors import InputError
+from mjx.models.interop.canonical import shortened
 from mjx.models.interop.config_map import Entry, Fields, Key, ResolvedKey, Theirs, get, shown
 from mjx.models.mamba.config import MambaConfig
 
@@ -81,12 +82,22 @@ class Expand:
         return {self.name: int(factor) if factor.is_integer() else factor}
 
 
-def heads(name: str, head_dim: str, default: Any, factor: str) -> tuple[Entry, ...]:
-    """The keys of the number of heads, of their features (with its default), and of expand."""
+def heads(
+    name: str,
+    head_dim: str,
+    default: Any,
+    factor: str,
+    *,
+    features: str | None = None,
+    without: int | None = None,
+) -> tuple[Entry, ...]:
+    """The keys of the number of heads, of their features (with its default), and of expand; and of those of
+    all heads, where there is one."""
+    auto = HeadDim(head_dim, name, factor, features, without)
     return (
         ResolvedKey(name, "ssd.heads", 128),
-        HeadDim(head_dim, name, factor) if default == "auto" else Key(head_dim, "ssd.head_dim", default),
-        Expand(factor),
+        auto if default == "auto" else Key(head_dim, "ssd.head_dim", default),
+        *(() if features else (Expand(factor),)),
     )
 
 
@@ -97,19 +108,111 @@ class HeadDim:
     name: str
     heads: str
     factor: str
+    features: str | None = None
+    """The key of the features of all heads, where there is one."""
+    without: int | None = None
+    """Those where it is missing; None, and where it is null: the width times the factor."""
 
     def names(self) -> Sequence[str]:
-        return (self.name, self.heads, self.factor)
+        names = (self.name, self.heads, self.factor)
+        return names if self.features is None else (*names, self.features)
 
     def ours(self, theirs: Theirs) -> Fields:
-        value = theirs.get(self.name)
+        heads, factor = theirs.get(self.heads) or 128, theirs.get(self.factor) or 2
+        features, value = int(factor * theirs["hidden_size"]), theirs.get(self.name)
+        if self.features is not None:
+            features = theirs.get(self.features, self.without) or features
         if value in (None, "auto"):
-            heads, factor = theirs.get(self.heads) or 128, theirs.get(self.factor) or 2
-            value = factor * theirs["hidden_size"] // heads
+            value = features // heads
+        if self.features is not None and value * heads != features:
+            raise InputError(
+                f'{theirs.where} has "{self.heads}": {heads} heads of {value} features, which should be '
+                f"{features} in all"
+            )
         return {"ssd.head_dim": value}
 
     def theirs(self, config: MambaConfig) -> dict[str, Any]:
-        return {self.name: get(config, "ssd.head_dim")}
+        if config.ssd is None or self.features is None:
+            return {self.name: get(config, "ssd.head_dim")}
+        sizes = config.ssd.resolve(config.hidden_size).sizes
+        return {self.name: sizes.head_dim, self.features: sizes.features}
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedNorm:
+    """`mamba_rms_norm`, whether there is one, and `mamba_norm_before_gate`."""
+
+    def names(self) -> Sequence[str]:
+        return ("mamba_rms_norm", "mamba_norm_before_gate")
+
+    def ours(self, theirs: Theirs) -> Fields:
+        before = theirs.get("mamba_norm_before_gate", True)
+        placed = "before gate" if before else "behind gate"
+        return {"ssd.norm": placed if theirs.get("mamba_rms_norm") else "none"}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        norm = get(config, "ssd.norm")
+        return {"mamba_rms_norm": norm != "none", "mamba_norm_before_gate": norm == "before gate"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """A list of factors, each of a field; missing: all are 1."""
+
+    name: str
+    fields: tuple[str, ...]
+
+    def names(self) -> Sequence[str]:
+        return (self.name,)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        given = theirs.get(self.name)
+        given = [1.0] * len(self.fields) if given is None else given
+        if not isinstance(given, list) or len(given) != len(self.fields):
+            wanted = f"{len(self.fields)} numbers"
+            raise InputError(f'{theirs.where} has "{self.name}": {shown(given)}, which should be {wanted}')
+        return dict(zip(self.fields, given, strict=True))
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {self.name: [get(config, field) for field in self.fields]}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionFactors:
+    """`ssm_multipliers`: of gate, value, B, C and steps; missing: all are 1."""
+
+    def names(self) -> Sequence[str]:
+        return ("ssm_multipliers",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        given = theirs.get("ssm_multipliers")
+        return {"ssd.scales": [1.0] * 5 if given is None else given}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {"ssm_multipliers": list(get(config, "ssd.scales") or [1.0] * 5)}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyFactor:
+    """`key_multiplier`, a factor on the keys: one on the scores, which are linear in them."""
+
+    def names(self) -> Sequence[str]:
+        return ("key_multiplier",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        factor = theirs.get("key_multiplier")
+        if factor in (None, 1):
+            return {"attention.scale": None}
+        head_dim = theirs.get("head_dim") or theirs["hidden_size"] // (
+            theirs.get("num_attention_heads") or 32
+        )
+        return {"attention.scale": factor / math.sqrt(head_dim)}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        if config.attention is None or config.attention.scale is None:
+            return {"key_multiplier": 1.0}
+        attention = config.attention.resolve(config.hidden_size)
+        return {"key_multiplier": shortened(config.attention.scale * math.sqrt(attention.dims[2]))}
 
 
 def steps(field: str) -> tuple[Entry, ...]:

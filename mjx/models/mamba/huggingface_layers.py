@@ -102,6 +102,24 @@ class AttentionIndices:
 
 
 @dataclasses.dataclass(frozen=True)
+class SideBySide:
+    """`num_hidden_layers` of Mamba-2 beside attention, and an MLP."""
+
+    def names(self) -> Sequence[str]:
+        return ("num_hidden_layers",)
+
+    def pattern(self, theirs: Theirs) -> str:
+        """The pattern string."""
+        return "(M*)-" * _number(theirs, "num_hidden_layers", 32)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        return {"hybrid_pattern": self.pattern(theirs)}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {"num_hidden_layers": len(config.symbols) // 3}
+
+
+@dataclasses.dataclass(frozen=True)
 class Periods:
     """Pairs of Mamba-1 and an MLP; in the places of some, periodically, attention and experts."""
 

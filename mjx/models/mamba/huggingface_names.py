@@ -84,6 +84,22 @@ def paired_names(config: MambaConfig) -> NameMap:
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 
 
+def side_by_side_names(config: MambaConfig) -> NameMap:
+    """Mamba-2 and attention behind one norm, and the MLP behind them, are one layer (Falcon-H1)."""
+    resolved, layer = canonical(config), "model.layers.{layer}"
+    rows = norm_rows(config.norm, "model.final_layernorm", "final_norm")
+    if resolved.ssd is not None:
+        rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{ssd}.norm")
+        rows += ssd_rows(resolved.ssd, f"{layer}.mamba")
+    if resolved.attention is not None:
+        rows += attention_rows(resolved.attention, f"{layer}.self_attn")
+    if resolved.mlp is not None:
+        rows += norm_rows(config.norm, f"{layer}.pre_ff_layernorm", "{mlp}.norm")
+        rows += mlp_rows(resolved.mlp, f"{layer}.feed_forward")
+    numbering = [at // 3 for at in range(len(config.symbols))]
+    return _named(config, rows, numbering, table="model.embed_tokens.weight")
+
+
 def _named(config: MambaConfig, rows: list[Row], numbering: Sequence[int], *, table: str) -> NameMap:
     """With the token table and the head, which may be there twice where they are tied."""
     rows = [Row(table, "embedding.weight", rows=config.vocab_size), *rows]

@@ -1,5 +1,7 @@
 """The string that says which sub-layers a hybrid has, one symbol for each, as Megatron-Core writes it."""
 
+from typing import NamedTuple
+
 from mjx.errors import InputError
 
 MIXERS = {
@@ -16,11 +18,19 @@ _NOT_THERE = {
     "+": "multi-head latent attention",
     "D": "sparse attention of DeepSeek",
 }
-_CUT, _DEPTH = "|", "/"
+_CUT, _DEPTH, _OPEN, _CLOSE = "|", "/", "(", ")"
 
 
-def symbols_of(pattern: str, where: str = "model.hybrid_pattern") -> str:
-    """The symbols in order, without the marks between pipeline stages, which change nothing.
+class Place(NamedTuple):
+    """What the pattern says of one sub-layer."""
+
+    symbol: str
+    beside: bool = False
+    """Whether it reads what the sub-layer in front reads, behind one norm."""
+
+
+def read_pattern(pattern: str, where: str = "model.hybrid_pattern") -> tuple[Place, ...]:
+    """The sub-layers in order, without the marks between pipeline stages, which change nothing.
 
     Raises:
         InputError: it is no pattern, or has what mjx does not; a caret stands under the place.
@@ -31,22 +41,51 @@ def symbols_of(pattern: str, where: str = "model.hybrid_pattern") -> str:
     if len(kinds) > 1:
         (one, _), (other, at), *_ = sorted(kinds.items(), key=lambda item: item[1])
         raise _refusal(where, f"'{other}' together with '{one}', another kind of attention", pattern, at)
-    symbols = ""
+    places: list[Place] = []
+    opened: int | None = None
+    """How many places are in front of the bracket that is open."""
     for at, symbol in enumerate(pattern):
         if symbol == _DEPTH:
             raise _refusal(where, "'/', multi-token prediction, which mjx does not have yet", pattern, at)
         if symbol == _CUT:
             if at in (0, len(pattern) - 1) or pattern[at - 1] == _CUT:
                 raise _refusal(where, "an empty segment beside '|'", pattern, at)
-            continue
-        if symbol in _NOT_THERE:
+            if opened is not None:
+                raise _refusal(where, "'|' between sub-layers that read the same", pattern, at)
+        elif symbol == _OPEN:
+            if opened is not None:
+                raise _refusal(where, "'(' within brackets", pattern, at)
+            opened = len(places)
+        elif symbol == _CLOSE:
+            if opened is None or len(places) < opened + 2:
+                raise _refusal(where, "')' without a '(' and two sub-layers in front of it", pattern, at)
+            opened = None
+        elif symbol in _NOT_THERE:
             message = f"'{symbol}', {_NOT_THERE[symbol]}, which mjx does not have yet"
             raise _refusal(where, message, pattern, at)
-        if symbol not in MIXERS:
+        elif symbol not in MIXERS:
             message = f"'{symbol}', which is no symbol (choose from {', '.join(MIXERS)})"
             raise _refusal(where, message, pattern, at)
-        symbols += symbol
-    return symbols
+        else:
+            places.append(Place(symbol, beside=opened is not None and len(places) > opened))
+    if opened is not None:
+        raise _refusal(where, "'(' without a ')'", pattern, pattern.rindex(_OPEN))
+    return tuple(places)
+
+
+def symbols_of(pattern: str, where: str = "model.hybrid_pattern") -> str:
+    """The symbols in order, whatever stands between them."""
+    return "".join(place.symbol for place in read_pattern(pattern, where))
+
+
+def uncut(pattern: str) -> str:
+    """Without the marks between pipeline stages."""
+    return pattern.replace(_CUT, "")
+
+
+def has_brackets(pattern: str) -> bool:
+    """Whether sub-layers stand side by side, which Megatron cannot say."""
+    return _OPEN in pattern
 
 
 def check_length(pattern: str, num_layers: int, where: str) -> None:

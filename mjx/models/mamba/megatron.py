@@ -9,6 +9,7 @@ from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import stack_name_map
 from mjx.models.mamba.config import MambaConfig
 from mjx.models.mamba.config_keys import canonical
+from mjx.models.mamba.hybrid_pattern import has_brackets
 from mjx.models.mamba.megatron_settings import SETTINGS, describes
 
 
@@ -21,10 +22,14 @@ def megatron_name_map(config: MambaConfig) -> NameMap:
     """
     resolved = canonical(config)
     ssd, attention = resolved.ssd, resolved.attention
-    refused = {"m in model.hybrid_pattern (Mamba-1)": resolved.selective_scan is not None}
+    refused = {
+        "m in model.hybrid_pattern (Mamba-1)": resolved.selective_scan is not None,
+        "( in model.hybrid_pattern (sub-layers side by side)": has_brackets(config.hybrid_pattern),
+    }
     if ssd is not None:
         refused |= {
             "model.ssd.bias = true": ssd.bias,
+            "model.ssd.output_bias = true": bool(ssd.output_bias),
             f"model.ssd.norm = {ssd.norm}": ssd.norm != "behind gate",
             "model.ssd.conv_bias = false": not ssd.conv_bias,
             f"model.ssd.norm_groups = {ssd.norm_groups}": ssd.norm_groups != ssd.groups,

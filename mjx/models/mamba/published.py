@@ -1,11 +1,15 @@
 """The sizes of known models, by name: `model: {family: mamba, preset: mamba2-1.3b}`."""
 
+import dataclasses
+import math
+
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.common.norm import NormConfig
+from mjx.models.common.rope import RoPEConfig
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
-from mjx.models.mamba.config import MambaConfig
+from mjx.models.mamba.config import MambaConfig, ScaleConfig, ScalesConfig
 
 
 def _mamba(num_layers: int, hidden_size: int) -> MambaConfig:
@@ -84,9 +88,72 @@ def _nemotron3_nano() -> MambaConfig:
     )
 
 
+def _falcon_h1(
+    num_layers: int,
+    hidden_size: int,
+    num_heads: int,
+    features: int,
+    vocab_size: int,
+    *,
+    ssd: SSDConfig,
+    kv_heads: int = 2,
+    head_dim: int = 128,
+    key_scale: float = 1.0,
+    gate_scale: float = 1.0,
+    scales: ScalesConfig | None = None,
+    embedding_scale: float = 1.0,
+    logit_scale: float = 1.0,
+) -> MambaConfig:
+    """Falcon-H1 (TII 2025): Mamba-2 beside attention. Each size has multipliers of its own."""
+    return MambaConfig(
+        hybrid_pattern="(M*)-" * num_layers,
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+        ssd=dataclasses.replace(ssd, norm="none"),
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_query_groups=kv_heads,
+            head_dim=head_dim,
+            rope=RoPEConfig(base=1e11),
+            scale=key_scale / math.sqrt(head_dim),
+        ),
+        mlp=MLPConfig(features=features, activation="silu", gated=True, gate_scale=gate_scale),
+        scales=scales or ScalesConfig(),
+        embedding_scale=embedding_scale,
+        logit_scale=logit_scale,
+    )
+
+
+def _falcon_ssd(heads: int, head_dim: int, *, state: int = 256, groups: int = 1) -> SSDConfig:
+    return SSDConfig(heads=heads, head_dim=head_dim, state=state, groups=groups)
+
+
+_ROOT = math.sqrt(2)
+_FALCON_H1_500M = _falcon_h1(
+    *(36, 1024, 8, 2048, 32_784),
+    ssd=dataclasses.replace(
+        _falcon_ssd(24, 64, state=128), scales=(_ROOT / 4, 0.25, _ROOT / 4, 0.5, _ROOT / 4)
+    ),
+    head_dim=64,
+    embedding_scale=4 * _ROOT,
+    logit_scale=5 / 128,
+    key_scale=25 / 64,
+    gate_scale=5 * _ROOT / 8,
+    scales=ScalesConfig(
+        ssd=ScaleConfig(input=1.25, output=_ROOT / 6),
+        attention=ScaleConfig(output=15 / 16),
+        mlp=ScaleConfig(output=75 / 128),
+    ),
+)
 _EIGHT_B = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 _NEMOTRON_H = "M-M-M-M*-" + "M-M-M-M-M*-" * 3 + "M-M-M-M-M-"
 _NEMOTRON_H_56B = "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-"
+_NEMOTRON_H_47B = (
+    "M-M-M-M-M-M-M-M-M*-"
+    + "M-M-M-M-M-M-M-M-M-M*-"
+    + "M-M-M-M-M*-" * 2
+    + "M-M-M-M-M-M-M---MM---M-M*-M-M-M-M-M-"
+)
 _NANO_9B = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
 
 PUBLISHED = {
@@ -111,8 +178,16 @@ PUBLISHED = {
     # Waleffe et al. 2024, as its script in Megatron-LM.
     "mamba2-hybrid-8b": _nemotron_h(_EIGHT_B, 4096, 32, 16384, ssd_heads=128, vocab_size=256_000),
     "nemotron-h-8b": _nemotron_h(_NEMOTRON_H, 4096, 32, 21504, ssd_heads=128),
+    "nemotron-h-47b": _nemotron_h(_NEMOTRON_H_47B, 8192, 64, 30720, ssd_heads=256, state=256),
     "nemotron-h-56b": _nemotron_h(_NEMOTRON_H_56B, 8192, 64, 32768, ssd_heads=256, state=256),
     "nemotron-nano-9b-v2": _nemotron_h(_NANO_9B, 4480, 40, 15680, ssd_heads=128, ssd_head_dim=80),
     "nemotron3-nano": _nemotron3_nano(),
     "jamba-v0.1": _jamba(),
+    # 0.5B with the multipliers of its config.json, the others without any.
+    "falcon-h1-0.5b": _FALCON_H1_500M,
+    "falcon-h1-1.5b": _falcon_h1(24, 2048, 8, 4608, 65_537, ssd=_falcon_ssd(48, 64)),
+    "falcon-h1-1.5b-deep": _falcon_h1(66, 1280, 6, 3072, 65_537, ssd=_falcon_ssd(24, 64)),
+    "falcon-h1-3b": _falcon_h1(32, 2560, 10, 6144, 65_537, ssd=_falcon_ssd(32, 128)),
+    "falcon-h1-7b": _falcon_h1(44, 3072, 12, 12288, 130_048, ssd=_falcon_ssd(24, 128)),
+    "falcon-h1-34b": _falcon_h1(72, 5120, 20, 21504, 261_120, ssd=_falcon_ssd(32, 128, groups=2), kv_heads=4),
 }

@@ -20,6 +20,11 @@ _NEMOTRON = {
     **{"head_dim": 6, "ssm_state_size": 5, "mamba_num_heads": 8, "mamba_head_dim": 8},
     **{"n_groups": 4, "chunk_size": 4},
 }
+_FALCON_H1 = {
+    **_HYBRID,
+    **{"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": "auto", "mamba_n_groups": 2},
+    **{"mamba_d_ssm": 48, "mamba_d_state": 5, "mamba_chunk_size": 4},
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "mamba": _MAMBA,
@@ -51,6 +56,24 @@ CASES: dict[str, dict[str, Any]] = {
         **{"num_hidden_layers": 4, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_d_state": 5},
         **{"num_experts": 4, "mamba_dt_rank": 3, "rms_norm_eps": 1e-3},
     },
+    "falcon_h1": {
+        **_FALCON_H1,
+        **{"embedding_multiplier": 1.7, "lm_head_multiplier": 0.6, "key_multiplier": 0.7},
+        **{"attention_in_multiplier": 1.3, "attention_out_multiplier": 0.8, "mlp_multipliers": [1.4, 0.7]},
+        **{"ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.9, "rope_theta": 1e11},
+        "ssm_multipliers": [1.5, 0.8, 1.2, 0.7, 1.1],
+    },
+    "falcon_h1, a norm behind the gate": {
+        **_FALCON_H1,
+        **{"mamba_d_ssm": None, "mamba_rms_norm": True, "mamba_norm_before_gate": False},
+        **{"mamba_proj_bias": True, "attention_bias": True, "ssm_multipliers": [1.5, 0.8, 1.2, 0.7, 1.1]},
+        **{"ssm_in_multiplier": 0.6, "attention_in_multiplier": 0.7, "tie_word_embeddings": True},
+    },
+    "falcon_h1, a norm before the gate": {
+        **_FALCON_H1,
+        **{"head_dim": 6, "mamba_rms_norm": True, "mamba_norm_before_gate": True, "projectors_bias": True},
+        **{"mlp_bias": True, "mlp_multipliers": [1.4, 0.7], "mamba_conv_bias": False},
+    },
 }
 CLASSES = {
     "mamba": "MambaForCausalLM",
@@ -59,6 +82,7 @@ CLASSES = {
     "nemotron_h": "NemotronHForCausalLM",
     "bamba": "BambaForCausalLM",
     "jamba": "JambaForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
 }
 
 

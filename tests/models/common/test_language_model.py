@@ -288,7 +288,7 @@ def test_a_table_is_the_stacks_and_its_gradient_is_summed_over_the_layers():
             own = dataclasses.replace(context, tables=(table[None, :9],), table_keys=(Bias(16),))
             for sublayer in unit:
                 one = jax.tree.map(lambda leaf: leaf[0], sublayer)
-                x = one.join(x, one(x, own, None).y)
+                x = one.join(x, one(one.read(x), own, None).y)
         return bound.leave(x, targets, ONE)[0]
 
     table = values["decoder.shared.bias.weight"]

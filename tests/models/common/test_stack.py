@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 from reference.decoder import stack as reference
 
+from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.context import Context
 from mjx.models.common.mlp import MLPConfig
@@ -26,6 +27,7 @@ PLACEMENTS = {
     "none": {"norm": None},
     "before, parallel": {"norm": RMS, "parallel": True},
     "behind, parallel": {"norm": None, "output_norm": RMS, "parallel": True},
+    "one before both": {"norm": RMS, "parallel": True, "shares_norm": True, "input_scale": 0.7},
 }
 
 
@@ -34,8 +36,10 @@ PLACEMENTS = {
 def test_norms_and_residuals_are_where_the_config_says(name, remat):
     """Three times a sub-layer and one that may be parallel."""
     options = PLACEMENTS[name]
-    first = SublayerConfig(**{**options, "parallel": False}, mixer=MLPConfig(features=12, activation="relu"))
-    second = SublayerConfig(**options, mixer=MLPConfig(features=20, activation="relu"))
+    alone = {**options, "parallel": False, "shares_norm": False}
+    first = SublayerConfig(**alone, mixer=MLPConfig(features=12, activation="relu"))
+    behind = {**options, "norm": None} if "shares_norm" in options else options
+    second = SublayerConfig(**behind, mixer=MLPConfig(features=20, activation="relu"))
     pattern = (first, second) * 3
     stack = Stack(pattern, 8, remat=remat, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
     random = np.random.RandomState(0)
@@ -48,6 +52,11 @@ def test_norms_and_residuals_are_where_the_config_says(name, remat):
 
     expected = reference(pattern, values, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_norm_is_shared_by_those_who_read_the_same():
+    with pytest.raises(InputError, match="shares_norm = true must be parallel, without a norm"):
+        SublayerConfig(mixer=MLPConfig(features=8), norm=RMS, parallel=True, shares_norm=True)
 
 
 def test_parameters_are_stacked_with_the_layers_first():

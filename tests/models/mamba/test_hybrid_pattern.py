@@ -52,6 +52,11 @@ def test_each_symbol_is_a_sub_layer_and_what_repeats_is_scanned():
         ("M||M", "an empty segment beside '|'", 2),
         ("|M", "an empty segment beside '|'", 0),
         ("M|", "an empty segment beside '|'", 1),
+        ("(M*-", "'(' without a ')'", 0),
+        ("M(*)-", "')' without a '(' and two sub-layers in front of it", 3),
+        ("M*)", "')' without a '(' and two sub-layers in front of it", 2),
+        ("(M(*-))", "'(' within brackets", 2),
+        ("(M|*)", "'|' between sub-layers that read the same", 2),
     ],
 )
 def test_a_caret_stands_under_what_is_wrong(pattern, message, caret):
@@ -61,6 +66,18 @@ def test_a_caret_stands_under_what_is_wrong(pattern, message, caret):
     assert said == f"model.hybrid_pattern has {message}:"
     assert written == f"  {pattern}"
     assert mark == "  " + " " * caret + "^"
+
+
+def test_those_in_brackets_read_the_same_behind_one_norm():
+    config = hybrid("M(M*)-", ssd=SSD, attention=ATTENTION, mlp=MLPConfig(features=48))
+    assert [(one.parallel, one.shares_norm, one.norm is None) for one in config.pattern] == [
+        *[(False, False, False)] * 2,
+        (True, True, True),
+        (False, False, False),
+    ]
+    assert config.symbols == "MM*-"
+    repeated = hybrid("(M*)-" * 3, ssd=SSD, attention=ATTENTION, mlp=MLPConfig(features=48))
+    assert [(len(each.unit), each.repeats) for each in find_segments(repeated.pattern)] == [(3, 3)]
 
 
 def test_a_symbol_without_a_description_and_no_symbol_at_all_are_refused():

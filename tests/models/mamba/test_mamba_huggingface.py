@@ -14,7 +14,7 @@ from mjx.errors import InputError
 from mjx.models.huggingface import from_pretrained, save_pretrained
 from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.tensor_writer import TensorWriter
-from mjx.models.mamba import MambaConfig
+from mjx.models.mamba import PUBLISHED, MambaConfig
 from mjx.models.mamba.huggingface import ARCHITECTURES
 from mjx.trees import flatten
 
@@ -126,15 +126,42 @@ CODESTRAL = {
     **{"state_size": 128, "tie_word_embeddings": False, "time_step_limit": [0.0, float("inf")]},
     **{"time_step_rank": 256, "use_bias": False, "use_conv_bias": True, "vocab_size": 32768},
 }
+FALCON_H1 = {
+    **{"architectures": ["FalconH1ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0},
+    **{"attention_in_multiplier": 1.0, "attention_out_multiplier": 0.9375, "attn_layer_indices": None},
+    **{"embedding_multiplier": 5.656854249492381, "head_dim": 64, "hidden_act": "silu"},
+    **{"hidden_size": 1024, "initializer_range": 0.02, "intermediate_size": 2048},
+    **{"key_multiplier": 0.39062499999999994, "lm_head_multiplier": 0.0390625, "mamba_chunk_size": 128},
+    **{"mamba_conv_bias": True, "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_ssm": 1536},
+    **{"mamba_d_state": 128, "mamba_expand": 2, "mamba_n_groups": 1, "mamba_n_heads": 24},
+    **{"mamba_norm_before_gate": False, "mamba_proj_bias": False, "mamba_rms_norm": False},
+    **{"mamba_use_mlp": True, "max_position_embeddings": 16384, "mlp_bias": False},
+    **{"mlp_multipliers": [0.8838834764831844, 0.5859375], "model_type": "falcon_h1"},
+    **{"num_attention_heads": 8, "num_hidden_layers": 36, "num_key_value_heads": 2},
+    **{"projectors_bias": False, "rms_norm_eps": 1e-5, "rope_scaling": None, "rope_theta": 1e11},
+    **{"ssm_in_multiplier": 1.25, "ssm_out_multiplier": 0.23570226039551587},
+    "ssm_multipliers": [0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738],
+    **{"tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": 32784},
+}
 
 
 @pytest.mark.parametrize(
-    ("theirs", "parameters"), [(MAMBA_130M, 129_135_360), (CODESTRAL, 7_285_403_648)], ids=["130M", "7B"]
+    ("theirs", "parameters"),
+    [(MAMBA_130M, 129_135_360), (CODESTRAL, 7_285_403_648), (FALCON_H1, 521_411_104)],
+    ids=["130M", "7B", "0.5B"],
 )
 def test_a_published_model_has_its_number_of_parameters_and_survives_the_way_back(theirs, parameters):
     config = ours(theirs)
     assert config.num_parameters() == parameters
     assert fitting_architecture(config, theirs["model_type"]).model_type == theirs["model_type"]
+
+
+def test_the_published_size_has_the_multipliers_of_its_config():
+    (architecture,) = (each for each in ARCHITECTURES if each.model_type == "falcon_h1")
+    theirs = architecture.config.to_theirs(PUBLISHED["falcon-h1-0.5b"])
+    for name, value in FALCON_H1.items():
+        if "multiplier" in name:
+            np.testing.assert_allclose(theirs[name], value, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +188,10 @@ def test_what_mjx_would_compute_differently_is_refused(changes, message):
         ("nemotron_h", {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
         ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices.*layers 0 to 2"),
         ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset.*below"),
+        ("falcon_h1", {"mamba_d_ssm": 40, "mamba_d_head": 8}, "mamba_n_heads.*8 heads of 8.*40 in all"),
+        ("falcon_h1", {"mlp_multipliers": [1.0]}, "mlp_multipliers.*should be 2 numbers"),
+        ("falcon_h1", {"ssm_multipliers": [1.0]}, "ssd.scales"),
+        ("falcon_h1", {"ssm_in_multiplier": -1.0}, r"model\.scales\.ssd\.input = -1\.0 must be positive"),
     ],
 )
 def test_layers_that_cannot_be_are_refused(case, changes, message):

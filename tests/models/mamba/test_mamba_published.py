@@ -14,6 +14,8 @@ PARAMETERS = {
     "mamba2-hybrid-8b": 8_654_517_248,
     "nemotron-h-8b": 8_100_852_736,
     "nemotron-h-56b": 56_324_350_464,
+    "nemotron-h-47b": 46_791_554_816,
+    "falcon-h1-0.5b": 521_411_104,
     "nemotron-nano-9b-v2": 8_888_227_328,
     "nemotron3-nano": 31_577_937_344
     + 23 * 128,  # with the experts' biases, which are no parameters elsewhere
@@ -24,6 +26,16 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_published_size_has_its_number_of_parameters(name):
     assert PUBLISHED[name].num_parameters() == PARAMETERS[name]
+
+
+FALCON_H1 = {"0.5b": 0.52, "1.5b": 1.55, "1.5b-deep": 1.55, "3b": 3.15, "7b": 7.59, "34b": 33.6}
+"""In billions, as published."""
+
+
+@pytest.mark.parametrize("size", FALCON_H1)
+def test_sizes_of_falcon_h1_are_those_that_are_published(size):
+    parameters = PUBLISHED[f"falcon-h1-{size}"].num_parameters()
+    assert parameters / 1e9 == pytest.approx(FALCON_H1[size], abs=0.05 if size == "34b" else 5.1e-3)
 
 
 def test_a_hybrid_has_the_sub_layers_that_its_paper_counts():

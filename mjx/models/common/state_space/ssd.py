@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mjx.kernels.ssd import ssd, ssd_step
 from mjx.models.common.context import Context
-from mjx.models.common.linear import Linear
+from mjx.models.common.linear import Linear, scaled
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import Mixed
 from mjx.models.common.split import Split
@@ -77,7 +77,8 @@ class SSD(nnx.Module):
         normed = config.norm != "none"
         gain = jnp.ones((sizes.heads, sizes.head_dim), jnp.float32)
         self.norm_scale = parameter(gain, "heads", "head_dim", float32=True) if normed else None
-        self.output = Linear(features, narrow, bias=config.bias, std=output_std, rngs=rngs)
+        output_bias = config.bias if config.output_bias is None else config.output_bias
+        self.output = Linear(features, narrow, bias=output_bias, std=output_std, rngs=rngs)
         self.config = config
 
     def __call__(
@@ -88,7 +89,8 @@ class SSD(nnx.Module):
     ) -> Mixed:
         config = self.config
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        gate, value, B, C, dt = self._project(x, parted=context.decoding is not None)
+        projected = self._project(x, parted=context.decoding is not None)
+        gate, value, B, C, dt = map(scaled, projected, config.scales)
         gate = shard(gate, "batch", "sequence", "heads", "head_dim")
         value = shard(value, "batch", "sequence", "heads", "head_dim")
         B, C = (shard(array, "batch", "sequence", "groups", "state") for array in (B, C))

@@ -73,6 +73,10 @@ class SSDConfig(MixerConfig):
     """Add a bias to the convolution."""
     bias: bool = False
     """Add biases to the projections into the sub-layer and out of it."""
+    output_bias: bool | None = None
+    """Add a bias to the projection out of it; null: as bias."""
+    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Factors on gate, value, B, C and steps, behind their projections (μP)."""
     dt: TimeStepConfig = TimeStepConfig()
     """Steps of the recurrence."""
     decay_range: tuple[float, float] = (1.0, 16.0)
@@ -102,6 +106,8 @@ class SSDConfig(MixerConfig):
                 raise InputError(f"ssd.{name} = {value} must be positive, or null for the default")
         for name in ("expand", "norm_epsilon"):
             check_scale(f"ssd.{name}", getattr(self, name))
+        for number, factor in enumerate(self.scales):
+            check_scale(f"ssd.scales.{number}", factor)
         low, high = self.decay_range
         if not 0 < low <= high or math.isinf(high):
             raise InputError(
@@ -122,8 +128,9 @@ class SSDConfig(MixerConfig):
                 )
             heads = int(features) // self.head_dim
         groups = self.norm_groups or self.groups
+        output_bias = self.bias if self.output_bias is None else self.output_bias
         self._check_groups(heads)
-        return dataclasses.replace(self, heads=heads, norm_groups=groups)
+        return dataclasses.replace(self, heads=heads, norm_groups=groups, output_bias=output_bias)
 
     def _check_groups(self, heads: int) -> None:
         if heads % self.groups:
