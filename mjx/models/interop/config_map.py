@@ -85,6 +85,10 @@ class Key:
 
     def theirs(self, config: Any) -> dict[str, Any]:
         fields = (self.fields,) if isinstance(self.fields, str) else self.fields
+        # Of a mixer that the model does not have nothing is said: null is no number to their library.
+        fields = [field for field in fields if "." not in field or get(config, field.rpartition(".")[0])]
+        if not fields:
+            return {}
         values = [get(config, field) for field in fields]
         value = next((value for value in values if value is not None), None)
         if self.values is not None:

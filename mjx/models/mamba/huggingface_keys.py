@@ -178,6 +178,62 @@ class Factors:
 
 
 @dataclasses.dataclass(frozen=True)
+class Divisor:
+    """A number by which something is divided that our field is a factor on."""
+
+    name: str
+    field: str
+
+    def names(self) -> Sequence[str]:
+        return (self.name,)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        divisor = theirs.get(self.name)
+        return {self.field: 1.0 if divisor is None else 1 / divisor}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        return {self.name: shortened(1 / get(config, self.field))}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreFactor:
+    """`attention_multiplier`, the factor on the scores; missing: 1, not a root."""
+
+    def names(self) -> Sequence[str]:
+        return ("attention_multiplier",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        factor = theirs.get("attention_multiplier")
+        return {"attention.scale": 1.0 if factor is None else float(factor)}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        if config.attention is None:
+            return {}
+        attention = config.attention.resolve(config.hidden_size)
+        return {"attention_multiplier": attention.scale or attention.dims[2] ** -0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionKind:
+    """`position_embedding_type`: rope, or none at all."""
+
+    def names(self) -> Sequence[str]:
+        return ("position_embedding_type",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        kind = theirs.get("position_embedding_type")
+        if kind not in (None, "nope", "rope"):
+            raise InputError(
+                f'{theirs.where} has "position_embedding_type": {shown(kind)}; known are rope and nope'
+            )
+        return {} if kind == "rope" else {"attention.rope": None}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        rotated = get(config, "attention.rope") is not None
+        return {"position_embedding_type": "rope" if rotated else "nope"}
+
+
+@dataclasses.dataclass(frozen=True)
 class ProjectionFactors:
     """`ssm_multipliers`: of gate, value, B, C and steps; missing: all are 1."""
 

@@ -102,6 +102,39 @@ class AttentionIndices:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerTypes:
+    """`layer_types`, Mamba-2 or attention, each before experts; without `num_local_experts` before an MLP."""
+
+    def names(self) -> Sequence[str]:
+        return ("layer_types", "layers_block_type", "num_hidden_layers", "num_local_experts")
+
+    def pattern(self, theirs: Theirs) -> str:
+        """The pattern string."""
+        number = _number(theirs, "num_hidden_layers", 32)
+        types = theirs.get("layer_types") or theirs.get("layers_block_type") or ["mamba"] * number
+        wrong = not isinstance(types, list) or any(_KINDS.get(kind) not in ("M", "*") for kind in types)
+        if wrong or len(types) != number:
+            raise InputError(
+                f'{theirs.where} has "layer_types": {shown(types)}, which should be {number} of mamba and '
+                "attention"
+            )
+        behind = "E" if _number(theirs, "num_local_experts", 8) else "-"
+        return "".join(_KINDS[kind] + behind for kind in types)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        experts = _number(theirs, "num_local_experts", 8)
+        return {"hybrid_pattern": self.pattern(theirs), "moe.experts": experts}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        first = config.symbols[::2]
+        return {
+            "layer_types": ["attention" if symbol == "*" else "mamba" for symbol in first],
+            "num_hidden_layers": len(first),
+            "num_local_experts": get(config, "moe.experts") or 0,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class SideBySide:
     """`num_hidden_layers` of Mamba-2 beside attention, and an MLP."""
 

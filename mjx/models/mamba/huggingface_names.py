@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mjx.models.interop.mixer_rows import (
+    NARROW,
     attention_rows,
     mlp_rows,
     norm_rows,
@@ -80,6 +81,43 @@ def paired_names(config: MambaConfig) -> NameMap:
     if resolved.moe is not None:
         rows.append(router_row(f"{layer}.feed_forward.router.weight"))
         rows += mlp_rows(resolved.moe.mlp, f"{layer}.feed_forward.experts.{{expert}}", "{moe}.moe.experts")
+    numbering = [at // 2 for at in range(len(config.symbols))]
+    return _named(config, rows, numbering, table="model.embed_tokens.weight")
+
+
+def shared_mlp_names(config: MambaConfig) -> NameMap:
+    """What mixes tokens and the experts behind it are one layer; the expert of all tokens, or the MLP where
+    there are no others, is the shared MLP (Granite 4.0)."""
+    resolved, layer = canonical(config), "model.layers.{layer}"
+    rows = norm_rows(config.norm, "model.norm", "final_norm")
+    if resolved.ssd is not None:
+        rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{ssd}.norm")
+        rows += ssd_rows(resolved.ssd, f"{layer}.mamba")
+    if resolved.attention is not None:
+        rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm")
+        rows += attention_rows(resolved.attention, f"{layer}.self_attn")
+    moe, shared, behind = resolved.moe, "{mlp}.mlp", "{mlp}.norm"
+    if moe is not None:
+        shared, behind, experts = "{moe}.moe.shared", "{moe}.norm", "{moe}.moe.experts"
+        theirs = f"{layer}.block_sparse_moe"
+        rows += [
+            router_row(f"{theirs}.router.layer.weight"),
+            Row(
+                f"{theirs}.input_linear.weight",
+                (f"{experts}.gate.kernel", f"{experts}.up.kernel"),
+                "experts [mlp] embed -> experts embed mlp",
+            ),
+            Row(
+                f"{theirs}.output_linear.weight",
+                f"{experts}.down.kernel",
+                "experts embed mlp -> experts mlp embed",
+            ),
+        ]
+    rows += norm_rows(config.norm, f"{layer}.post_attention_layernorm", behind)
+    if moe is None or moe.shared_features is not None:
+        halves = (f"{shared}.gate.kernel", f"{shared}.up.kernel")
+        rows.append(Row(f"{layer}.shared_mlp.input_linear.weight", halves, "[mlp] embed -> embed mlp"))
+        rows.append(Row(f"{layer}.shared_mlp.output_linear.weight", f"{shared}.down.kernel", NARROW))
     numbering = [at // 2 for at in range(len(config.symbols))]
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 

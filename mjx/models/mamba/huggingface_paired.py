@@ -5,17 +5,20 @@ from mjx.models.interop.config_map import Constant, Key, Only, ResolvedKey
 from mjx.models.interop.rope_keys import RopeKeys
 from mjx.models.mamba.huggingface_keys import (
     Channels,
+    Divisor,
     Factors,
     GatedNorm,
     KeyFactor,
+    PositionKind,
     ProjectionFactors,
+    ScoreFactor,
     StepLimit,
     StepRank,
     heads,
     steps,
 )
-from mjx.models.mamba.huggingface_layers import AttentionIndices, Periods, SideBySide
-from mjx.models.mamba.huggingface_names import paired_names, side_by_side_names
+from mjx.models.mamba.huggingface_layers import AttentionIndices, LayerTypes, Periods, SideBySide
+from mjx.models.mamba.huggingface_names import paired_names, shared_mlp_names, side_by_side_names
 from mjx.models.mamba.huggingface_tables import ATTENTION, SIZES, architecture
 
 PAIRED = (
@@ -74,6 +77,42 @@ PAIRED = (
         names=paired_names,
         prefix="model.",
         without_meaning=("max_position_embeddings", "router_aux_loss_coef", "output_router_logits"),
+    ),
+    architecture(
+        *("granitemoehybrid", "GraniteMoeHybridForCausalLM"),
+        LayerTypes(),
+        *SIZES,
+        Key("num_attention_heads", "attention.num_heads", 32),
+        ResolvedKey("num_key_value_heads", "attention.num_query_groups", None),
+        Key("attention_dropout", "attention.dropout", 0.0),
+        Key("attention_bias", ("attention.qkv_bias", "attention.output_bias"), False),
+        ScoreFactor(),
+        RopeKeys(),
+        PositionKind(),
+        *heads("mamba_n_heads", "mamba_d_head", "auto", "mamba_expand"),
+        Key("mamba_d_state", "ssd.state", 256),
+        Key("mamba_n_groups", "ssd.groups", 1),
+        Key("mamba_d_conv", "ssd.conv_width", 4),
+        Key("mamba_conv_bias", "ssd.conv_bias", True),
+        Key("mamba_proj_bias", "ssd.bias", False),
+        Key("mamba_chunk_size", "ssd.chunk_size", 256),
+        StepLimit(),
+        Key("hidden_act", ("ssd.activation", "mlp.activation", "moe.mlp.activation"), "silu", ACTIVATIONS),
+        Key("rms_norm_eps", ("norm.epsilon", "ssd.norm_epsilon"), 1e-6),
+        Key("initializer_range", "init_std", 0.02),
+        Key("tie_word_embeddings", "tie_embeddings", False),
+        Key("intermediate_size", "moe.mlp.features", 11008),
+        Key("shared_intermediate_size", ("mlp.features", "moe.shared_features"), 1024),
+        Key("num_experts_per_tok", "moe.top_k", 2),
+        Constant("mlp.gated", True),
+        Constant("moe.mlp.gated", True),
+        Key("embedding_multiplier", "embedding_scale", 1.0),
+        Divisor("logits_scaling", "logit_scale"),
+        Key("residual_multiplier", "residual_scale", 1.0),
+        Only("normalization_function", "rmsnorm"),
+        names=shared_mlp_names,
+        prefix="model.",
+        without_meaning=("router_aux_loss_coef", "output_router_logits", "init_method"),
     ),
     architecture(
         *("falcon_h1", "FalconH1ForCausalLM"),

@@ -88,6 +88,40 @@ def _nemotron3_nano() -> MambaConfig:
     )
 
 
+def _granite(
+    hidden_size: int,
+    num_heads: int,
+    kv_heads: int,
+    ssd_heads: int,
+    *,
+    logits_scaling: float,
+    score_scale: float = 2**-7,
+    mlp: MLPConfig | None = None,
+    moe: MoEConfig | None = None,
+) -> MambaConfig:
+    """Granite 4.0 (IBM 2025): attention in every tenth layer, which knows no positions."""
+    types, behind = "MMMMM*MMMM" * 4, "-" if moe is None else "E"
+    return MambaConfig(
+        hybrid_pattern="".join(symbol + behind for symbol in types),
+        hidden_size=hidden_size,
+        vocab_size=100_352,
+        ssd=SSDConfig(heads=ssd_heads, groups=1, chunk_size=256),
+        attention=AttentionConfig(num_heads=num_heads, num_query_groups=kv_heads, scale=score_scale),
+        mlp=mlp,
+        moe=moe,
+        tie_embeddings=True,
+        embedding_scale=12.0,
+        logit_scale=1 / logits_scaling,
+        residual_scale=0.22,
+    )
+
+
+def _granite_experts(experts: int, top_k: int, features: int) -> MoEConfig:
+    """And one of twice the size, that every token takes."""
+    mlp = MLPConfig(features=features, activation="silu", gated=True)
+    return MoEConfig(experts=experts, top_k=top_k, mlp=mlp, shared_features=2 * features)
+
+
 def _falcon_h1(
     num_layers: int,
     hidden_size: int,
@@ -183,6 +217,14 @@ PUBLISHED = {
     "nemotron-nano-9b-v2": _nemotron_h(_NANO_9B, 4480, 40, 15680, ssd_heads=128, ssd_head_dim=80),
     "nemotron3-nano": _nemotron3_nano(),
     "jamba-v0.1": _jamba(),
+    "granite-4.0-h-micro": _granite(
+        *(2048, 32, 8, 64),
+        logits_scaling=8,
+        score_scale=2**-6,
+        mlp=MLPConfig(features=8192, activation="silu", gated=True),
+    ),
+    "granite-4.0-h-tiny": _granite(1536, 12, 4, 48, logits_scaling=6, moe=_granite_experts(64, 6, 512)),
+    "granite-4.0-h-small": _granite(4096, 32, 8, 128, logits_scaling=16, moe=_granite_experts(72, 10, 768)),
     # 0.5B with the multipliers of its config.json, the others without any.
     "falcon-h1-0.5b": _FALCON_H1_500M,
     "falcon-h1-1.5b": _falcon_h1(24, 2048, 8, 4608, 65_537, ssd=_falcon_ssd(48, 64)),

@@ -20,6 +20,11 @@ _NEMOTRON = {
     **{"head_dim": 6, "ssm_state_size": 5, "mamba_num_heads": 8, "mamba_head_dim": 8},
     **{"n_groups": 4, "chunk_size": 4},
 }
+_GRANITE = {
+    **_HYBRID,
+    **{"num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 8},
+    **{"mamba_d_state": 5, "mamba_chunk_size": 4, "shared_intermediate_size": 20},
+}
 _FALCON_H1 = {
     **_HYBRID,
     **{"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": "auto", "mamba_n_groups": 2},
@@ -74,6 +79,18 @@ CASES: dict[str, dict[str, Any]] = {
         **{"head_dim": 6, "mamba_rms_norm": True, "mamba_norm_before_gate": True, "projectors_bias": True},
         **{"mlp_bias": True, "mlp_multipliers": [1.4, 0.7], "mamba_conv_bias": False},
     },
+    "granitemoehybrid": {
+        **_GRANITE,
+        **{"num_local_experts": 4, "num_experts_per_tok": 2, "rms_norm_eps": 1e-3},
+        **{"position_embedding_type": "nope", "mamba_n_groups": 2, "embedding_multiplier": 1.7},
+        **{"logits_scaling": 1.6, "residual_multiplier": 0.7, "attention_multiplier": 0.3},
+    },
+    "granitemoehybrid, without experts": {
+        **_GRANITE,
+        **{"num_local_experts": 0, "position_embedding_type": "rope", "rope_theta": 500.0},
+        **{"tie_word_embeddings": True, "attention_bias": True, "mamba_proj_bias": True},
+        **{"attention_multiplier": 0.5, "residual_multiplier": 0.8},
+    },
 }
 CLASSES = {
     "mamba": "MambaForCausalLM",
@@ -82,6 +99,7 @@ CLASSES = {
     "nemotron_h": "NemotronHForCausalLM",
     "bamba": "BambaForCausalLM",
     "jamba": "JambaForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
 }
 

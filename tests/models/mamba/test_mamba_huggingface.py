@@ -15,6 +15,7 @@ from mjx.models.huggingface import from_pretrained, save_pretrained
 from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.mamba import PUBLISHED, MambaConfig
+from mjx.models.mamba.config_keys import canonical
 from mjx.models.mamba.huggingface import ARCHITECTURES
 from mjx.trees import flatten
 
@@ -84,6 +85,21 @@ def test_config_and_tensors_survive_the_way_back(case, tmp_path):
         np.testing.assert_array_equal(back[name], each, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("case", "unsaid"),
+    [
+        ("nemotron_h", "n_routed_experts"),
+        ("nemotron_h, experts", "intermediate_size"),
+        ("granitemoehybrid, without experts", "num_experts_per_tok"),
+    ],
+)
+def test_nothing_is_said_of_a_mixer_that_is_not_there(case, unsaid):
+    """transformers refuses null where it wants a number."""
+    config = ours(state_spaces.config_of(case))
+    written = find_architecture(state_spaces.config_of(case))[1].config.to_theirs(config)
+    assert unsaid not in written
+
+
 def test_what_is_saved_is_read_again(tmp_path):
     write_checkpoint(tmp_path / "theirs", "nemotron_h")
     model = from_pretrained(tmp_path / "theirs")
@@ -144,11 +160,31 @@ FALCON_H1 = {
     **{"tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": 32784},
 }
 
+GRANITE = {
+    **{"architectures": ["GraniteMoeHybridForCausalLM"], "attention_bias": False, "attention_dropout": 0.0},
+    **{"attention_multiplier": 0.0078125, "embedding_multiplier": 12, "hidden_act": "silu"},
+    **{"hidden_size": 1536, "init_method": "mup", "initializer_range": 0.1, "intermediate_size": 512},
+    **{"layer_types": (["mamba"] * 5 + ["attention"] + ["mamba"] * 4) * 4, "logits_scaling": 6},
+    **{"mamba_chunk_size": 256, "mamba_conv_bias": True, "mamba_d_conv": 4, "mamba_d_head": 64},
+    **{"mamba_d_state": 128, "mamba_expand": 2, "mamba_n_groups": 1, "mamba_n_heads": 48},
+    **{"mamba_proj_bias": False, "max_position_embeddings": 131072, "model_type": "granitemoehybrid"},
+    **{"normalization_function": "rmsnorm", "num_attention_heads": 12, "num_experts_per_tok": 6},
+    **{"num_hidden_layers": 40, "num_key_value_heads": 4, "num_local_experts": 64},
+    **{"output_router_logits": False, "position_embedding_type": "nope", "residual_multiplier": 0.22},
+    **{"rms_norm_eps": 1e-5, "rope_scaling": None, "rope_theta": 10000, "router_aux_loss_coef": 0.0},
+    **{"shared_intermediate_size": 1024, "tie_word_embeddings": True, "vocab_size": 100352},
+}
+
 
 @pytest.mark.parametrize(
     ("theirs", "parameters"),
-    [(MAMBA_130M, 129_135_360), (CODESTRAL, 7_285_403_648), (FALCON_H1, 521_411_104)],
-    ids=["130M", "7B", "0.5B"],
+    [
+        (MAMBA_130M, 129_135_360),
+        (CODESTRAL, 7_285_403_648),
+        (FALCON_H1, 521_411_104),
+        (GRANITE, 6_939_037_248),
+    ],
+    ids=["Mamba 130M", "Codestral", "Falcon-H1 0.5B", "Granite 4.0 tiny"],
 )
 def test_a_published_model_has_its_number_of_parameters_and_survives_the_way_back(theirs, parameters):
     config = ours(theirs)
@@ -156,12 +192,14 @@ def test_a_published_model_has_its_number_of_parameters_and_survives_the_way_bac
     assert fitting_architecture(config, theirs["model_type"]).model_type == theirs["model_type"]
 
 
-def test_the_published_size_has_the_multipliers_of_its_config():
+def test_the_published_sizes_have_the_multipliers_of_their_configs():
     (architecture,) = (each for each in ARCHITECTURES if each.model_type == "falcon_h1")
     theirs = architecture.config.to_theirs(PUBLISHED["falcon-h1-0.5b"])
     for name, value in FALCON_H1.items():
         if "multiplier" in name:
             np.testing.assert_allclose(theirs[name], value, rtol=1e-9, err_msg=name)
+    tiny = PUBLISHED["granite-4.0-h-tiny"]
+    assert canonical(ours(GRANITE)) == canonical(tiny)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +226,10 @@ def test_what_mjx_would_compute_differently_is_refused(changes, message):
         ("nemotron_h", {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
         ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices.*layers 0 to 2"),
         ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset.*below"),
+        ("granitemoehybrid", {"layer_types": ["mamba", "mlp", "mamba"]}, "layer_types.*should be 3 of"),
+        ("granitemoehybrid", {"layer_types": ["mamba"]}, "layer_types.*should be 3 of mamba and attention"),
+        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "alibi.*known are rope and nope"),
+        ("granitemoehybrid", {"logits_scaling": 0}, "wrong type.*logits_scaling"),
         ("falcon_h1", {"mamba_d_ssm": 40, "mamba_d_head": 8}, "mamba_n_heads.*8 heads of 8.*40 in all"),
         ("falcon_h1", {"mlp_multipliers": [1.0]}, "mlp_multipliers.*should be 2 numbers"),
         ("falcon_h1", {"ssm_multipliers": [1.0]}, "ssd.scales"),

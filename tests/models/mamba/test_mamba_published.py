@@ -16,6 +16,9 @@ PARAMETERS = {
     "nemotron-h-56b": 56_324_350_464,
     "nemotron-h-47b": 46_791_554_816,
     "falcon-h1-0.5b": 521_411_104,
+    "granite-4.0-h-micro": 3_191_396_096,
+    "granite-4.0-h-tiny": 6_939_037_248,
+    "granite-4.0-h-small": 32_207_337_984,
     "nemotron-nano-9b-v2": 8_888_227_328,
     "nemotron3-nano": 31_577_937_344
     + 23 * 128,  # with the experts' biases, which are no parameters elsewhere
@@ -44,3 +47,6 @@ def test_a_hybrid_has_the_sub_layers_that_its_paper_counts():
     nano = PUBLISHED["nemotron3-nano"]
     assert [nano.symbols.count(symbol) for symbol in "M*E"] == [23, 6, 23]
     assert nano.num_active_parameters() == pytest.approx(3.6e9, rel=0.01)
+    granite = PUBLISHED["granite-4.0-h-small"]
+    assert [granite.symbols.count(symbol) for symbol in "M*E"] == [36, 4, 40]
+    assert granite.num_active_parameters() == pytest.approx(9e9, rel=0.03)
