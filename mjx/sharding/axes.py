@@ -10,6 +10,7 @@ LOGICAL_AXES = {
     "sequence": "token axis inside attention, MLP and head",
     "residual_sequence": "token axis of the residual stream, where norms, dropout and residual adds act",
     "embed": "features of the residual stream",
+    "streams": "residual streams that are read side by side",
     "heads": "query heads",
     "kv_heads": "key and value heads",
     "head_dim": "features of one head",

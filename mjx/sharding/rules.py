@@ -130,6 +130,7 @@ def default_rules(
         "sequence": Rule(activations=("context",)),
         "residual_sequence": Rule(activations=("context", "tensor") if sequence_parallel else ("context",)),
         "embed": Rule(parameters=("fsdp",)),
+        "streams": Rule(),
         "heads": everywhere("tensor"),
         "kv_heads": everywhere("tensor", replicate_if_smaller=True),
         "head_dim": Rule(),

@@ -24,12 +24,13 @@ class Shared(Protocol):
         """Its name in parameter paths, if it has parameters: `decoder.shared.NAME`."""
         ...
 
-    def build(self, rngs: nnx.Rngs) -> nnx.Module | None:
-        """Its parameters, which are the stack's; None where it has none."""
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> nnx.Module | None:
+        """Its parameters, which are the stack's; None where it has none. As a mixer's `build`."""
         ...
 
     def make(self, module: Any, context: "Context") -> Any:
-        """What the layers read, from `build`'s module and the places of the tokens."""
+        """What the layers read, from `build`'s module and the places of the tokens; the module itself, where
+        they share its weights."""
         ...
 
 
@@ -96,6 +97,8 @@ class Context:
     """Documents of a packed row, from 1; 0 is padding. None: each row is one document."""
     tables: tuple[Any, ...] = ()
     """What each of `table_keys` has made."""
+    entered: Float[Array, "batch residual_sequence embed"] | None = None
+    """The residual stream as it entered the stack: the embeddings of the tokens."""
     memory: Memory | None = None
     decoding: Decoding | None = None
     """None: no caches."""

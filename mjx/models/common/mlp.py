@@ -97,8 +97,16 @@ class MLP(nnx.Module):
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, cache: None = None
     ) -> Mixed:
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        joined = context.decoding is None
-        gate, up = (None, self.up(x)) if self.gate is None else self._gate_and_up(x, joined)
+        return self.written(*self.project(x, joined=context.decoding is None))
+
+    def project(
+        self, x: Float[Array, "batch sequence embed"], *, joined: bool
+    ) -> tuple[Array | None, Float[Array, "batch sequence mlp"]]:
+        """Gate, if there is one, and the linear half."""
+        return (None, self.up(x)) if self.gate is None else self._gate_and_up(x, joined)
+
+    def written(self, gate: Array | None, up: Float[Array, "batch sequence mlp"]) -> Mixed:
+        """What `project` made, activated, and back."""
         h = activate(self.config, gate, up)
         h = shard(h, "batch", "sequence", "mlp")
         return Mixed(shard(self.down(h), "batch", "residual_sequence", "embed"))

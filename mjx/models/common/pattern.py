@@ -179,6 +179,8 @@ class SublayerConfig:
     """Factor on what the mixer reads, behind the norm."""
     dropout: float = 0.0
     """On the output, before it joins the residual stream."""
+    aside: bool = False
+    """Add the output to what the next sub-layer reads, and not to the residual stream (Zamba)."""
 
     def __post_init__(self):
         if self.shares_norm and not (self.parallel and self.norm is None):
@@ -186,6 +188,10 @@ class SublayerConfig:
                 "a sub-layer with shares_norm = true must be parallel, without a norm of its own"
             )
         check_scale("input_scale", self.input_scale)
+        if self.aside and self.residual.norm is not None:
+            raise InputError(
+                "a sub-layer with aside = true adds nothing to the stream that residual.norm is of"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,12 +206,13 @@ def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
     """The pattern as repeated units, such that as few sub-layers as possible are traced.
 
     `*-*-*-` is one unit `*-` three times; DeepSeek's `*-` × 3, `*E` × 58 are two segments. Among equal
-    ways it takes the one with the fewest segments. A sub-layer and those parallel to it stay together.
+    ways it takes the one with the fewest segments. A sub-layer and those parallel to it stay together, and so
+    do one aside and that which reads it.
 
     Raises:
-        InputError: the first sub-layer is parallel, to nothing.
+        InputError: the first sub-layer is parallel, to nothing, or the last aside, of nothing.
     """
-    groups = _parallel_groups(sublayers)
+    groups = _bound_groups(sublayers)
     ids = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     word = [ids[group] for group in groups]
     starts = [0, *itertools.accumulate(map(len, groups))]
@@ -234,11 +241,14 @@ def find_segments(sublayers: tuple[SublayerConfig, ...]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _parallel_groups(sublayers: tuple[SublayerConfig, ...]) -> list[tuple[SublayerConfig, ...]]:
-    """Each sub-layer that is not parallel, with those that read the same residual stream."""
+def _bound_groups(sublayers: tuple[SublayerConfig, ...]) -> list[tuple[SublayerConfig, ...]]:
+    """Each sub-layer that reads the residual stream alone, with those that read the same or what it made."""
     if sublayers and sublayers[0].parallel:
         raise InputError("the first sub-layer of a stack has parallel = true, but nothing is in front of it")
-    heads = [at for at, sublayer in enumerate(sublayers) if not sublayer.parallel]
+    if sublayers and sublayers[-1].aside:
+        raise InputError("the last sub-layer of a stack has aside = true, but nothing behind it reads that")
+    bound = [sublayer.parallel or before.aside for before, sublayer in itertools.pairwise(sublayers)]
+    heads = [at for at, held in enumerate([False, *bound][: len(sublayers)]) if not held]
     return [sublayers[at:end] for at, end in itertools.pairwise([*heads, len(sublayers)])]
 
 

@@ -151,7 +151,7 @@ class Rotary:
     def name(self) -> str:
         return "rotary"
 
-    def build(self, rngs: nnx.Rngs) -> None:
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> None:
         return None
 
     def make(self, module: None, context: Context) -> tuple[Array, Array]:

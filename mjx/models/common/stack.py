@@ -1,6 +1,7 @@
 """A stack of residual sub-layers, scanned: tracing and compiling cost the same at any depth."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -121,7 +122,10 @@ class Stack(nnx.Module):
         )
         shared = dict.fromkeys(shared for sublayer in sublayers for shared in sublayer.mixer.shared)
         self.tables: tuple[Shared, ...] = tuple(shared)
-        modules = {shared.name: shared.build(rngs) for shared in self.tables}
+        modules = {
+            shared.name: shared.build(embed, std=std, output_std=output_std, rngs=rngs)
+            for shared in self.tables
+        }
         self.shared = nnx.Dict({name: module for name, module in modules.items() if module is not None})
 
     def __call__(
@@ -135,6 +139,7 @@ class Stack(nnx.Module):
 
         `so_far` are the statistics of the batch's earlier parts, as this returns them.
         """
+        context = dataclasses.replace(context, entered=x)
         context = context.with_tables({table: self.shared.get(table.name) for table in self.tables})
         done, updated, losses, statistics = 0, [], {}, {}
         for number, (segment, unit) in enumerate(zip(self.layout, self.segments, strict=True)):
@@ -155,16 +160,19 @@ class Stack(nnx.Module):
 
         def body(x: Array, step: tuple[nnx.List, Int[Array, ""], tuple[Any, ...], Tree]):
             sublayers, index, caches, so_far = step
-            updated, losses, statistics, stream, read = [], {}, {}, x, x
+            updated, losses, statistics, stream, read, beside = [], {}, {}, x, x, None
             for place, (sublayer, cache) in enumerate(zip(sublayers, caches, strict=True)):
                 if not sublayer.config.parallel:
-                    stream = x
+                    stream, beside = x if beside is None else x + beside, None
                 if not sublayer.config.shares_norm:
                     read = sublayer.read(stream)
                 name = sublayer.config.mixer.name
                 before = _at(so_far, str(place), name) or None
                 mixed = sublayer(read, context.of_sublayer(index + place, before), cache)
-                x = sublayer.join(x, mixed.y)
+                if sublayer.config.aside:
+                    beside = scaled(mixed.y, sublayer.config.residual.scale)
+                else:
+                    x = sublayer.join(x, mixed.y)
                 updated.append(mixed.cache)
                 for loss, value in mixed.losses.items():
                     losses[loss] = losses.get(loss, 0.0) + value

@@ -53,6 +53,8 @@ class Row:
     """Of axes in `layout` that are not whole axes of ours."""
     rows: int | None = None
     """Length of their first axis, where ours is padded with zeros to more (the vocabulary)."""
+    layer: int | None = None
+    """The layer that ours is of, where their name says another number, or none."""
     padded: bool = False
     """Whether theirs may be padded too: what it has beyond `rows` is not read."""
 
@@ -298,7 +300,7 @@ def _expand(
     if numbered - {"layer", "expert"}:
         raise ValueError(f"{row.theirs} numbers something else than {{layer}} and {{expert}}")
     kinds = [re.match(r"\{(\w+)\}", pattern) for pattern in ours]
-    for layer in range(num_layers) if "layer" in numbered else (None,):
+    for layer in range(num_layers) if "layer" in numbered else (row.layer,):
         places: list[Place] = []
         for pattern, kind in zip(ours, kinds, strict=True):
             if layer is None:

@@ -5,6 +5,7 @@ Gu and Dao 2023 (Mamba), Dao and Gu 2024 (Mamba-2), Waleffe et al. 2024 (hybrids
 
 import dataclasses
 import functools
+import itertools
 from typing import ClassVar
 
 from mjx.bounds import check_scale
@@ -15,7 +16,8 @@ from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import MixerConfig, ResidualConfig, SublayerConfig
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
-from mjx.models.mamba.hybrid_pattern import MIXERS, Place, missing, read_pattern, symbols_of
+from mjx.models.mamba.hybrid_pattern import MIXERS, SHARED, Place, missing, read_pattern, symbols_of
+from mjx.models.mamba.shared_block import SharedBlockConfig, SharedPlaceConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class ScalesConfig:
     """Of -."""
     moe: ScaleConfig = ScaleConfig()
     """Of E."""
+    shared_block: ScaleConfig = ScaleConfig()
+    """Of S."""
 
     def __post_init__(self):
         for mixer in dataclasses.fields(self):
@@ -64,12 +68,14 @@ class MambaConfig(LanguageModelConfig):
         *(f"ssd.{name}" for name in SSDConfig.training_choices),
         *(f"selective_scan.{name}" for name in SelectiveScanConfig.training_choices),
         *(f"moe.{name}" for name in MoEConfig.training_choices),
+        *("shared_block.attention.dropout", "shared_block.attention.implementation"),
     )
 
     hybrid_pattern: str
-    """A symbol for each sub-layer: M Mamba-2, m Mamba-1, * attention, - MLP, E experts. Those in brackets
-    stand side by side: in `(M*)` both read the stream behind one norm (Falcon-H1). `|` may stand between
-    them, as where Megatron begins a pipeline stage, and changes nothing."""
+    """A symbol for each sub-layer: M Mamba-2, m Mamba-1, * attention, - MLP, E experts, S a block whose
+    weights its places share, and whose output only the next sub-layer reads (Zamba2). Those in brackets stand
+    side by side: in `(M*)` both read the stream behind one norm (Falcon-H1). `|` may stand between them, as
+    where Megatron begins a pipeline stage, and changes nothing."""
     ssd: SSDConfig | None = None
     """Of M."""
     selective_scan: SelectiveScanConfig | None = None
@@ -80,6 +86,8 @@ class MambaConfig(LanguageModelConfig):
     """Of -."""
     moe: MoEConfig | None = None
     """Of E."""
+    shared_block: SharedBlockConfig | None = None
+    """Of S."""
     norm: NormConfig = NormConfig(kind="rmsnorm")
     """Of every sub-layer's input, and before the head."""
     residual_scale: float = 1.0
@@ -103,25 +111,31 @@ class MambaConfig(LanguageModelConfig):
 
     def sublayers(self) -> tuple[SublayerConfig, ...]:
         @functools.cache
-        def of(place: Place) -> SublayerConfig:
-            field, beside = MIXERS[place.symbol], place.beside
+        def of(place: Place, number: int) -> SublayerConfig:
+            field, beside, aside = MIXERS[place.symbol], place.beside, place.symbol == SHARED
             scale: ScaleConfig = getattr(self.scales, field)
             return SublayerConfig(
-                mixer=self._mixer(field),
-                norm=None if beside else self.norm,
+                mixer=self._mixer(field, number),
+                norm=None if beside or aside else self.norm,
                 parallel=beside,
                 shares_norm=beside,
+                aside=aside,
                 input_scale=scale.input,
                 residual=ResidualConfig(scale=self.residual_scale * scale.output),
                 dropout=self.dropout,
             )
 
-        return tuple(of(place) for place in read_pattern(self.hybrid_pattern))
+        places, turns = read_pattern(self.hybrid_pattern), itertools.count()
+        blocks = 1 if self.shared_block is None else self.shared_block.blocks
+        return tuple(of(place, next(turns) % blocks if place.symbol == SHARED else 0) for place in places)
 
-    def _mixer(self, field: str) -> MixerConfig:
-        """What a field describes, every size filled in."""
+    def _mixer(self, field: str, number: int) -> MixerConfig:
+        """What a field describes, every size filled in; `number` is that of a shared block."""
         mixer = getattr(self, field)
         if mixer is None:
             raise missing(self.hybrid_pattern, field)
         resolve = getattr(mixer, "resolve", None)
-        return mixer if resolve is None else resolve(self.hidden_size)
+        resolved = mixer if resolve is None else resolve(self.hidden_size)
+        if isinstance(resolved, SharedBlockConfig):
+            return SharedPlaceConfig(block=resolved, norm=self.norm, number=number)
+        return resolved

@@ -9,6 +9,7 @@ from mjx.models.interop.canonical import canonical_attention, canonical_moe, sho
 from mjx.models.interop.config_map import Fields, Theirs
 from mjx.models.mamba.config import MambaConfig, ScaleConfig, ScalesConfig
 from mjx.models.mamba.hybrid_pattern import MIXERS, symbols_of, uncut
+from mjx.models.mamba.shared_block import SharedBlockConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ def canonical(config: MambaConfig) -> MambaConfig:
         "attention": config.attention and canonical_attention(config.attention, hidden),
         "mlp": config.mlp,
         "moe": canonical_moe(config.moe),
+        "shared_block": config.shared_block and _canonical_block(config.shared_block, hidden),
     }
     used = {name: mixers[name] if symbol in symbols else None for symbol, name in MIXERS.items()}
     scales = {name: getattr(config.scales, name) if mixer else ScaleConfig() for name, mixer in used.items()}
@@ -49,6 +51,11 @@ def canonical(config: MambaConfig) -> MambaConfig:
         **used,
         **_TRAINING_DEFAULTS,
     )
+
+
+def _canonical_block(block: SharedBlockConfig, hidden_size: int) -> SharedBlockConfig:
+    block = block.resolve(hidden_size)
+    return dataclasses.replace(block, attention=canonical_attention(block.attention, hidden_size))
 
 
 def _without_choices(mixer: Any) -> Any:

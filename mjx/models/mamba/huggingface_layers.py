@@ -1,6 +1,7 @@
 """How Hugging Face's config.json of hybrids says which layers are what."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,6 +133,41 @@ class LayerTypes:
             "num_hidden_layers": len(first),
             "num_local_experts": get(config, "moe.experts") or 0,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridTypes:
+    """`layers_block_type`: Mamba-2, or Mamba-2 that reads one of `num_mem_blocks` shared blocks too."""
+
+    def names(self) -> Sequence[str]:
+        return ("layers_block_type", "layer_types", "num_hidden_layers", "num_mem_blocks")
+
+    def pattern(self, theirs: Theirs) -> str:
+        """The pattern string."""
+        number = _number(theirs, "num_hidden_layers", 54)
+        types = theirs.get("layers_block_type") or theirs.get("layer_types")
+        known = {"mamba": "M", "linear_attention": "M", "hybrid": "SM"}
+        if not isinstance(types, list) or len(types) != number or any(kind not in known for kind in types):
+            raise InputError(
+                f'{theirs.where} has "layers_block_type": {shown(types)}, which should be {number} of mamba '
+                "and hybrid"
+            )
+        return "".join(known[kind] for kind in types)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        pattern, blocks = self.pattern(theirs), _number(theirs, "num_mem_blocks", 1)
+        # With a head of its own transformers ties nothing at all: every place has its own block.
+        tied = theirs.get("tie_word_embeddings")
+        if tied is not None and not tied:
+            blocks = pattern.count("S")
+        return {"hybrid_pattern": pattern, "shared_block.blocks": blocks}
+
+    def theirs(self, config: MambaConfig) -> dict[str, Any]:
+        symbols = config.symbols
+        pairs = itertools.pairwise("-" + symbols)
+        types = ["hybrid" if before == "S" else "mamba" for before, symbol in pairs if symbol == "M"]
+        blocks = get(config, "shared_block.blocks") or 1
+        return {"layers_block_type": types, "num_hidden_layers": len(types), "num_mem_blocks": blocks}
 
 
 @dataclasses.dataclass(frozen=True)

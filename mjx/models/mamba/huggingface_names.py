@@ -1,9 +1,13 @@
 """How Hugging Face's models of state spaces name their tensors."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from mjx.models.common.norm import NormConfig
 from mjx.models.interop.mixer_rows import (
     NARROW,
+    TO_HEADS,
     attention_rows,
     mlp_rows,
     norm_rows,
@@ -15,6 +19,12 @@ from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import stack_name_map
 from mjx.models.mamba.config import MambaConfig
 from mjx.models.mamba.config_keys import canonical
+from mjx.models.mamba.hybrid_pattern import MIXERS, SHARED
+from mjx.models.mamba.shared_block import SharedBlockConfig
+
+TO_HEADS_OF_BOTH = "(heads head_dim) (streams embed) -> streams embed heads head_dim"
+_OUT = "embed latent -> latent embed"
+_UNUSED = (r"model\.layers\.\d+\.shared_transformer\..*_adapter_list\.\d+\.[01]\.weight",)
 
 
 def mixer_names(config: MambaConfig) -> NameMap:
@@ -122,6 +132,93 @@ def shared_mlp_names(config: MambaConfig) -> NameMap:
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 
 
+def shared_block_names(config: MambaConfig) -> NameMap:
+    """Mamba-2, and in some layers a shared block in front of it (Zamba2).
+
+    A block's weights are in the layer of its first place, and may be in those of the others again. With them
+    are the adapters of all places, which nothing uses where each place has its own block.
+    """
+    resolved, layer = canonical(config), "model.layers.{layer}"
+    rows = norm_rows(config.norm, "model.final_layernorm", "final_norm")
+    kinds, numbering, shared = [], [], list[int]()
+    for symbol in config.symbols:
+        layers = kinds.count("ssd") + kinds.count("ssd_behind")
+        if symbol == SHARED:
+            shared.append(layers)
+        behind = symbol == "M" and bool(kinds) and kinds[-1] == "shared_block"
+        kinds.append("ssd_behind" if behind else MIXERS[symbol])
+        numbering.append(layers)
+    if resolved.ssd is not None:
+        for kind, theirs in (("ssd", layer), ("ssd_behind", f"{layer}.mamba_decoder")):
+            rows += norm_rows(config.norm, f"{theirs}.input_layernorm", f"{{{kind}}}.norm")
+            rows += ssd_rows(resolved.ssd, f"{theirs}.mamba", f"{{{kind}}}.ssd")
+    copies = dict[str, str]()
+    if resolved.shared_block is not None:
+        block = resolved.shared_block
+        rows.append(Row(f"{layer}.linear.weight", "{shared_block}.shared_block.out.kernel", _OUT))
+        for number, first in enumerate(shared[: block.blocks]):
+            of_block = _shared_block_rows(block, config.norm, number, first)
+            of_block += [
+                row
+                for place, layer_ in enumerate(shared)
+                if place % block.blocks == number
+                for row in _adapter_rows(block, first, place, layer_)
+            ]
+            rows += of_block
+            for again in shared[number :: block.blocks][1:]:
+                one, other = (f"model.layers.{at}." for at in (first, again))
+                copies |= {row.theirs.replace(one, other): row.theirs for row in of_block}
+    return _named(
+        config,
+        rows,
+        numbering,
+        table="model.embed_tokens.weight",
+        kinds=kinds,
+        copies=copies,
+        ignored=_UNUSED if not config.tie_embeddings else (),
+    )
+
+
+def _shared_block_rows(block: SharedBlockConfig, norm: NormConfig, number: int, layer: int) -> list[Row]:
+    theirs, ours = f"model.layers.{layer}.shared_transformer", f"decoder.shared.block_{number}"
+    rows = [Row(f"{theirs}.input_layernorm.weight", f"{ours}.norm.scale", "(streams embed) -> streams embed")]
+    rows += norm_rows(norm, f"{theirs}.pre_ff_layernorm", f"{ours}.mlp_norm")
+    rows += [
+        dataclasses.replace(row, layout=TO_HEADS_OF_BOTH) if row.layout == TO_HEADS else row
+        for row in attention_rows(block.attention, f"{theirs}.self_attn", f"{ours}.attention")
+    ]
+    mlp = f"{theirs}.feed_forward"
+    for name, layout in (("weight", "[mlp] embed -> embed mlp"), ("bias", "[mlp] -> mlp")):
+        part = "kernel" if name == "weight" else "bias"
+        if name == "weight" or block.mlp.bias:
+            halves = (f"{ours}.mlp.gate.{part}", f"{ours}.mlp.up.{part}")
+            rows.append(Row(f"{mlp}.gate_up_proj.{name}", halves, layout))
+    rows.append(Row(f"{mlp}.down_proj.weight", f"{ours}.mlp.down.kernel", NARROW))
+    if block.mlp.bias:
+        rows.append(Row(f"{mlp}.down_proj.bias", f"{ours}.mlp.down.bias"))
+    return rows
+
+
+def _adapter_rows(block: SharedBlockConfig, first: int, place: int, layer: int) -> list[Row]:
+    """Of one place: in the module of the block, under the place's number."""
+    theirs, ours = f"model.layers.{first}.shared_transformer", "{shared_block}.shared_block"
+    mlp = f"{theirs}.feed_forward.gate_up_proj_adapter_list.{place}"
+    outs = tuple(f"{ours}.mlp_adapter.out.{name}.kernel" for name in ("gate", "up"))
+    rows = [
+        Row(
+            f"{mlp}.0.weight", f"{ours}.mlp_adapter.into.kernel", "latent embed -> embed latent", layer=layer
+        ),
+        Row(f"{mlp}.1.weight", outs, "[mlp] latent -> latent mlp", layer=layer),
+    ]
+    for name in ("query", "key", "value") if block.attention_adapters else ():
+        one, two = f"{ours}.attention_adapters.{name}", f"{theirs}.self_attn.linear_{name[0]}_adapter_list"
+        into = "latent (streams embed) -> streams embed latent"
+        out = "(heads head_dim) latent -> latent heads head_dim"
+        rows.append(Row(f"{two}.{place}.0.weight", f"{one}.into.kernel", into, layer=layer))
+        rows.append(Row(f"{two}.{place}.1.weight", f"{one}.out.{name}.kernel", out, layer=layer))
+    return rows
+
+
 def side_by_side_names(config: MambaConfig) -> NameMap:
     """Mamba-2 and attention behind one norm, and the MLP behind them, are one layer (Falcon-H1)."""
     resolved, layer = canonical(config), "model.layers.{layer}"
@@ -138,10 +235,20 @@ def side_by_side_names(config: MambaConfig) -> NameMap:
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 
 
-def _named(config: MambaConfig, rows: list[Row], numbering: Sequence[int], *, table: str) -> NameMap:
+def _named(
+    config: MambaConfig,
+    rows: list[Row],
+    numbering: Sequence[int],
+    *,
+    table: str,
+    kinds: Sequence[str] | None = None,
+    copies: Mapping[str, str] = MappingProxyType({}),
+    ignored: Sequence[str] = (),
+) -> NameMap:
     """With the token table and the head, which may be there twice where they are tied."""
     rows = [Row(table, "embedding.weight", rows=config.vocab_size), *rows]
     if config.tie_embeddings:
-        return stack_name_map(config, rows, numbering, copies={"lm_head.weight": table})
-    rows.append(Row("lm_head.weight", "head.weight", rows=config.vocab_size))
-    return stack_name_map(config, rows, numbering)
+        copies = {**copies, "lm_head.weight": table}
+    else:
+        rows.append(Row("lm_head.weight", "head.weight", rows=config.vocab_size))
+    return stack_name_map(config, rows, numbering, kinds=kinds, copies=copies, ignored=ignored)

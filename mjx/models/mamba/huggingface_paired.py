@@ -3,22 +3,28 @@
 from mjx.models.interop.architecture import ACTIVATIONS
 from mjx.models.interop.config_map import Constant, Key, Only, ResolvedKey
 from mjx.models.interop.rope_keys import RopeKeys
-from mjx.models.mamba.huggingface_keys import (
-    Channels,
+from mjx.models.mamba.huggingface_block_keys import (
     Divisor,
     Factors,
     GatedNorm,
+    HeadFeatures,
     KeyFactor,
+    LeastStep,
+    OfBothStreams,
     PositionKind,
     ProjectionFactors,
+    Rotated,
     ScoreFactor,
-    StepLimit,
-    StepRank,
-    heads,
-    steps,
+    SharedKeyHeads,
 )
-from mjx.models.mamba.huggingface_layers import AttentionIndices, LayerTypes, Periods, SideBySide
-from mjx.models.mamba.huggingface_names import paired_names, shared_mlp_names, side_by_side_names
+from mjx.models.mamba.huggingface_keys import Channels, StepLimit, StepRank, heads, steps
+from mjx.models.mamba.huggingface_layers import AttentionIndices, HybridTypes, LayerTypes, Periods, SideBySide
+from mjx.models.mamba.huggingface_names import (
+    paired_names,
+    shared_block_names,
+    shared_mlp_names,
+    side_by_side_names,
+)
 from mjx.models.mamba.huggingface_tables import ATTENTION, SIZES, architecture
 
 PAIRED = (
@@ -113,6 +119,40 @@ PAIRED = (
         names=shared_mlp_names,
         prefix="model.",
         without_meaning=("router_aux_loss_coef", "output_router_logits", "init_method"),
+    ),
+    architecture(
+        *("zamba2", "Zamba2ForCausalLM"),
+        HybridTypes(),
+        *SIZES,
+        OfBothStreams(),
+        SharedKeyHeads(),
+        Key("attention_dropout", "shared_block.attention.dropout", 0.0),
+        RopeKeys(field="shared_block.attention.rope"),
+        Rotated("use_mem_rope", "shared_block.attention.rope"),
+        Key("adapter_rank", "shared_block.rank", 128),
+        Key("use_shared_attention_adapter", "shared_block.attention_adapters", False),
+        Key("intermediate_size", "shared_block.mlp.features"),
+        Key("hidden_act", "shared_block.mlp.activation", "gelu", ACTIVATIONS),
+        Constant("shared_block.mlp.gated", True),
+        HeadFeatures("n_mamba_heads", "mamba_expand", "mamba_headdim"),
+        Key("add_bias_linear", ("ssd.bias", "shared_block.mlp.bias"), False),
+        Key("mamba_d_state", "ssd.state", 64),
+        Key("mamba_ngroups", "ssd.groups", 1),
+        Key("mamba_d_conv", "ssd.conv_width", 4),
+        Key("chunk_size", "ssd.chunk_size", 256),
+        *steps("ssd"),
+        LeastStep(),
+        Key("rms_norm_eps", "norm.epsilon", 1e-5),
+        Key("initializer_range", "init_std", 0.02),
+        Key("tie_word_embeddings", "tie_embeddings", True),
+        Only("use_long_context", False),
+        names=shared_block_names,
+        prefix="model.",
+        without_meaning=(
+            # They follow from others; of the convolution's biases transformers does not ask.
+            *("attention_hidden_size", "attention_head_dim", "kv_channels", "num_query_groups"),
+            *("hybrid_layer_ids", "use_conv_bias", "use_mem_eff_path"),
+        ),
     ),
     architecture(
         *("falcon_h1", "FalconH1ForCausalLM"),

@@ -10,8 +10,11 @@ MIXERS = {
     "*": "attention",
     "-": "mlp",
     "E": "moe",
+    "S": "shared_block",
 }
-"""Symbol → the field of the config, and the name, of its mixer. `m` is not Megatron's: it has no Mamba-1."""
+"""Symbol → the field of the config, and the name, of its mixer. `m` and `S` are not Megatron's."""
+SHARED = "S"
+"""What stands behind it reads what it makes."""
 
 _NOT_THERE = {
     "G": "a gated delta network",
@@ -66,6 +69,9 @@ def read_pattern(pattern: str, where: str = "model.hybrid_pattern") -> tuple[Pla
         elif symbol not in MIXERS:
             message = f"'{symbol}', which is no symbol (choose from {', '.join(MIXERS)})"
             raise _refusal(where, message, pattern, at)
+        elif symbol == SHARED and (opened is not None or at == len(pattern) - 1):
+            wrong = "with nothing behind it that reads it" if opened is None else "within brackets"
+            raise _refusal(where, f"'S' {wrong}", pattern, at)
         else:
             places.append(Place(symbol, beside=opened is not None and len(places) > opened))
     if opened is not None:

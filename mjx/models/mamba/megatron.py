@@ -25,6 +25,7 @@ def megatron_name_map(config: MambaConfig) -> NameMap:
     refused = {
         "m in model.hybrid_pattern (Mamba-1)": resolved.selective_scan is not None,
         "( in model.hybrid_pattern (sub-layers side by side)": has_brackets(config.hybrid_pattern),
+        "S in model.hybrid_pattern (a shared block)": resolved.shared_block is not None,
     }
     if ssd is not None:
         refused |= {

@@ -25,6 +25,12 @@ _GRANITE = {
     **{"num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 8},
     **{"mamba_d_state": 5, "mamba_chunk_size": 4, "shared_intermediate_size": 20},
 }
+_ZAMBA2 = {
+    **{**_HYBRID, "num_key_value_heads": 4},
+    **{"num_hidden_layers": 5, "layers_block_type": ["mamba", "hybrid", "hybrid", "mamba", "hybrid"]},
+    **{"n_mamba_heads": 8, "mamba_ngroups": 2, "mamba_d_state": 5, "chunk_size": 4, "adapter_rank": 3},
+    "tie_word_embeddings": True,
+}
 _FALCON_H1 = {
     **_HYBRID,
     **{"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": "auto", "mamba_n_groups": 2},
@@ -91,6 +97,16 @@ CASES: dict[str, dict[str, Any]] = {
         **{"tie_word_embeddings": True, "attention_bias": True, "mamba_proj_bias": True},
         **{"attention_multiplier": 0.5, "residual_multiplier": 0.8},
     },
+    "zamba2": {
+        **_ZAMBA2,
+        **{"num_mem_blocks": 2, "use_mem_rope": True, "rope_theta": 500.0, "hidden_act": "gelu"},
+        **{"time_step_min": 0.6, "time_step_max": 0.9},
+    },
+    "zamba2, adapters of attention": {
+        **_ZAMBA2,
+        **{"num_mem_blocks": 1, "use_shared_attention_adapter": True, "add_bias_linear": True},
+        **{"rms_norm_eps": 1e-3, "hidden_act": "silu"},
+    },
 }
 CLASSES = {
     "mamba": "MambaForCausalLM",
@@ -101,6 +117,7 @@ CLASSES = {
     "jamba": "JambaForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
+    "zamba2": "Zamba2ForCausalLM",
 }
 
 

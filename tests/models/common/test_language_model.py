@@ -190,7 +190,7 @@ class Bias:
     rows: int
     name: ClassVar[str] = "bias"
 
-    def build(self, rngs):
+    def build(self, embed, std, output_std, rngs):
         return Embedding(self.rows, EMBED, axis="positions", std=1.0, rngs=rngs)
 
     def make(self, module, context: Context):

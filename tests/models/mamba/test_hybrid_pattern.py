@@ -43,7 +43,7 @@ def test_each_symbol_is_a_sub_layer_and_what_repeats_is_scanned():
 @pytest.mark.parametrize(
     ("pattern", "message", "caret"),
     [
-        ("M-X*", "'X', which is no symbol (choose from M, m, *, -, E)", 2),
+        ("M-X*", "'X', which is no symbol (choose from M, m, *, -, E, S)", 2),
         ("MM*-+", "'+' together with '*', another kind of attention", 4),
         ("MD*", "'*' together with 'D', another kind of attention", 2),
         ("MG", "'G', a gated delta network, which mjx does not have yet", 1),
@@ -56,6 +56,8 @@ def test_each_symbol_is_a_sub_layer_and_what_repeats_is_scanned():
         ("M(*)-", "')' without a '(' and two sub-layers in front of it", 3),
         ("M*)", "')' without a '(' and two sub-layers in front of it", 2),
         ("(M(*-))", "'(' within brackets", 2),
+        ("MS", "'S' with nothing behind it that reads it", 1),
+        ("(SM)-", "'S' within brackets", 1),
         ("(M|*)", "'|' between sub-layers that read the same", 2),
     ],
 )

@@ -1,6 +1,7 @@
 """The self-attention sub-layer: multi-head, grouped-query and multi-query."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import jax
@@ -162,9 +163,19 @@ class AttentionConfig(MixerConfig):
 class Attention(nnx.Module):
     """Queries, keys and values from the residual stream, attention, and back."""
 
-    def __init__(self, config: AttentionConfig, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: AttentionConfig,
+        embed: int,
+        *,
+        reads: Mapping[str, int] | None = None,
+        std: float,
+        output_std: float,
+        rngs: nnx.Rngs,
+    ):
+        """`reads` are the axes of what queries, keys and values are made of; None: the stream's."""
         heads, kv_heads, head_dim = config.dims
-        narrow = {"embed": embed}
+        narrow = reads or {"embed": embed}
         queries = {"heads": heads, "head_dim": head_dim}
         keys = {"kv_heads": kv_heads, "head_dim": head_dim}
         self.query = Linear(narrow, queries, bias=config.qkv_bias, std=std, rngs=rngs)
@@ -178,7 +189,7 @@ class Attention(nnx.Module):
         self.key_norm = Norm(norm, of_keys) if norm else None
         learnable = config.softmax == "learnable"
         self.sinks = parameter(jnp.zeros((heads,), jnp.float32), "heads") if learnable else None
-        self.output = Linear(queries, narrow, bias=config.output_bias, std=output_std, rngs=rngs)
+        self.output = Linear(queries, {"embed": embed}, bias=config.output_bias, std=output_std, rngs=rngs)
         self.config = config
 
     def __call__(
@@ -187,9 +198,20 @@ class Attention(nnx.Module):
         context: Context,
         cache: KVCache | None = None,
     ) -> Mixed:
-        config, decoding = self.config, context.decoding
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        q, k, v, gate = self._project(x, joined=decoding is None)
+        return self.attended(*self.project(x, joined=context.decoding is None), context, cache)
+
+    def attended(
+        self,
+        q: Float[Array, "batch sequence heads head_dim"],
+        k: Float[Array, "batch sequence kv_heads head_dim"],
+        v: Float[Array, "batch sequence kv_heads head_dim"],
+        gate: Float[Array, "batch sequence heads head_dim"] | None,
+        context: Context,
+        cache: KVCache | None,
+    ) -> Mixed:
+        """What `project` made, normed, rotated, attended to, and back."""
+        config, decoding = self.config, context.decoding
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         rope, unrotated = config.rope, k
@@ -226,7 +248,7 @@ class Attention(nnx.Module):
         out = shard(out, "batch", "sequence", "heads", "head_dim")
         return Mixed(shard(self.output(out), "batch", "residual_sequence", "embed"), cache)
 
-    def _project(self, x: Array, *, joined: bool) -> tuple[Array, Array, Array, Array | None]:
+    def project(self, x: Array, *, joined: bool) -> tuple[Array, Array, Array, Array | None]:
         """Queries, keys, values and gates as one product: one GEMM, one collective for the gradient of `x`.
 
         The kernels are joined per key/value head, `[q … q, (gate … gate), k, v]`, as Megatron stores
@@ -250,7 +272,7 @@ class Attention(nnx.Module):
             ]
             return jnp.concatenate(shaped, axis=-2).astype(x.dtype)
 
-        y = project(x, join([p.kernel[...] for p in parts]))
+        y = project(x, join([p.kernel[...] for p in parts]), self.query.contracted)
         if self.query.bias is not None:
             y = y + join([p.bias[...] for p in parts if p.bias is not None])
         bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]

@@ -25,7 +25,7 @@ class TimeStepConfig:
     """The largest step at the beginning."""
     floor: float = 1e-4
     """No step begins below it."""
-    limit: tuple[float, float] | None = None
+    limit: tuple[float, float | None] | None = None
     """Keep steps within these bounds, at every token; null: do not."""
 
     def __post_init__(self):
@@ -33,7 +33,8 @@ class TimeStepConfig:
             check_scale(f"dt.{name}", getattr(self, name))
         if self.min > self.max:
             raise InputError(f"dt.min = {self.min} must not be above dt.max = {self.max}")
-        if self.limit is not None and not 0 <= self.limit[0] < self.limit[1]:
+        low, high = self.limit or (0.0, None)
+        if not (low >= 0 if high is None else 0 <= low < high):
             raise InputError(
                 f"dt.limit = {list(self.limit)} must be two steps, the smaller first, or null for none"
             )
