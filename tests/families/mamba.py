@@ -8,9 +8,10 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.common.rope import RoPEConfig
-from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig, TimeStepConfig
 from mjx.models.mamba import MambaConfig
 from mjx.models.mamba.config import ScaleConfig, ScalesConfig
+from mjx.models.mamba.shared_block import SharedBlockConfig
 
 SMALL = functools.partial(MambaConfig, hidden_size=32, vocab_size=61, vocab_divisor=16, dtype="float32")
 SSD = SSDConfig(state=8, head_dim=8, groups=2, chunk_size=8)
@@ -64,28 +65,31 @@ def tiny() -> tuple[TokenVariant, ...]:
             megatron=True,
         ),
         TokenVariant(
-            name="side by side, packed",
+            name="a shared block, and side by side, packed",
             config=SMALL(
-                hybrid_pattern="(M*)-",
+                hybrid_pattern="SS(M*)",
                 ssd=dataclasses.replace(
-                    SSD, heads=4, groups=1, norm="before gate", scales=(1.5, 0.8, 1.2, 0.7, 1.1)
+                    SSD,
+                    heads=4,
+                    groups=1,
+                    norm="before gate",
+                    dt=TimeStepConfig(limit=(1e-3, None)),
                 ),
-                attention=AttentionConfig(
-                    num_heads=4, num_query_groups=2, head_dim=8, rope=RoPEConfig(), scale=0.25
+                attention=AttentionConfig(num_heads=4, num_query_groups=2, head_dim=8),
+                shared_block=SharedBlockConfig(
+                    attention=AttentionConfig(num_heads=4, rope=RoPEConfig()),
+                    mlp=MLPConfig(features=24, gated=True, gate_scale=1.4),
+                    rank=4,
                 ),
-                mlp=MLPConfig(features=48, activation="silu", gated=True, gate_scale=1.4),
-                embedding_scale=1.7,
+                tie_embeddings=True,
                 logit_scale=0.6,
                 scales=ScalesConfig(
-                    ssd=ScaleConfig(input=1.2, output=0.9),
-                    attention=ScaleConfig(input=1.3, output=0.8),
-                    mlp=ScaleConfig(output=0.7),
+                    ssd=ScaleConfig(input=1.2, output=0.9), shared_block=ScaleConfig(output=0.8)
                 ),
             ),
-            # A norm 32; M 32·84 + 48·5 + 3·4 + 32 (norm) + 32·32; * 2·32·32 + 2·32·16;
-            # - 32 + 3·32·48.
-            num_parameters=3904 + 32 + 3996 + 3072 + 4640 + 32,
+            # A table 61·32; the block 64 + 3·64·64 + 64·32 + 32 + 3·32·24; a place 32·4 + 2·4·24 + 32·32;
+            # M 32·84 + 48·5 + 3·4 + 32 (norm) + 32·32; * 2·32·32 + 2·32·16; two norms 32.
+            num_parameters=1952 + 16736 + 2 * 1344 + 3996 + 3072 + 2 * 32,
             packs=True,
-            huggingface="falcon_h1",
         ),
     )

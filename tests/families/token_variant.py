@@ -78,7 +78,8 @@ class TokenVariant(Variant):
         """The pairs of attention that the mask hides, what chunks are made by, the vocabulary's padding."""
         tokens, hidden = self.rows * self.sequence, 0.0
         for sublayer in self.config.pattern:
-            if isinstance(mixer := sublayer.mixer, AttentionConfig):
+            mixer = getattr(sublayer.mixer, "attention", sublayer.mixer)  # of a block that has one
+            if isinstance(mixer, AttentionConfig):
                 (heads, _, head_dim), window = mixer.dims, mixer.window
                 seen = self.sequence / 2
                 if window is not None:  # a trapezium: the first rows see less than the window

@@ -56,8 +56,10 @@ def stack(sublayers: Iterable[Any], p: Parameters, x: np.ndarray, **around) -> n
     """The residual stream (batch, sequence, embed) after all sub-layers; `around` is for the mixers."""
     x = x.astype(np.float64)
     read = normed = x
+    beside = np.zeros_like(x)
     for sublayer, own in zip(sublayers, in_order(p), strict=True):
-        read = read if sublayer.parallel else x
+        if not sublayer.parallel:
+            read, beside = x + beside, np.zeros_like(x)
         if not getattr(sublayer, "shares_norm", False):
             normed = read if sublayer.norm is None else norm(sublayer.norm, below(own, "norm"), read)
         name = sublayer.mixer.name
@@ -65,6 +67,9 @@ def stack(sublayers: Iterable[Any], p: Parameters, x: np.ndarray, **around) -> n
         h = MIXERS[name](sublayer.mixer, below(own, name), h, **around)
         if sublayer.output_norm is not None:
             h = norm(sublayer.output_norm, below(own, "output_norm"), h)
+        if getattr(sublayer, "aside", False):
+            beside = sublayer.residual.scale * h
+            continue
         x = x + sublayer.residual.scale * h
         if sublayer.residual.norm is not None:
             x = norm(sublayer.residual.norm, below(own, "residual_norm"), x)

@@ -8,8 +8,9 @@ from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig
-from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig, TimeStepConfig
 from mjx.models.mamba.config import MambaConfig, ScaleConfig, ScalesConfig
+from mjx.models.mamba.shared_block import SharedBlockConfig
 
 
 def _mamba(num_layers: int, hidden_size: int) -> MambaConfig:
@@ -179,6 +180,36 @@ _FALCON_H1_500M = _falcon_h1(
         mlp=ScaleConfig(output=75 / 128),
     ),
 )
+
+
+def _zamba2(
+    pattern: str,
+    hidden_size: int,
+    *,
+    state: int,
+    groups: int = 1,
+    blocks: int = 2,
+    attention_adapters: bool = False,
+    rope: RoPEConfig | None = None,
+) -> MambaConfig:
+    """Zamba2 (Glorioso et al. 2024), as transformers has it."""
+    attention = AttentionConfig(num_heads=32, rope=rope, scale=(hidden_size // 32) ** -0.5)
+    return MambaConfig(
+        hybrid_pattern=pattern,
+        hidden_size=hidden_size,
+        vocab_size=32_000,
+        ssd=SSDConfig(groups=groups, state=state, chunk_size=256, dt=TimeStepConfig(limit=(1e-3, None))),
+        shared_block=SharedBlockConfig(
+            attention=attention,
+            mlp=MLPConfig(features=4 * hidden_size, gated=True),
+            blocks=blocks,
+            attention_adapters=attention_adapters,
+        ),
+        tie_embeddings=True,
+    )
+
+
+_ZAMBA2_7B = "M" * 6 + "SM" + ("M" * 4 + "SM") + ("M" * 5 + "SM") * 11 + "M" * 3
 _EIGHT_B = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 _NEMOTRON_H = "M-M-M-M*-" + "M-M-M-M-M*-" * 3 + "M-M-M-M-M-"
 _NEMOTRON_H_56B = "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-"
@@ -225,6 +256,18 @@ PUBLISHED = {
     ),
     "granite-4.0-h-tiny": _granite(1536, 12, 4, 48, logits_scaling=6, moe=_granite_experts(64, 6, 512)),
     "granite-4.0-h-small": _granite(4096, 32, 8, 128, logits_scaling=16, moe=_granite_experts(72, 10, 768)),
+    "zamba2-1.2b": _zamba2(
+        *(("M" * 5 + "SM") * 6 + "M" * 2, 2048),
+        state=128,
+        blocks=1,
+        attention_adapters=True,
+        rope=RoPEConfig(),
+    ),
+    "zamba2-2.7b": _zamba2(
+        *("M" + ("M" * 5 + "SM") * 7 + "MMMMSM" + "MMMSM" + "MM", 2560),
+        state=64,
+    ),
+    "zamba2-7b": _zamba2(_ZAMBA2_7B, 3584, state=64, groups=2, rope=RoPEConfig()),
     # 0.5B with the multipliers of its config.json, the others without any.
     "falcon-h1-0.5b": _FALCON_H1_500M,
     "falcon-h1-1.5b": _falcon_h1(24, 2048, 8, 4608, 65_537, ssd=_falcon_ssd(48, 64)),

@@ -201,7 +201,7 @@ class SharedPlace(nnx.Module):
         block: Block = context.table(self.config.weights)
         joined = context.decoding is None
         names = ("batch", "residual_sequence", "streams", "embed")
-        read = block.norm(shard(jnp.stack([x, context.entered], axis=-2), *names))
+        read: Array = block.norm(shard(jnp.stack([x, context.entered], axis=-2), *names))
         read = relayout(read, names, ("batch", "sequence", "streams", "embed"))
         q, k, v, gate = block.attention.project(read, joined=joined)
         if self.config.block.attention_adapters:

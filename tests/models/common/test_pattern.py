@@ -116,6 +116,15 @@ def test_a_parallel_sublayer_stays_with_the_one_in_front():
     assert find_segments((a, b, c) * 2 + (a, b) * 5) == (Segment((a, b, c), 2), Segment((a, b), 5))
 
 
+def test_what_is_aside_stays_with_what_reads_it():
+    s, m = dataclasses.replace(sublayer("s"), aside=True), sublayer("m")
+    assert find_segments((m, m, s, m) * 3) == (Segment((m, m, s, m), 3),)
+    # Without that, four times m would be a segment, the first of them cut off from what it reads.
+    assert find_segments((s, m, m, m, m)) == (Segment((s, m), 1), Segment((m,), 3))
+    with pytest.raises(InputError, match="the last sub-layer of a stack has aside = true"):
+        find_segments((m, s))
+
+
 def test_nothing_is_in_front_of_the_first_sublayer():
     with pytest.raises(InputError, match="the first sub-layer of a stack has parallel = true"):
         find_segments((parallel("a"), sublayer("b")))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from mjx.models.common.context import Context
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, logical_axes_of, parameters_of
-from mjx.models.common.pattern import SublayerConfig
+from mjx.models.common.pattern import Mixed, MixerConfig, ResidualConfig, SublayerConfig
 from mjx.models.common.stack import Stack
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
 from mjx.trees import flatten, unflatten
@@ -20,6 +22,23 @@ NORM = NormConfig()
 
 
 RMS = NormConfig(kind="rmsnorm")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnteredConfig(MixerConfig):
+    """Adds the stack's own input again."""
+
+    name = "entered"
+
+    def build(self, embed, *, std, output_std, rngs):
+        return Entered()
+
+
+class Entered(nnx.Module):
+    def __call__(self, x, context, cache=None):
+        return Mixed(context.entered)
+
+
 PLACEMENTS = {
     "before": {"norm": RMS},
     "behind": {"norm": None, "output_norm": RMS},
@@ -28,6 +47,7 @@ PLACEMENTS = {
     "before, parallel": {"norm": RMS, "parallel": True},
     "behind, parallel": {"norm": None, "output_norm": RMS, "parallel": True},
     "one before both": {"norm": RMS, "parallel": True, "shares_norm": True, "input_scale": 0.7},
+    "aside": {"norm": RMS, "aside": True, "residual": ResidualConfig(scale=0.6)},
 }
 
 
@@ -38,7 +58,7 @@ def test_norms_and_residuals_are_where_the_config_says(name, remat):
     options = PLACEMENTS[name]
     alone = {**options, "parallel": False, "shares_norm": False}
     first = SublayerConfig(**alone, mixer=MLPConfig(features=12, activation="relu"))
-    behind = {**options, "norm": None} if "shares_norm" in options else options
+    behind = {**options, "norm": None} if "shares_norm" in options else {**options, "aside": False}
     second = SublayerConfig(**behind, mixer=MLPConfig(features=20, activation="relu"))
     pattern = (first, second) * 3
     stack = Stack(pattern, 8, remat=remat, std=0.02, output_std=0.02, rngs=nnx.Rngs(params=jax.random.key(0)))
@@ -57,6 +77,20 @@ def test_norms_and_residuals_are_where_the_config_says(name, remat):
 def test_a_norm_is_shared_by_those_who_read_the_same():
     with pytest.raises(InputError, match="shares_norm = true must be parallel, without a norm"):
         SublayerConfig(mixer=MLPConfig(features=8), norm=RMS, parallel=True, shares_norm=True)
+
+
+def test_what_is_aside_adds_nothing_to_the_stream():
+    with pytest.raises(
+        InputError, match=r"aside = true adds nothing to the stream that residual\.norm is of"
+    ):
+        SublayerConfig(mixer=MLPConfig(features=8), norm=RMS, aside=True, residual=ResidualConfig(norm=RMS))
+
+
+def test_every_sub_layer_may_read_what_entered_the_stack():
+    x = jnp.asarray(np.random.RandomState(0).randn(2, 3, 4), jnp.float32)
+    pattern = (SublayerConfig(mixer=EnteredConfig(), norm=None),) * 3
+    stack = Stack(pattern, 4, std=0.02, output_std=0.02, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(stack(x, Context()).x, x + 3 * x, rtol=1e-6)
 
 
 def test_parameters_are_stacked_with_the_layers_first():

@@ -14,6 +14,7 @@ from mjx.errors import InputError
 from mjx.models.huggingface import from_pretrained, save_pretrained
 from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.tensor_writer import TensorWriter
+from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.mamba import PUBLISHED, MambaConfig
 from mjx.models.mamba.config_keys import canonical
 from mjx.models.mamba.huggingface import ARCHITECTURES
@@ -174,6 +175,22 @@ GRANITE = {
     **{"rms_norm_eps": 1e-5, "rope_scaling": None, "rope_theta": 10000, "router_aux_loss_coef": 0.0},
     **{"shared_intermediate_size": 1024, "tie_word_embeddings": True, "vocab_size": 100352},
 }
+ZAMBA2 = {
+    **{"adapter_rank": 128, "add_bias_linear": False, "architectures": ["Zamba2ForCausalLM"]},
+    **{"attention_dropout": 0.0, "attention_head_dim": 224, "attention_hidden_size": 7168},
+    **{"bos_token_id": 1, "chunk_size": 256, "eos_token_id": 2, "hidden_act": "gelu"},
+    **{"hidden_size": 3584, "hybrid_layer_ids": [6, 11, *range(17, 81, 6)], "initializer_range": 0.02},
+    **{"intermediate_size": 14336, "kv_channels": 112, "mamba_d_conv": 4, "mamba_d_state": 64},
+    "layers_block_type": ["hybrid" if n in (6, 11, *range(17, 81, 6)) else "mamba" for n in range(81)],
+    **{"mamba_expand": 2, "mamba_headdim": 64, "mamba_ngroups": 2, "max_position_embeddings": 4096},
+    **{"model_type": "zamba2", "n_mamba_heads": 112, "num_attention_heads": 32, "num_hidden_layers": 81},
+    **{"num_key_value_heads": 32, "num_logits_to_keep": 1, "num_mem_blocks": 2, "num_query_groups": 32},
+    **{"pad_token_id": 0, "rms_norm_eps": 1e-5, "rope_theta": 10000, "time_step_floor": 1e-4},
+    **{"time_step_limit": None, "time_step_max": 0.1, "time_step_min": 1e-3, "use_cache": True},
+    **{"use_conv_bias": True, "use_long_context": False, "use_mamba_kernels": True},
+    **{"use_mem_eff_path": False, "use_mem_rope": True, "use_shared_attention_adapter": False},
+    "vocab_size": 32000,
+}
 
 
 @pytest.mark.parametrize(
@@ -183,8 +200,9 @@ GRANITE = {
         (CODESTRAL, 7_285_403_648),
         (FALCON_H1, 521_411_104),
         (GRANITE, 6_939_037_248),
+        (ZAMBA2, 7_356_749_648),
     ],
-    ids=["Mamba 130M", "Codestral", "Falcon-H1 0.5B", "Granite 4.0 tiny"],
+    ids=["Mamba 130M", "Codestral", "Falcon-H1 0.5B", "Granite 4.0 tiny", "Zamba2 7B"],
 )
 def test_a_published_model_has_its_number_of_parameters_and_survives_the_way_back(theirs, parameters):
     config = ours(theirs)
@@ -198,8 +216,8 @@ def test_the_published_sizes_have_the_multipliers_of_their_configs():
     for name, value in FALCON_H1.items():
         if "multiplier" in name:
             np.testing.assert_allclose(theirs[name], value, rtol=1e-9, err_msg=name)
-    tiny = PUBLISHED["granite-4.0-h-tiny"]
-    assert canonical(ours(GRANITE)) == canonical(tiny)
+    for name, theirs in (("granite-4.0-h-tiny", GRANITE), ("zamba2-7b", ZAMBA2)):
+        assert canonical(ours(theirs)) == canonical(PUBLISHED[name])
 
 
 @pytest.mark.parametrize(
@@ -226,6 +244,8 @@ def test_what_mjx_would_compute_differently_is_refused(changes, message):
         ("nemotron_h", {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers"),
         ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices.*layers 0 to 2"),
         ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset.*below"),
+        ("zamba2", {"layers_block_type": ["mamba", "attention"]}, "layers_block_type.*should be 5 of"),
+        ("zamba2", {"use_long_context": True}, "use_long_context.*mjx does not compute"),
         ("granitemoehybrid", {"layer_types": ["mamba", "mlp", "mamba"]}, "layer_types.*should be 3 of"),
         ("granitemoehybrid", {"layer_types": ["mamba"]}, "layer_types.*should be 3 of mamba and attention"),
         ("granitemoehybrid", {"position_embedding_type": "alibi"}, "alibi.*known are rope and nope"),
@@ -239,6 +259,35 @@ def test_what_mjx_would_compute_differently_is_refused(changes, message):
 def test_layers_that_cannot_be_are_refused(case, changes, message):
     with pytest.raises(InputError, match=message):
         ours(state_spaces.config_of(case) | changes)
+
+
+def test_with_a_head_of_its_own_a_zamba2_has_a_block_for_each_place():
+    """As transformers has it, which then ties nothing; adapters that no place uses may lie in the file."""
+    theirs = state_spaces.config_of("zamba2, adapters of attention") | {"tie_word_embeddings": False}
+    config = ours(theirs)
+    assert config.shared_block is not None
+    assert config.shared_block.blocks == 3
+    names = fitting_architecture(config, "zamba2").name_map(config)
+    tensors = {name: InMemory(np.zeros(shape, np.float32)) for name, shape in names.theirs.items()}
+    used = "model.layers.1.shared_transformer.feed_forward.gate_up_proj_adapter_list.0.0.weight"
+    assert used in tensors
+    names.check(tensors | {used.replace("list.0", "list.1"): tensors[used]})
+    names.check({**tensors})
+    with pytest.raises(InputError, match=r"1 unknown \(model\.layers\.1\.other"):
+        names.check(tensors | {"model.layers.1.other": tensors[used]})
+
+
+def test_places_of_one_block_may_have_its_tensors_again_if_they_are_the_same():
+    config = ours(state_spaces.config_of("zamba2"))
+    names = fitting_architecture(config, "zamba2").name_map(config)
+    tensors = {name: InMemory(np.ones(shape, np.float32)) for name, shape in names.theirs.items()}
+    first = "model.layers.1.shared_transformer.pre_ff_layernorm.weight"
+    again = first.replace("layers.1", "layers.4")
+    names.check(tensors | {again: tensors[first]})
+    with pytest.raises(InputError, match=f"tensor {again} differs from {first}"):
+        names.check(tensors | {again: InMemory(np.zeros_like(tensors[first].array))})
+    with pytest.raises(InputError, match="1 unknown"):  # that of the other block
+        names.check(tensors | {first.replace("layers.1", "layers.3"): tensors[first]})
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -26,7 +26,7 @@ class TimeStepConfig:
     floor: float = 1e-4
     """No step begins below it."""
     limit: tuple[float, float | None] | None = None
-    """Keep steps within these bounds, at every token; null: do not."""
+    """Keep steps within these bounds, at every token, the upper one null for none; null: do not."""
 
     def __post_init__(self):
         for name in ("min", "max", "floor"):
@@ -36,7 +36,7 @@ class TimeStepConfig:
         low, high = self.limit or (0.0, None)
         if not (low >= 0 if high is None else 0 <= low < high):
             raise InputError(
-                f"dt.limit = {list(self.limit)} must be two steps, the smaller first, or null for none"
+                f"dt.limit = {[low, high]} must be two steps, the smaller first, or null for none"
             )
 
     def biases(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
