@@ -24,6 +24,9 @@ SHARES = ("head_dim", "state")
 """A share directly behind an owner is one feature with it: [heads, head_dim] is a vector of
 heads · head_dim numbers, and Mamba's [inner, state] are the per-channel decay rates, no matrix."""
 
+SIDE_BY_SIDE = ("streams",)
+"""What stands behind one of these is one feature with it: [streams, embed] are those of all streams."""
+
 OUTSIDE = ("vocab", "positions", "buckets", "conv")
 """Features that are not hidden: tables are looked up by them, convolutions slide over them."""
 
@@ -77,7 +80,8 @@ def _features(axes: tuple[str, ...]) -> list[tuple[int, ...]]:
         first += 1
     groups: list[tuple[int, ...]] = []
     for i in range(first, len(axes)):
-        if i > first and axes[i] in SHARES and axes[i - 1] in OWNERS:
+        shared = axes[i] in SHARES and axes[i - 1] in OWNERS
+        if i > first and (shared or axes[i - 1] in SIDE_BY_SIDE):
             groups[-1] += (i,)
         else:
             groups.append((i,))

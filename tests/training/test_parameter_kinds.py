@@ -30,6 +30,8 @@ KINDS = [
     (("embed",), "vector"),
     (("layers", "embed"), "vector"),  # a stacked norm
     (("layers", "heads", "head_dim"), "vector"),  # the bias of a query kernel
+    (("streams", "embed", "heads", "head_dim"), "hidden"),  # a query kernel that reads two streams
+    (("streams", "embed"), "vector"),  # the norm in front of it
     (("layers", "heads"), "vector"),  # sinks
     (("layers", "experts"), "vector"),  # a router's bias
     (("layers", "experts", "mlp"), "vector"),
@@ -53,6 +55,7 @@ def test_every_axis_that_kinds_are_told_by_is_in_the_vocabulary():
 
 def test_the_matrix_of_an_attention_kernel_joins_heads_with_head_dim():
     assert matrix_dimensions(("layers", "embed", "heads", "head_dim")) == MatrixDimensions((0,), (1,), (2, 3))
+    assert matrix_dimensions(("streams", "embed", "latent")) == MatrixDimensions((), (0, 1), (2,))
     assert matrix_dimensions(("layers", "heads", "head_dim", "embed")) == MatrixDimensions((0,), (1, 2), (3,))
     assert matrix_dimensions(("layers", "experts", "embed", "mlp")) == MatrixDimensions((0, 1), (2,), (3,))
 

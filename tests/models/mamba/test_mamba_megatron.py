@@ -8,10 +8,14 @@ from oracles import megatron
 from oracles.difference import Limits
 
 from mjx.errors import InputError
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.state_space import SSDConfig
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.mamba import MambaConfig
 from mjx.models.mamba.config_keys import canonical
 from mjx.models.mamba.megatron import megatron_name_map
+from mjx.models.mamba.shared_block import SharedBlockConfig
 from mjx.models.megatron import read_settings, settings_of
 from mjx.models.megatron.names import local_names
 
@@ -140,3 +144,21 @@ def test_a_checkpoint_written_on_several_devices_is_read_by_its_whole_parts():
     del written["module.decoder.layers.0.mixer.in_proj.weight.B"]
     with pytest.raises(InputError, match=r"decoder\.layers\.0\.mixer\.in_proj\.weight\.z"):
         names.check(local_names(written))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(M*)-", r"\( in model\.hybrid_pattern"), ("S-", r"S in model\.hybrid_pattern")]
+)
+def test_what_megatron_does_not_have_is_refused(pattern, message):
+    attention, mlp = AttentionConfig(num_heads=4), MLPConfig(features=48, gated=True)
+    config = MambaConfig(
+        hybrid_pattern=pattern,
+        hidden_size=32,
+        vocab_size=61,
+        ssd=SSDConfig(state=8, head_dim=8, groups=2),
+        attention=attention,
+        mlp=mlp,
+        shared_block=SharedBlockConfig(attention=attention, mlp=mlp),
+    )
+    with pytest.raises(InputError, match=f"{message} .* is not in Megatron-Core"):
+        megatron_name_map(config)
