@@ -12,8 +12,9 @@ from mjx.parse import Tag
 
 KINDS = {
     "gpt": "mjx.data.gpt",
+    "bert": "mjx.data.masked.tokens",
 }
-"""Kind of dataset → its package, whose `CONFIG` is its config class."""
+"""Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 
 
 def load_kind(name: str) -> type["DatasetConfig"]:

@@ -192,6 +192,32 @@ class IndexedDataset:
         return digest.hexdigest()
 
 
+def gather(
+    dataset: IndexedDataset,
+    sources: Int[np.ndarray, "pieces"],
+    lengths: Int[np.ndarray, "pieces"],
+    vocab_size: int | None,
+) -> Int[np.ndarray, "tokens"]:
+    """The tokens of pieces of the `.bin`, one after another.
+
+    Raises:
+        InputError: a token id does not belong to the vocabulary.
+    """
+    targets = np.cumsum(lengths) - lengths
+    where = np.arange(int(lengths.sum())) + np.repeat(sources - targets, lengths)
+    found = dataset.tokens.take(where)
+    if vocab_size is not None and found.size and (found.max() >= vocab_size or found.min() < 0):
+        bad = int(np.argmax((found >= vocab_size) | (found < 0)))
+        document, token = dataset.document_of_token(int(where[bad])), int(found[bad])
+        raise InputError(
+            f"Document {document} of {dataset.prefix}.bin has the token id {token}, but vocab_size = "
+            f"{vocab_size} (the model's or the data's, whichever is smaller). Was the data made with another "
+            "tokenizer? Else leave out the texts that have this token; a model that starts from nothing may "
+            f"have a larger model.vocab_size: {token + 1} at least, as many as the tokenizer has ids for all."
+        )
+    return found
+
+
 class IndexedDatasetWriter:
     """Writes a `.bin`/`.idx` pair document by document; only the index is held in memory.
 

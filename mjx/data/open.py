@@ -39,12 +39,12 @@ class TextSplits:
         weights = [source.weight for source in self.config.sources] or [1.0]
 
         def documents(source: IndexedDataset) -> range:
-            return split_range(self.config.split, split, len(source))
+            return split_range(self.config.split, split, self.config.documents_in(source))
 
         try:
             return self._blend(self.sources, weights, documents, num_samples, split)
         except EmptyPartError as error:
-            raise EmptyPartError(f"{error} {_advice(split, self.sources[0])}") from error
+            raise EmptyPartError(f"{error} {self._advice(split)}") from error
 
     def validation(self) -> dict[str, Dataset]:
         """As `Splits.validation`."""
@@ -52,7 +52,7 @@ class TextSplits:
             return {"": self.dataset("valid")}
 
         def whole(source: IndexedDataset) -> range:
-            return range(len(source))
+            return range(self.config.documents_in(source))
 
         sets = {}
         for name, sources in self.validation_sources.items():
@@ -116,19 +116,20 @@ class TextSplits:
         except InputError as error:
             raise type(error)(f"{source.prefix}, {label}: {error}") from error
 
-
-def _advice(split: Split, source: IndexedDataset) -> str:
-    """What to do about a split that has nothing of any source, of which this is the first."""
-    if split == "valid":
-        others = "data.validation takes it from files of its own"
-        if len(source) > 1:
-            others = f'data.split="{len(source) - 1},1,0" gives it one document, and {others}'
-        return f"{WITHOUT_VALIDATION}; {others}."
-    if not source.sequence_lengths.any():
-        return "There is no token in the source."
-    if split == "train":
-        return 'data.split="1,0,0" with training.evaluation_rows=0 gives it all.'
-    return "Give it a larger share of data.split."
+    def _advice(self, split: Split) -> str:
+        """What to do about a split that has nothing of any source."""
+        source = self.sources[0]
+        documents = self.config.documents_in(source)
+        if split == "valid":
+            others = "data.validation takes it from files of its own"
+            if documents > 1:
+                others = f'data.split="{documents - 1},1,0" gives it one document, and {others}'
+            return f"{WITHOUT_VALIDATION}; {others}."
+        if not source.sequence_lengths.any():
+            return "There is no token in the source."
+        if split == "train":
+            return 'data.split="1,0,0" with training.evaluation_rows=0 gives it all.'
+        return "Give it a larger share of data.split."
 
 
 def open_text(config: TextConfig, vocabulary: int | None = None) -> TextSplits:

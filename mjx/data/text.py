@@ -61,6 +61,10 @@ class TextConfig(DatasetConfig):
     """Corpus: the size of the tokenizer that is trained on it (4096 when null). Sources: token ids must be
     below it (the tokenizer's when null), and below the model's."""
 
+    def documents_in(self, source: IndexedDataset) -> int:
+        """How many documents `split` is applied to: every sequence is one, where a kind does not say else."""
+        return len(source)
+
     def samples(
         self,
         source: IndexedDataset,

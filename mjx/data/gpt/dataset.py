@@ -5,8 +5,7 @@ from jaxtyping import Bool, Int, Int32
 
 from mjx.data.dataset import Batch
 from mjx.data.gpt.index import GPTIndex
-from mjx.data.indexed import IndexedDataset
-from mjx.errors import InputError
+from mjx.data.indexed import IndexedDataset, gather
 
 PADDING = -1
 """Stands for "no token" until the masks are made."""
@@ -140,29 +139,3 @@ def positions_of(starts: Bool[np.ndarray, "batch sequence"]) -> Int32[np.ndarray
     """Positions that count from 0 at every start (and at the start of the row)."""
     place = np.arange(starts.shape[1], dtype=np.int32)
     return place - np.maximum.accumulate(np.where(starts, place, 0), axis=1)
-
-
-def gather(
-    dataset: IndexedDataset,
-    sources: Int[np.ndarray, "pieces"],
-    lengths: Int[np.ndarray, "pieces"],
-    vocab_size: int | None,
-) -> Int[np.ndarray, "tokens"]:
-    """The tokens of pieces of the `.bin`, one after another.
-
-    Raises:
-        InputError: a token id does not belong to the vocabulary.
-    """
-    targets = np.cumsum(lengths) - lengths
-    where = np.arange(int(lengths.sum())) + np.repeat(sources - targets, lengths)
-    found = dataset.tokens.take(where)
-    if vocab_size is not None and found.size and (found.max() >= vocab_size or found.min() < 0):
-        bad = int(np.argmax((found >= vocab_size) | (found < 0)))
-        document, token = dataset.document_of_token(int(where[bad])), int(found[bad])
-        raise InputError(
-            f"Document {document} of {dataset.prefix}.bin has the token id {token}, but vocab_size = "
-            f"{vocab_size} (the model's or the data's, whichever is smaller). Was the data made with another "
-            "tokenizer? Else leave out the texts that have this token; a model that starts from nothing may "
-            f"have a larger model.vocab_size: {token + 1} at least, as many as the tokenizer has ids for all."
-        )
-    return found

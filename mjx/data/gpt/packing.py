@@ -14,8 +14,7 @@ from jaxtyping import Bool, Int, Int32, Int64, Integer
 
 from mjx.data.cache import cached_arrays
 from mjx.data.dataset import Batch
-from mjx.data.gpt.dataset import gather
-from mjx.data.indexed import IndexedDataset
+from mjx.data.indexed import IndexedDataset, gather
 from mjx.data.splits import EmptyPartError
 
 _FORMAT = 1

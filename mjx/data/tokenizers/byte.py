@@ -16,6 +16,9 @@ class ByteTokenizer:
     eod_id: int | None = 256
     bos_id: int | None = None
     pad_id: int | None = None
+    cls_id: int | None = None
+    sep_id: int | None = None
+    mask_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
         return list(checked(text).encode())
@@ -36,6 +39,9 @@ class ByteTokenizer:
         if token_id == self.eod_id:
             return "end of document"
         return f"<0x{token_id:02X}>" if 0 <= token_id < 256 else None
+
+    def token_id(self, token: str) -> int | None:
+        return next((byte for byte in range(self.vocab_size) if self.token(byte) == token), None)
 
     def save(self, folder: str | Path) -> None:
         path = Path(folder, BYTE_FILE)

@@ -47,6 +47,9 @@ class HuggingFaceTokenizer:
         bos_token: str | None,
         pad_token: str | None,
         *,
+        cls_token: str | None = None,
+        sep_token: str | None = None,
+        mask_token: str | None = None,
         clean_up_spaces: bool = False,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
@@ -55,13 +58,23 @@ class HuggingFaceTokenizer:
         eos_token: The token that ends a document.
         bos_token: The token that begins one.
         pad_token: The token that fills.
+        cls_token: The token before a text that an encoder reads.
+        sep_token: The token between two texts and behind them.
+        mask_token: The token in the place of a hidden one.
         clean_up_spaces: Remove spaces before punctuation from decoded text.
         files: Path inside a folder → content, of the files it was read from; without, `save` writes new ones.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
-        self.names = {"eos_token": eos_token, "bos_token": bos_token, "pad_token": pad_token}
+        self.names = {
+            "eos_token": eos_token,
+            "bos_token": bos_token,
+            "pad_token": pad_token,
+            "cls_token": cls_token,
+            "sep_token": sep_token,
+            "mask_token": mask_token,
+        }
         ids = {
             name: None if token is None else tokenizer.token_to_id(token)
             for name, token in self.names.items()
@@ -70,6 +83,7 @@ class HuggingFaceTokenizer:
             if token is not None and ids[name] is None:
                 raise InputError(f'{name} = "{token}" is not in the vocabulary of the tokenizer.')
         self.eod_id, self.bos_id, self.pad_id = ids["eos_token"], ids["bos_token"], ids["pad_token"]
+        self.cls_id, self.sep_id, self.mask_id = ids["cls_token"], ids["sep_token"], ids["mask_token"]
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self._clean_up_spaces = clean_up_spaces
         self._files = files
@@ -107,6 +121,9 @@ class HuggingFaceTokenizer:
             eos,
             names.get("bos_token"),
             names.get("pad_token"),
+            cls_token=names.get("cls_token"),
+            sep_token=names.get("sep_token"),
+            mask_token=names.get("mask_token"),
             clean_up_spaces=clean_up,
             files=_read_files(file),
         )
@@ -132,6 +149,9 @@ class HuggingFaceTokenizer:
 
     def token(self, token_id: int) -> str | None:
         return self.tokenizer.id_to_token(token_id) if 0 <= token_id < self.vocab_size else None
+
+    def token_id(self, token: str) -> int | None:
+        return self.tokenizer.token_to_id(token)
 
     def save(self, folder: str | Path) -> None:
         """A tokenizer that was read is written as it was found, chat template and all."""

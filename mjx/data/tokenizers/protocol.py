@@ -32,6 +32,21 @@ class Tokenizer(Protocol):
     @property
     def pad_id(self) -> int | None: ...
 
+    @property
+    def cls_id(self) -> int | None:
+        """The token before a text that an encoder reads."""
+        ...
+
+    @property
+    def sep_id(self) -> int | None:
+        """The token between two texts and behind them."""
+        ...
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token in the place of a hidden one."""
+        ...
+
     def encode(self, text: str) -> list[int]: ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -55,6 +70,10 @@ class Tokenizer(Protocol):
 
     def token(self, token_id: int) -> str | None:
         """How the vocabulary calls an id; None where it has no such token."""
+        ...
+
+    def token_id(self, token: str) -> int | None:
+        """The id of what `token` calls so; None where the vocabulary has no such token."""
         ...
 
     def save(self, folder: str | Path) -> None:

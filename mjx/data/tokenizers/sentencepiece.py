@@ -60,6 +60,9 @@ class SentencePieceTokenizer:
         self.eod_id = names.get("eos_token", known(self._processor.eos_id()))
         self.bos_id = names.get("bos_token", known(self._processor.bos_id()))
         self.pad_id = names.get("pad_token", known(self._processor.pad_id()))
+        self.cls_id, self.sep_id = names.get("cls_token"), names.get("sep_token")
+        self.mask_id = names.get("mask_token")
+        self._ids = ids
         self._begin = [self.bos_id] if config.flag("add_bos_token") and self.bos_id is not None else []
         self._end = [self.eod_id] if config.flag("add_eos_token") and self.eod_id is not None else []
         control = {token_id for token_id in range(size) if self._processor.is_control(token_id)}
@@ -121,6 +124,9 @@ class SentencePieceTokenizer:
         if token_id in self._added:
             return self._added[token_id]
         return self._processor.id_to_piece(token_id) if 0 <= token_id < self._size else None
+
+    def token_id(self, token: str) -> int | None:
+        return self._ids.get(token)
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,9 @@ class TiktokenTokenizer:
         self.eod_id: int | None = encoding.special_tokens[encoding.eod]
         self.bos_id: int | None = None if encoding.bos is None else encoding.special_tokens[encoding.bos]
         self.pad_id: int | None = None
+        self.cls_id: int | None = None
+        self.sep_id: int | None = None
+        self.mask_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
         return [token for part in _parts(checked(text)) for token in self._encoding.encode_ordinary(part)]
@@ -134,6 +137,12 @@ class TiktokenTokenizer:
         if not 0 <= token_id < self._ranks:
             return None
         return self._encoding.decode_single_token_bytes(token_id).decode(errors="backslashreplace")
+
+    def token_id(self, token: str) -> int | None:
+        try:
+            return self._encoding.encode_single_token(token)
+        except KeyError:
+            return None
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
