@@ -30,6 +30,26 @@ def token_batch(rows: int, sequence: int, extras: Sequence[str] = ()) -> dict[st
     }
 
 
+def coded_batch(
+    rows: int, encoder: int, decoder: int, extras: Sequence[str] = (), decoder_extras: Sequence[str] = ()
+) -> dict[str, BatchArray]:
+    """The arrays of a batch for an encoder and a decoder: `tokens` and `segment_ids` of the one,
+    `decoder_tokens`, `labels`, `loss_mask` and `decoder_segment_ids` of the other (segment 0 is padding), and
+    of those that not every batch has (positions) the extras of each."""
+    names = dict.fromkeys(("tokens", "segment_ids", *extras), encoder)
+    names |= dict.fromkeys(
+        ("decoder_tokens", "labels", "loss_mask", "decoder_segment_ids", *decoder_extras), decoder
+    )
+    return {
+        name: BatchArray(
+            shape=(rows, length),
+            dtype="float32" if name == "loss_mask" else "int32",
+            axes=("batch", "sequence"),
+        )
+        for name, length in names.items()
+    }
+
+
 def size_of(arrays: BatchArrays) -> tuple[int, int]:
     """The rows of a batch, and the positions of the longest sequence in a row (1 where there is none)."""
     rows, lengths = set(), [1]

@@ -13,6 +13,7 @@ from mjx.parse import Tag
 KINDS = {
     "gpt": "mjx.data.gpt",
     "bert": "mjx.data.masked.tokens",
+    "t5": "mjx.data.masked.spans",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 

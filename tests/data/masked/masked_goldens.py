@@ -14,10 +14,10 @@ META = json.loads(str(GOLDENS["cases"]))
 ROWS = np.arange(48)
 
 
-def write_corpus(prefix) -> IndexedDataset:
-    """The corpus of the goldens as a `.bin`/`.idx` pair of sentences."""
+def write_corpus(prefix, least=0) -> IndexedDataset:
+    """The corpus of the goldens as a `.bin`/`.idx` pair of sentences; ids below `least` become `least`."""
     bounds = np.cumsum(GOLDENS["lengths"])[:-1]
-    sentences = np.split(GOLDENS["tokens"], bounds)
+    sentences = np.split(np.maximum(GOLDENS["tokens"], least), bounds)
     with IndexedDatasetWriter(prefix, np.uint16) as writer:
         for first, end in zip(GOLDENS["documents"][:-1], GOLDENS["documents"][1:], strict=True):
             for sentence in sentences[first:end]:
