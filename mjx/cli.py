@@ -223,7 +223,15 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--key", default="text", help="the JSON key or Parquet column (text)")
     build.add_argument("--split-blank-lines", action="store_true", help=".txt: a blank line ends a document")
     build.add_argument(
-        "--no-eod", action="store_true", help="do not end documents with the end-of-document id"
+        "--split-sentences",
+        action="store_true",
+        help="a sequence a sentence, as data that hides tokens takes",
+    )
+    build.add_argument("--language", help="whose sentences they are: its code in ISO 639 (en)")
+    build.add_argument(
+        "--eod",
+        action=argparse.BooleanOptionalAction,
+        help="end documents with the end-of-document id (where they are not split into sentences)",
     )
     build.add_argument(
         "--skip-bad-lines", action="store_true", help="leave out lines that cannot be read, and count them"

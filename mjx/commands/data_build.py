@@ -8,6 +8,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from mjx.data.build import build_dataset
 from mjx.data.documents import BadLines
 from mjx.data.indexed import dataset_prefix
+from mjx.data.sentences import LANGUAGE
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 
@@ -16,6 +17,9 @@ def data_build(options: argparse.Namespace) -> None:
     """Tokenize `options.inputs` into `options.output`."""
     if options.workers < 1:
         raise InputError(f"--workers = {options.workers} must be at least 1")
+    sentences = (options.language or LANGUAGE) if options.split_sentences else None
+    if options.language and sentences is None:
+        raise InputError(f"--language = {options.language} is for --split-sentences")
     tokenizer = load_tokenizer(options.tokenizer)
     bad = BadLines(skip=options.skip_bad_lines)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -32,7 +36,8 @@ def data_build(options: argparse.Namespace) -> None:
             tokenizer,
             key=options.key,
             blank_line_separated=options.split_blank_lines,
-            append_eod=not options.no_eod,
+            append_eod=options.eod,
+            sentences=sentences,
             workers=options.workers,
             progress=show,
             bad_lines=bad,

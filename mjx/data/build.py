@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mjx.data.documents import BadLines, read_documents
-from mjx.data.indexed import IndexedDatasetWriter, dataset_prefix, token_dtype
+from mjx.data.indexed import LONGEST_SENTENCE, IndexedDatasetWriter, dataset_prefix, token_dtype
+from mjx.data.sentences import load_splitter, split_sentences
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 
@@ -29,7 +31,8 @@ def build_dataset(
     *,
     key: str = "text",
     blank_line_separated: bool = False,
-    append_eod: bool = True,
+    append_eod: bool | None = None,
+    sentences: str | None = None,
     workers: int = 1,
     progress: Progress | None = None,
     bad_lines: BadLines | None = None,
@@ -43,7 +46,9 @@ def build_dataset(
         tokenizer: Makes the tokens; its vocabulary decides whether they are stored in 2 bytes or 4.
         key: The key of the text in a JSON object, the column of the text in a Parquet file.
         blank_line_separated: A .txt file holds many documents, with blank lines between them.
-        append_eod: End each document with the tokenizer's end-of-document token.
+        append_eod: End each document with the tokenizer's end-of-document token; None: where it is not split.
+        sentences: The language ("en") by whose rules documents are split into sentences, each a sequence of
+            the `.idx`; None: a document is one sequence.
         workers: Processes that tokenize. The tokenizers of libraries use all cores with 1; more pay off for
             gigabytes on many cores, and ask for a script whose work is under `if __name__ == "__main__"`.
         progress: Called as the work goes on.
@@ -54,7 +59,13 @@ def build_dataset(
     """
     texts = read_documents(inputs, key=key, blank_line_separated=blank_line_separated, bad_lines=bad_lines)
     return write_documents(
-        texts, prefix, tokenizer, append_eod=append_eod, workers=workers, progress=progress
+        texts,
+        prefix,
+        tokenizer,
+        append_eod=append_eod,
+        sentences=sentences,
+        workers=workers,
+        progress=progress,
     )
 
 
@@ -63,31 +74,46 @@ def write_documents(
     prefix: str | os.PathLike[str],
     tokenizer: Tokenizer,
     *,
-    append_eod: bool = True,
+    append_eod: bool | None = None,
+    sentences: str | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[int, int]:
     """As `build_dataset`, from texts."""
+    if append_eod is None:
+        append_eod = sentences is None
+    if sentences is not None:
+        load_splitter()  # before anything is read
     if append_eod and tokenizer.eod_id is None:
         raise InputError(
             "the tokenizer has no end-of-document token to end documents with; leave it out (--no-eod, "
             "append_eod=False)"
         )
     eod, prefix = tokenizer.eod_id if append_eod else None, dataset_prefix(prefix)
-    documents = 0
+    documents, too_long = 0, 0
     with IndexedDatasetWriter(prefix, token_dtype(tokenizer.vocab_size)) as writer:
         batches = _batches(texts)
         if workers > 1:
-            encoded = _encode_in_processes(batches, tokenizer, eod, workers)
+            encoded = _encode_in_processes(batches, tokenizer, eod, sentences, workers)
         else:
-            encoded = (_encode(tokenizer, batch, eod) for batch in batches)
-        for tokens, lengths in encoded:
-            writer.add_documents(tokens, lengths)
-            documents += len(lengths)
+            encoded = (_encode(tokenizer, batch, eod, sentences) for batch in batches)
+        for tokens, lengths, sequences in encoded:
+            writer.add_documents(tokens, lengths, sequences)
+            documents += len(sequences)
+            longest = np.maximum.reduceat(np.append(lengths, 0), np.cumsum(sequences) - sequences)
+            too_long += int(((longest > LONGEST_SENTENCE) & (sequences > 1)).sum())
             if progress is not None:
                 progress(documents, writer.num_tokens)
         if not documents:
             raise InputError(f"There is no document to write into {prefix}.bin: the input is empty.")
+    if too_long:
+        logging.getLogger("mjx").warning(
+            "%d of %d documents have a sentence of more than %d tokens, and are left out where tokens are "
+            "hidden (do the sentences end?)",
+            too_long,
+            documents,
+            LONGEST_SENTENCE,
+        )
     return documents, writer.num_tokens
 
 
@@ -103,22 +129,32 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _encode(
-    tokenizer: Tokenizer, texts: list[str], eod: int | None
-) -> tuple[Int[np.ndarray, "tokens"], Int[np.ndarray, "documents"]]:
-    """The tokens of the texts end to end, and how many each has. An empty text stays empty, without eod."""
+Encoded = tuple[Int[np.ndarray, "tokens"], Int[np.ndarray, "sequences"], Int[np.ndarray, "documents"]]
+"""Tokens end to end, how many each sequence has, and how many sequences each document."""
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], eod: int | None, sentences: str | None) -> Encoded:
+    """An empty text stays empty, without eod."""
+    sequences = np.ones(len(texts), np.int64)
+    if sentences is not None:
+        split = [split_sentences(text, sentences) for text in texts]
+        sequences = np.array([len(parts) or 1 for parts in split])
+        texts = [part for parts in split for part in parts or [""]]
     encoded = tokenizer.encode_batch(texts)
     if eod is not None:
-        for ids in encoded:
-            if ids:
-                ids.append(eod)
+        end = 0
+        for count in sequences.tolist():
+            begin, end = end, end + count
+            some = [ids for ids in encoded[begin:end] if ids]
+            if some:
+                some[-1].append(eod)
     lengths = np.array([len(ids) for ids in encoded], np.int64)
     tokens = np.empty(int(lengths.sum()), np.int32)
     place = 0
     for ids in encoded:
         tokens[place : place + len(ids)] = ids
         place += len(ids)
-    return tokens, lengths
+    return tokens, lengths, sequences
 
 
 _worker_tokenizer: Tokenizer
@@ -130,13 +166,13 @@ def _start_worker(folder: str) -> None:
     _worker_tokenizer = load_tokenizer(folder)
 
 
-def _encode_in_worker(texts: list[str], eod: int | None) -> tuple[np.ndarray, np.ndarray]:
-    return _encode(_worker_tokenizer, texts, eod)
+def _encode_in_worker(texts: list[str], eod: int | None, sentences: str | None) -> Encoded:
+    return _encode(_worker_tokenizer, texts, eod, sentences)
 
 
 def _encode_in_processes(
-    batches: Iterator[list[str]], tokenizer: Tokenizer, eod: int | None, workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    batches: Iterator[list[str]], tokenizer: Tokenizer, eod: int | None, sentences: str | None, workers: int
+) -> Iterator[Encoded]:
     """`_encode` of each batch, in order; few are in flight, so memory does not grow with the input."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
@@ -147,7 +183,7 @@ def _encode_in_processes(
             waiting: collections.deque[concurrent.futures.Future] = collections.deque()
             try:
                 for batch in batches:
-                    waiting.append(pool.submit(_encode_in_worker, batch, eod))
+                    waiting.append(pool.submit(_encode_in_worker, batch, eod, sentences))
                     if len(waiting) >= 2 * workers:
                         yield waiting.popleft().result()
                 while waiting:

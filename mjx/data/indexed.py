@@ -28,6 +28,10 @@ HEADER = struct.Struct("<9sQBQQ")
 DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
 """dtype code → dtype. Megatron also names 6 (float64) and 7 (float32), which are not tokens."""
 
+LONGEST_SENTENCE = 512
+"""Where tokens are hidden, a document of several sentences of which one has more tokens is left out, as
+Megatron leaves it out."""
+
 _VERIFIED_AT_ONCE = 1 << 22
 """Index entries looked at together, so that checking an index of any size needs little memory."""
 
@@ -260,11 +264,24 @@ class IndexedDatasetWriter:
     def end_document(self) -> None:
         self._documents.append(len(self._lengths))
 
-    def add_documents(self, tokens: Int[np.ndarray, "tokens"], lengths: Int[np.ndarray, "documents"]) -> None:
-        """Appends documents of one sequence each, laid end to end; an empty one gets no sequence."""
-        self._write(tokens, lengths)
+    def add_documents(
+        self,
+        tokens: Int[np.ndarray, "tokens"],
+        lengths: Int[np.ndarray, "sequences"],
+        sequences: Int[np.ndarray, "documents"] | None = None,
+    ) -> None:
+        """Appends documents, laid end to end; an empty sequence is left out.
+
+        Args:
+            tokens: Of all of them.
+            lengths: Tokens in each sequence.
+            sequences: How many each document has; None: one.
+        """
         some = lengths > 0
-        ends = len(self._lengths) + np.cumsum(some, dtype=np.int64)
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(some, dtype=np.int64)])
+        last = np.arange(1, len(lengths) + 1) if sequences is None else np.cumsum(sequences)
+        self._write(tokens, np.diff(np.cumsum(lengths)[last - 1], prepend=0) if len(lengths) else lengths)
+        ends = len(self._lengths) + before[last]
         self._lengths.frombytes(lengths[some].astype(np.int32).tobytes())
         self._documents.frombytes(ends.tobytes())
 

@@ -13,7 +13,8 @@ from mjx.data.build import write_documents
 from mjx.data.cache import build_once
 from mjx.data.corpora import corpus
 from mjx.data.indexed import IndexedDataset
-from mjx.data.tokenizers import Tokenizer, load_tokenizer, train_bpe
+from mjx.data.sentences import LANGUAGE, load_splitter
+from mjx.data.tokenizers import Tokenizer, load_tokenizer, train_bpe, train_word_pieces
 
 DEFAULT_VOCAB_SIZE = 4096
 
@@ -33,10 +34,11 @@ def prepare_corpus(
     *,
     vocab_size: int | None = None,
     tokenizer: Tokenizer | None = None,
+    sentences: bool = False,
     timeout: float = 600.0,
 ) -> PreparedCorpus:
-    """Gathers a corpus, trains a byte-level BPE on it, and writes its tokens; later calls only open the
-    files.
+    """Gathers a corpus, trains a tokenizer on it (byte-level BPE), and writes its tokens; later calls only
+    open the files.
 
     Processes that start together wait for the first of them.
 
@@ -45,6 +47,7 @@ def prepare_corpus(
         cache_dir: Where the files are kept.
         vocab_size: Of the tokenizer that is trained.
         tokenizer: Used instead of a trained one.
+        sentences: Split the documents into sentences, and train word pieces.
         timeout: Seconds to wait for another process.
     """
     vocab_size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
@@ -56,13 +59,17 @@ def prepare_corpus(
         if tokenizer is None
         else _fingerprint(tokenizer),
     }
+    if sentences:
+        load_splitter()
+        key["sentences"] = metadata.version("sentencex")
     text = json.dumps(key, indent=2, sort_keys=True)
 
     def build(folder: Path) -> None:
         documents = corpus(name)
-        used = train_bpe(documents, vocab_size) if tokenizer is None else tokenizer
+        train = train_word_pieces if sentences else train_bpe
+        used = train(documents, vocab_size) if tokenizer is None else tokenizer
         used.save(folder)
-        write_documents(documents, folder / "text", used)
+        write_documents(documents, folder / "text", used, sentences=LANGUAGE if sentences else None)
         (folder / "description.json").write_text(text, encoding="utf-8")
 
     def open_(folder: Path) -> PreparedCorpus:

@@ -141,7 +141,11 @@ def open_text(config: TextConfig, vocabulary: int | None = None) -> TextSplits:
     tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
     if config.corpus is not None:
         corpus = prepare_corpus(
-            config.corpus, config.cache_dir, vocab_size=config.vocab_size, tokenizer=tokenizer
+            config.corpus,
+            config.cache_dir,
+            vocab_size=config.vocab_size,
+            tokenizer=tokenizer,
+            sentences=config.of_sentences,
         )
         tokenizer = corpus.tokenizer
         sources = (corpus.tokens,)

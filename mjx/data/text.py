@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 from mjx.bounds import check_scale
 from mjx.data.config import DatasetConfig
@@ -46,6 +47,9 @@ class ValidationConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(DatasetConfig):
     """Either `corpus` or `sources`; a kind of text says how samples are cut from the documents of one."""
+
+    of_sentences: ClassVar[bool] = False
+    """Whether the sequences of the `.idx` are the sentences of documents."""
 
     corpus: str | None = None
     """A text that comes with Python, prepared on first use: "python-docs"."""

@@ -14,6 +14,7 @@ from mjx.data.corpora import CORPORA
 from mjx.data.gpt.index import load_gpt_index
 from mjx.data.gpt.packing import load_packed_index
 from mjx.data.indexed import IndexedDataset
+from mjx.data.masked.sentence_map import load_sentence_map
 from mjx.data.named_corpus import prepare_corpus
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
@@ -110,12 +111,15 @@ def dataset(tmp_path):
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("kind", ["gpt", "packed", "blend"])
+@pytest.mark.parametrize("kind", ["gpt", "packed", "blend", "sentences"])
 def test_arrays_that_are_damaged_are_made_again(tmp_path, dataset, caplog, kind, damage):
     def load():
         choices = {"sequence_length": 16, "num_samples": 20, "seed": 1}
         if kind == "blend":
             return load_blend_index(normalize([1, 3]), 40, tmp_path / "cache")
+        if kind == "sentences":
+            draws = {"length": 20, "num_samples": 90, "short_probability": 0.1, "seed": 1}
+            return [load_sentence_map(dataset, range(50), tmp_path / "cache", least_sentences=1, **draws)]
         index = {"gpt": load_gpt_index, "packed": load_packed_index}[kind]
         return vars(index(dataset, range(50), tmp_path / "cache", **choices)).values()
 

@@ -1,6 +1,7 @@
 """What the kinds of data that hide tokens have in common."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -25,6 +26,8 @@ class MaskedConfig(TextConfig):
     The sources are split into sentences (`mjx data build --split-sentences`), each a sequence of the `.idx`.
     A document of several sentences of which one has more than 512 tokens is left out.
     """
+
+    of_sentences: ClassVar[bool] = True
 
     sequence_length: int = 512
     """Tokens in a row, with special tokens."""

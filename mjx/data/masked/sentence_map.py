@@ -19,12 +19,9 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt
 
 from mjx.data.cache import cached_arrays
-from mjx.data.indexed import IndexedDataset
+from mjx.data.indexed import LONGEST_SENTENCE, IndexedDataset
 from mjx.data.masked.mersenne import raw_numbers, shuffled
 from mjx.data.splits import EmptyPartError
-
-LONGEST_SENTENCE = 512
-"""A document of several sentences of which one has more tokens is left out, as Megatron leaves it out."""
 
 _FORMAT = 1
 """Part of the cache key: raised when the cached array changes its meaning."""
