@@ -106,7 +106,7 @@ def cached_arrays(
 
     def write(folder: Path) -> None:
         for name, array in build().items():
-            _save(folder / f"{name}.npy", array)
+            save_array(folder / f"{name}.npy", array)
         (folder / "description.json").write_text(text, encoding="utf-8")
 
     def read(folder: Path) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ def cached_arrays(
     return build_once(Path(cache_dir) / f"{kind}-{digest}", write, read, timeout)
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save_array(path: Path, array: np.ndarray) -> None:
     """The file that `np.save` makes; but its errors do not say that the disk is full."""
     array = np.ascontiguousarray(array)
     with path.open("wb") as file:

@@ -14,6 +14,8 @@ KINDS = {
     "gpt": "mjx.data.gpt",
     "bert": "mjx.data.masked.tokens",
     "t5": "mjx.data.masked.spans",
+    "seq2seq": "mjx.data.pairs.written",
+    "classify": "mjx.data.pairs.labelled",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 

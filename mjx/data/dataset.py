@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,11 @@ class Dataset(Protocol):
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         """The samples with these ids, each a row."""
         ...
+
+    def widths(self, samples: Int[np.ndarray, "batch"]) -> Mapping[str, int]:
+        """How long the rows of these samples are together, for arrays (batch, sequence) that may be shorter
+        than the config says. What is not named is as long as it says."""
+        return {}
 
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         """Take the weight in every loss from these rows of a batch, in place: they only fill it up."""
@@ -67,7 +72,7 @@ def source_sizes(weights: Sequence[float], size: int) -> list[int]:
     return [math.ceil(math.ceil(size * share) * (1 + SURPLUS)) for share in shares]
 
 
-class BlendedDataset:
+class BlendedDataset(Dataset):
     """Samples of several datasets, in proportion to weights, in Megatron's order."""
 
     def __init__(
@@ -102,11 +107,14 @@ class BlendedDataset:
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
 
+    def widths(self, samples: Int[np.ndarray, "batch"]) -> Mapping[str, int]:
+        return _widths(self.datasets, self.dataset_index[samples], self.sample_index[samples])
+
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         self.datasets[0].blank(batch, rows)
 
 
-class InterleavedDataset:
+class InterleavedDataset(Dataset):
     """Every sample of several datasets once, spread evenly: for validation. (Not Megatron's order.)"""
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
@@ -123,8 +131,25 @@ class InterleavedDataset:
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         return _scatter(self.datasets, self.dataset_index[samples], self.sample_index[samples])
 
+    def widths(self, samples: Int[np.ndarray, "batch"]) -> Mapping[str, int]:
+        return _widths(self.datasets, self.dataset_index[samples], self.sample_index[samples])
+
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         self.datasets[0].blank(batch, rows)
+
+
+def _widths(
+    datasets: Sequence[Dataset],
+    dataset_index: Int[np.ndarray, "batch"],
+    sample_index: Int[np.ndarray, "batch"],
+) -> dict[str, int]:
+    """The longest of each dataset's, where all of them say one."""
+    parts = [
+        datasets[number].widths(sample_index[dataset_index == number]) for number in np.unique(dataset_index)
+    ]
+    return {
+        name: max(part[name] for part in parts) for name in parts[0] if all(name in part for part in parts)
+    }
 
 
 def _scatter(

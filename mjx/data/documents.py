@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import iglob
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,6 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma", ".zst": "pyarrow"}
 """Last suffix → the module that reads it."""
 KINDS = {".txt": "text", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 """Suffix (before that of a compression) → what is in the file. Capitals do not matter."""
-KNOWN = ".txt, .json, .jsonl, .ndjson and .parquet, and all but the last with .gz, .bz2, .xz or .zst"
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -69,13 +68,19 @@ def read_documents(
     found = False
     for path, kind in files:
         if kind == "parquet":
-            texts = _parquet(path, key, bad)
+            rows = parquet_rows(path, [key])
+            texts = (
+                text
+                for place, (value,) in rows
+                for text in checked_text(value, place, f'column "{key}"', [key], bad)
+            )
         elif kind == "json":
-            texts = _json(path, key, bad)
+            records = json_records(path, bad)
+            texts = (text for place, record in records for text in _text_of(record, key, place, bad))
         elif blank_line_separated:
             texts = _paragraphs(path, bad)
         else:
-            texts = iter(["".join(text for _, text in _lines(path, bad))])
+            texts = iter(["".join(text for _, text in read_lines(path, bad))])
         for text in texts:
             found = True
             yield text
@@ -83,9 +88,15 @@ def read_documents(
         raise InputError(f"all {bad.count} lines are bad; the first: {bad.first}")
 
 
-def find_files(inputs: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, str]]:
+def find_files(
+    inputs: Sequence[str | os.PathLike[str]], kinds: Mapping[str, str] = KINDS
+) -> list[tuple[Path, str]]:
     """Files and their kinds: those that are named, and of a folder (with the folders inside it) or a pattern
     (`shards/*.jsonl`) all that have a known kind, by name.
+
+    Args:
+        inputs: Files, folders and patterns.
+        kinds: As `KINDS`, the last being that which is not compressed.
 
     Raises:
         InputError: a file does not exist or is of no known kind, or a folder or pattern has none.
@@ -95,11 +106,11 @@ def find_files(inputs: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, str
         given = str(path)
         if path.is_dir():
             inside = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
-            files += _shards(given, inside)
+            files += _shards(given, inside, kinds)
         elif not path.exists() and any(sign in given for sign in "*?["):
-            files += _shards(given, map(Path, iglob(given, recursive=True)))
-        elif (kind := _kind(path)) is None:
-            raise InputError(f"{path} is of no known kind; known are {KNOWN}.")
+            files += _shards(given, map(Path, iglob(given, recursive=True)), kinds)
+        elif (kind := _kind(path, kinds)) is None:
+            raise InputError(f"{path} is of no known kind; known are {_known(kinds)}.")
         elif not path.is_file():
             raise InputError(f"{path} does not exist.")
         else:
@@ -111,14 +122,14 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _shards(given: str, paths: Iterable[Path]) -> list[tuple[Path, str]]:
+def _shards(given: str, paths: Iterable[Path], kinds: Mapping[str, str]) -> list[tuple[Path, str]]:
     files = sorted(path for path in paths if path.is_file())
     if not files:
         raise InputError(f"{given} has no files.")
-    shards = [(path, kind) for path in files if (kind := _kind(path)) is not None]
-    others = [path.name for path in files if _kind(path) is None]
+    shards = [(path, kind) for path in files if (kind := _kind(path, kinds)) is not None]
+    others = [path.name for path in files if _kind(path, kinds) is None]
     if not shards:
-        raise InputError(f"{given} has no file of a known kind; known are {KNOWN}.")
+        raise InputError(f"{given} has no file of a known kind; known are {_known(kinds)}.")
     if others:
         logging.getLogger("mjx").warning(
             "%s: left out %d files of other kinds (%s)", given, len(others), ", ".join(others[:3])
@@ -126,11 +137,16 @@ def _shards(given: str, paths: Iterable[Path]) -> list[tuple[Path, str]]:
     return shards
 
 
-def _kind(path: Path) -> str | None:
+def _known(kinds: Mapping[str, str]) -> str:
+    *others, last = kinds
+    return f"{', '.join(others)} and {last}, and all but the last with .gz, .bz2, .xz or .zst"
+
+
+def _kind(path: Path, kinds: Mapping[str, str]) -> str | None:
     suffix = path.suffix.lower()
     if suffix not in COMPRESSIONS:
-        return KINDS.get(suffix)
-    kind = KINDS.get(path.with_suffix("").suffix.lower())
+        return kinds.get(suffix)
+    kind = kinds.get(path.with_suffix("").suffix.lower())
     return None if kind == "parquet" else kind
 
 
@@ -144,7 +160,7 @@ def _open(path: Path) -> BinaryIO:
     return importlib.import_module(module).open(path, "rb")
 
 
-def _lines(path: Path, bad: BadLines) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, bad: BadLines) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         opened = _open(path)
@@ -172,7 +188,7 @@ def _lines(path: Path, bad: BadLines) -> Iterator[tuple[int, str]]:
 
 def _paragraphs(path: Path, bad: BadLines) -> Iterator[str]:
     lines: list[str] = []
-    for _, line in _lines(path, bad):
+    for _, line in read_lines(path, bad):
         if line.strip():
             lines.append(line)
         elif lines:
@@ -182,9 +198,10 @@ def _paragraphs(path: Path, bad: BadLines) -> Iterator[str]:
         yield "".join(lines).rstrip("\r\n")
 
 
-def _json(path: Path, key: str, bad: BadLines) -> Iterator[str]:
-    """An object a line; or one array of objects, or one object, over as many lines as it likes."""
-    lines = _lines(path, bad)
+def json_records(path: Path, bad: BadLines) -> Iterator[tuple[str, Any]]:
+    """The values of a JSON file and where each stands: an object a line; or one array of objects, or one
+    object, over as many lines as it likes."""
+    lines = read_lines(path, bad)
     begun = list(itertools.islice((line for line in lines if line[1].strip()), 1))
     if not begun:
         return
@@ -200,7 +217,7 @@ def _json(path: Path, key: str, bad: BadLines) -> Iterator[str]:
                 raise InputError(f"{path}: not JSON ({error}).") from error
         else:
             for item, record in enumerate(value, 1) if isinstance(value, list) else [(0, value)]:
-                yield from _text_of(record, key, f"{path}, item {item}" if item else str(path), bad)
+                yield f"{path}, item {item}" if item else str(path), record
             return
     for number, line in itertools.chain(begun, lines):
         if not line.strip():
@@ -211,7 +228,7 @@ def _json(path: Path, key: str, bad: BadLines) -> Iterator[str]:
         except ValueError as error:
             bad.add(f"{place}: not JSON ({error}).", error)
             continue
-        yield from _text_of(record, key, place, bad)
+        yield place, record
 
 
 def _is_json(text: str) -> bool:
@@ -222,18 +239,22 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _parquet(path: Path, column: str, bad: BadLines) -> Iterator[str]:
+def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+    """The values of some columns of each row of a Parquet file, and where it stands."""
     optional_package("pyarrow", path)
     parquet = optional_package("pyarrow.parquet", path)
     row = 0
     try:
         with parquet.ParquetFile(path) as file:
-            if column not in (names := file.schema_arrow.names):
-                raise InputError(f'{path} has no column "{column}"; it has {", ".join(names)}.')
-            for batch in file.iter_batches(columns=[column]):
-                for value in batch.column(0).to_pylist():
+            names = file.schema_arrow.names
+            for column in columns:
+                if column not in names:
+                    raise InputError(f'{path} has no column "{column}"; it has {", ".join(names)}.')
+            for batch in file.iter_batches(columns=list(columns)):
+                values = [batch.column(column).to_pylist() for column in columns]
+                for each in zip(*values, strict=True):
                     row += 1
-                    yield from _checked(value, f"{path}, row {row}", f'column "{column}"', [column], bad)
+                    yield f"{path}, row {row}", list(each)
     except InputError:
         raise
     except (OSError, ValueError) as error:  # pyarrow's errors are both
@@ -245,12 +266,13 @@ def _parquet(path: Path, column: str, bad: BadLines) -> Iterator[str]:
 def _text_of(record: Any, key: str, place: str, bad: BadLines) -> Iterator[str]:
     """The text of a JSON object, if it has one."""
     if isinstance(record, dict):
-        yield from _checked(record.get(key), place, f'key "{key}"', list(record), bad)
+        yield from checked_text(record.get(key), place, f'key "{key}"', list(record), bad)
     else:
         bad.add(f'{place}: not an object with the key "{key}".')
 
 
-def _checked(value: object, place: str, name: str, keys: list[str], bad: BadLines) -> Iterator[str]:
+def checked_text(value: object, place: str, name: str, keys: list[str], bad: BadLines) -> Iterator[str]:
+    """The value, if it is a text."""
     if not isinstance(value, str):
         found = f"it has {', '.join(keys) or 'none'}" if value is None else f"it is a {type(value).__name__}"
         bad.add(f"{place}: no text under {name} ({found}).")

@@ -96,7 +96,8 @@ class _Steps:
         return self.stop - self.start
 
     def __getitem__(self, index: int) -> Batch:
-        return self.dataset.read((self.start + index) * self.global_batch_size + self.rows)
+        first = (self.start + index) * self.global_batch_size
+        return _read(self.dataset, first + np.arange(self.global_batch_size), self.rows)
 
 
 def evaluation_batches(
@@ -113,11 +114,20 @@ def evaluation_batches(
     rows = checked_rows(rows, global_batch_size)
     whole = -(-len(dataset) // global_batch_size)
     for number in range(whole if num_batches is None else min(whole, num_batches)):
-        samples = number * global_batch_size + rows
+        samples = number * global_batch_size + np.arange(global_batch_size)
         beyond = samples >= len(dataset)
-        batch = dataset.read(np.where(beyond, 0, samples))
-        dataset.blank(batch, beyond)
+        batch = _read(dataset, np.where(beyond, 0, samples), rows)
+        dataset.blank(batch, beyond[rows])
         yield batch
+
+
+def _read(dataset: Dataset, samples: Int[np.ndarray, "global_batch"], rows: Int[np.ndarray, "rows"]) -> Batch:
+    """These rows of a batch, as long as every process's are."""
+    batch, widths = dataset.read(samples[rows]), dataset.widths(samples)
+    return {
+        name: np.ascontiguousarray(values[:, : widths[name]]) if name in widths else values
+        for name, values in batch.items()
+    }
 
 
 def checked_rows(rows: Int[np.ndarray, "rows"] | None, global_batch_size: int) -> Int[np.ndarray, "rows"]:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mjx.data.cache import build_once
 from mjx.data.corpora import corpus
 from mjx.data.indexed import IndexedDataset
 from mjx.data.sentences import LANGUAGE, load_splitter
-from mjx.data.tokenizers import Tokenizer, load_tokenizer, train_bpe, train_word_pieces
+from mjx.data.tokenizers import Tokenizer, fingerprint, load_tokenizer, train_bpe, train_word_pieces
 
 DEFAULT_VOCAB_SIZE = 4096
 
@@ -57,7 +56,7 @@ def prepare_corpus(
         "python": list(sys.version_info[:3]),
         "tokenizer": ["bpe", vocab_size, metadata.version("tokenizers")]
         if tokenizer is None
-        else _fingerprint(tokenizer),
+        else fingerprint(tokenizer),
     }
     if sentences:
         load_splitter()
@@ -78,14 +77,3 @@ def prepare_corpus(
 
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return build_once(Path(cache_dir) / f"corpus-{name}-{digest}", build, open_, timeout)
-
-
-def _fingerprint(tokenizer: Tokenizer) -> str:
-    """A digest of the files that the tokenizer saves: its content, not its path."""
-    digest = hashlib.blake2b(digest_size=16)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-            name = path.relative_to(folder).as_posix()
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()

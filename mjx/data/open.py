@@ -150,9 +150,9 @@ def open_text(config: TextConfig, vocabulary: int | None = None) -> TextSplits:
         tokenizer = corpus.tokenizer
         sources = (corpus.tokens,)
     else:
-        sources = tuple(IndexedDataset(source.path) for source in config.sources)
+        sources = tuple(config.open_source(source, tokenizer) for source in config.sources)
     validation = {
-        name: tuple(IndexedDataset(source.path) for source in chosen.sources)
+        name: tuple(config.open_source(source, tokenizer) for source in chosen.sources)
         for name, chosen in config.validation.items()
     }
     if validation and parse_split(config.split)[1] > 0:

@@ -65,6 +65,14 @@ class TextConfig(DatasetConfig):
     """Corpus: the size of the tokenizer that is trained on it (4096 when null). Sources: token ids must be
     below it (the tokenizer's when null), and below the model's."""
 
+    def open_source(self, source: SourceConfig, tokenizer: Tokenizer | None) -> IndexedDataset:
+        """The tokens of a source; a kind may make them of text first.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        return IndexedDataset(source.path)
+
     def documents_in(self, source: IndexedDataset) -> int:
         """How many documents `split` is applied to: every sequence is one, where a kind does not say else."""
         return len(source)

@@ -38,7 +38,8 @@ class BatchLayout:
         return np.unique(np.concatenate(rows))
 
     def place(self, local: Mapping[str, np.ndarray]) -> Batch:
-        """Global arrays from this process's rows (`local_rows`, in that order).
+        """Global arrays from this process's rows (`local_rows`, in that order); all of them may be shorter
+        along `sequence` than was said, in every process alike.
 
         Raises:
             ValueError: an array is missing, or its shape is not that of the local rows.
@@ -48,7 +49,11 @@ class BatchLayout:
 
     def _place(self, name: str, local: np.ndarray, rows: Int[np.ndarray, " rows"]) -> jax.Array:
         wanted = self.arrays[name]
-        if local.shape != (len(rows), *wanted.shape[1:]):
+        shape = tuple(
+            min(had, said) if axis == "sequence" else said
+            for axis, said, had in zip(wanted.axes, wanted.shape, local.shape, strict=False)
+        )
+        if local.shape != (len(rows), *shape[1:]):
             raise ValueError(
                 f"batch array '{name}' has the shape {local.shape}; this process's rows are "
                 f"{(len(rows), *wanted.shape[1:])}"
@@ -57,11 +62,11 @@ class BatchLayout:
 
         def shard_of(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None  # JAX asks for nothing where this process has no device
-            start, stop, _ = index[0].indices(wanted.shape[0])
+            start, stop, _ = index[0].indices(shape[0])
             first = int(np.searchsorted(rows, start))
             return local[(slice(first, first + stop - start), *index[1:])]
 
-        return jax.make_array_from_callback(wanted.shape, self.shardings[name], shard_of)
+        return jax.make_array_from_callback(shape, self.shardings[name], shard_of)
 
 
 def plan_batch(arrays: BatchArrays, mesh: Mesh, rules: Rules) -> BatchLayout:

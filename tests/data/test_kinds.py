@@ -62,7 +62,10 @@ def test_a_kind_is_read_with_its_own_keys_and_those_of_every_kind():
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"kind": "picture"}, "data.kind = 'picture' is not known (choose from gpt, bert, t5, pictures)"),
+        (
+            {"kind": "picture"},
+            "data.kind = 'picture' is not known (choose from gpt, bert, t5, seq2seq, classify, pictures)",
+        ),
         (
             {"kind": "pictures", "sequence_length": 8},
             "the key data.sequence_length does not exist (known: split, seed, "

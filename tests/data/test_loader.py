@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from mjx.data.dataset import InterleavedDataset
+from mjx.data.dataset import Dataset, InterleavedDataset
 from mjx.data.loader import Loader, evaluation_batches
 from mjx.errors import InputError
 
 
-class Samples:
+class Samples(Dataset):
     """Row r of a batch says which sample it is."""
 
     def __init__(self, size, broken=None):

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from mjx.data.dataset import Batch
+from mjx.data.dataset import Batch, Dataset
 from mjx.data.gpt.index import GPTIndex
 from mjx.data.indexed import IndexedDataset, gather
 
@@ -11,7 +11,7 @@ PADDING = -1
 """Stands for "no token" until the masks are made."""
 
 
-class GPTDataset:
+class GPTDataset(Dataset):
     """Megatron's GPTDataset: the same tokens, labels, loss mask and positions for the same sample id.
 
     Positions are there where they are not simply 0, 1, 2, …: with `reset_positions`.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Integer
 
 from mjx.data.cache import cached_arrays
-from mjx.data.dataset import Batch
+from mjx.data.dataset import Batch, Dataset
 from mjx.data.indexed import IndexedDataset, gather
 from mjx.data.splits import EmptyPartError
 
@@ -147,7 +147,7 @@ def load_packed_index(
     return PackedIndex(**cached_arrays(cache_dir, "packed", key, names, build, timeout))
 
 
-class PackedDataset:
+class PackedDataset(Dataset):
     """Rows of whole documents, with `segment_ids` and with positions that start again in each."""
 
     def __init__(

@@ -82,7 +82,7 @@ class MaskedSpansConfig(MaskedConfig):
 CONFIG = MaskedSpansConfig
 
 
-class MaskedSpans:
+class MaskedSpans(Dataset):
     """The same rows as Megatron's for the same sample id and seed."""
 
     def __init__(

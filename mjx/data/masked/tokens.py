@@ -80,7 +80,7 @@ class MaskedTokensConfig(MaskedConfig):
 CONFIG = MaskedTokensConfig
 
 
-class MaskedTokens:
+class MaskedTokens(Dataset):
     """The same tokens, labels, masks and exchanges as Megatron's for the same sample id and seed."""
 
     def __init__(

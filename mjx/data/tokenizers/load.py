@@ -1,6 +1,8 @@
 """Finds out of which kind a tokenizer is, by its files."""
 
+import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from mjx.data.tokenizers.byte import BYTE_FILE, ByteTokenizer
@@ -54,3 +56,14 @@ def load_tokenizer(path_or_kind: str | os.PathLike[str]) -> Tokenizer:
     raise InputError(
         f"tokenizer = {path} is of no known kind; known are tokenizer.json, *.model and *.tiktoken."
     )
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """A digest of the files that the tokenizer saves: its content, not its path."""
+    digest = hashlib.blake2b(digest_size=16)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
