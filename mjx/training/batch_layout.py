@@ -53,7 +53,7 @@ class BatchLayout:
             min(had, said) if axis == "sequence" else said
             for axis, said, had in zip(wanted.axes, wanted.shape, local.shape, strict=False)
         )
-        if local.shape != (len(rows), *shape[1:]):
+        if local.ndim != len(wanted.shape) or local.shape != (len(rows), *shape[1:]):
             raise ValueError(
                 f"batch array '{name}' has the shape {local.shape}; this process's rows are "
                 f"{(len(rows), *wanted.shape[1:])}"
