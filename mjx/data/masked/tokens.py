@@ -128,10 +128,11 @@ class MaskedTokens(Dataset):
         batch["loss_mask"] = np.zeros(rows, np.float32)
         if self.pairs:
             batch["is_random"] = np.zeros(len(samples), np.int32)
+        random = np.random.RandomState(0)  # seeded again is much faster than made again
         for row, (sample, text) in enumerate(
             zip(samples.tolist(), self.sentences.read(samples), strict=True)
         ):
-            random = np.random.RandomState((self.seed + sample) % 2**32)
+            random.seed((self.seed + sample) % 2**32)
             first, second, exchanged = self._segments(text, random)
             tokens = np.concatenate([[self.cls_id], first, [self.sep_id]])
             if len(second):
