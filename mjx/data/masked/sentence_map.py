@@ -62,14 +62,14 @@ def build_sentence_map(
         raise EmptyPartError(_nothing(usual, split, least_sentences))
     ratio = int(np.floor(1 / short_probability + 0.5)) if short_probability > 0 else 0
     draws = _Draws(seed, ratio, length)
+    dtype = np.uint64 if len(sequence_lengths) > np.iinfo(np.uint32).max else np.uint32
     epochs, count = [], 0
     while not epochs or (num_samples is not None and count < num_samples):
-        epochs.append(_epoch(usual, draws))
+        epochs.append(_epoch(usual, draws).astype(dtype))
         count += len(epochs[-1])
     samples = np.concatenate(epochs)
     del epochs
-    dtype = np.uint64 if len(sequence_lengths) > np.iinfo(np.uint32).max else np.uint32
-    return samples.astype(dtype, copy=False)[shuffled(len(samples), seed + 1)]
+    return samples[shuffled(len(samples), seed + 1)]
 
 
 def _nothing(usual: "_Usual", split: range, least_sentences: int) -> str:

@@ -168,6 +168,17 @@ def test_changed_files_and_settings_are_tokenized_anew(tree, tmp_path):
     assert len(list((tmp_path / "cache").glob("rows-*[0-9a-f]"))) == len(folders) + 2
 
 
+@pytest.mark.parametrize("lost", ["rows.bin", "rows.idx", "rows-labels.npy"])
+def test_prepared_rows_that_are_damaged_are_made_again(tree, tmp_path, caplog, lost):
+    before = pairs_of(config(tree).open().dataset("train").read(np.arange(9)))
+    (folder,) = (tmp_path / "cache").glob("rows-*[0-9a-f]")
+    (folder / lost).write_bytes((folder / lost).read_bytes()[:-1])
+    assert pairs_of(config(tree).open().dataset("train").read(np.arange(9))) == before
+    assert [message.partition(" (")[0] for message in caplog.messages] == [
+        f"the cache {folder} is damaged, and is built again"
+    ]
+
+
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
