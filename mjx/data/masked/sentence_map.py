@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt
+from jaxtyping import Bool, Int32, Int64, UInt
 
 from mjx.data.cache import cached_arrays
 from mjx.data.indexed import LONGEST_SENTENCE, IndexedDataset
@@ -25,6 +25,9 @@ from mjx.data.splits import EmptyPartError
 
 _FORMAT = 1
 """Part of the cache key: raised when the cached array changes its meaning."""
+
+_AT_ONCE = 1 << 16
+"""Random numbers that are drawn together."""
 
 _FEW = 256
 """So many documents or fewer are gone through one by one, and not sample by sample together."""
@@ -65,7 +68,7 @@ def build_sentence_map(
     dtype = np.uint64 if len(sequence_lengths) > np.iinfo(np.uint32).max else np.uint32
     epochs, count = [], 0
     while not epochs or (num_samples is not None and count < num_samples):
-        epochs.append(_epoch(usual, draws).astype(dtype))
+        epochs.append(_epoch(usual, draws, dtype))
         count += len(epochs[-1])
     samples = np.concatenate(epochs)
     del epochs
@@ -117,8 +120,10 @@ class _Usual:
         self.first, self.end = first[used], end[used]
         """Of each document that is used, the first sentence, and that after the last."""
         self.ends = self._ends(first, end)
-        begins = self._begins()
-        first_sample = np.searchsorted(begins, self.first)
+        marked = self._begins()
+        begins = np.flatnonzero(marked)
+        first_sample = np.cumsum(marked)[self.first] - 1
+        del marked
         document = np.arange(len(self.first))
         self.draw_of_document = first_sample + document
         """The number that the first sample of each document draws."""
@@ -152,8 +157,8 @@ class _Usual:
             ends[some] = np.where(reached <= stop - 2, reached, stop)
         return ends
 
-    def _begins(self) -> Int64[np.ndarray, "samples"]:
-        """The sentences with which samples begin, in order."""
+    def _begins(self) -> Bool[np.ndarray, "sentences"]:
+        """Whether a sample begins with a sentence."""
         begins = np.zeros(len(self.ends), bool)
         place, end = self.first, self.end
         while len(place) > _FEW:
@@ -168,7 +173,7 @@ class _Usual:
                 chain.append(sentence)
                 sentence = ends[sentence]
             begins[chain] = True
-        return np.flatnonzero(begins)
+        return begins
 
 
 class _Draws:
@@ -176,11 +181,9 @@ class _Draws:
 
     def __init__(self, seed: int, ratio: int, length: int) -> None:
         self.ratio, self.length = ratio, length
-        self._stream: Iterator = raw_numbers(seed, 1 << 16)
-        self._numbers: list[Int64[np.ndarray, "numbers"]] = []
-        self._begin = 0
-        """Of the first number in hand, seen from the beginning of the epoch (not positive)."""
-        self._end = 0
+        self._stream: Iterator = raw_numbers(seed, _AT_ONCE)
+        self.known = 0
+        """As many of the epoch's numbers are known."""
         self.short: list[int] = []
         """Which numbers make samples short, as far as they were asked for."""
         self.lengths: list[int] = []
@@ -188,12 +191,12 @@ class _Draws:
 
     def ask(self, end: int) -> None:
         """Knows the short ones of the epoch's numbers up to `end`."""
-        while self._end <= end and self.ratio:
+        while self.known <= end and self.ratio:
             numbers = next(self._stream)
             short = np.flatnonzero(numbers % self.ratio == 0)
-            self.short += (short + self._end).tolist()
+            self.short += (short + self.known).tolist()
             self.lengths += (2 + numbers[short] % (self.length - 1)).tolist()
-            self._end += len(numbers)
+            self.known += len(numbers)
 
     def lengths_of(self, count: int) -> Int64[np.ndarray, "count"]:
         """The tokens that samples with the epoch's first numbers may have."""
@@ -208,17 +211,16 @@ class _Draws:
         known = bisect.bisect_left(self.short, count)
         self.short = [place - count for place in self.short[known:]]
         self.lengths = self.lengths[known:]
-        self._end -= count
+        self.known -= count
 
 
-def _epoch(usual: _Usual, draws: _Draws) -> Int64[np.ndarray, "samples 3"]:
+def _epoch(usual: _Usual, draws: _Draws, dtype: type[np.unsignedinteger]) -> UInt[np.ndarray, "samples 3"]:
     """The samples of the next epoch, in the order of the text."""
     known: list[tuple[int, int, int]] = []  # from and to which usual number, and how many later each is drawn
     others: list[tuple[int, int, int]] = []  # number that is drawn, first sentence, end
     ends, tokens = usual.ends.data, usual.tokens.data
     usual_draw, sentences = usual.draw_of_sentence.data, usual.sentence.data
-    documents = usual.draw_of_document.tolist()
-    stops = usual.end.tolist()
+    documents, stops = usual.draw_of_document.data, usual.end.data
     may_end_sooner = usual.may_end_sooner.tobytes()
     begun = later = place = 0
     draws.ask(usual.draws)
@@ -229,22 +231,20 @@ def _epoch(usual: _Usual, draws: _Draws) -> Int64[np.ndarray, "samples 3"]:
             if may_end_sooner[draw]:
                 break
             place += 1
-            if place == len(short):
-                draws.ask(usual.draws + later)
         else:
             break
         known.append((begun, draw, later))
         document = bisect.bisect_right(documents, draw) - 1
         stop, sentence, number = stops[document], sentences[draw], draw + later
         while True:
+            if number >= draws.known:
+                draws.ask(number)
             if place < len(short) and short[place] == number:
                 enough = tokens[sentence] + draws.lengths[place]
                 end = bisect.bisect_left(tokens, enough, sentence + usual.least, stop - 1)
                 if end > stop - 2:
                     end = stop
                 place += 1
-                if place == len(short):
-                    draws.ask(number + 1)
             else:
                 end = ends[sentence]
             others.append((number, sentence, end))
@@ -263,21 +263,23 @@ def _epoch(usual: _Usual, draws: _Draws) -> Int64[np.ndarray, "samples 3"]:
             place += 1
     known.append((begun, usual.draws, later))
     count = usual.draws + later
-    samples = np.full((count, 3), -1, np.int64)
+    begins, stops = np.full(count, -1, np.int64), np.empty(count, np.int64)
     some = np.array(known, np.int64)
     sizes = some[:, 1] - some[:, 0]
     usual_numbers = np.arange(sizes.sum()) + np.repeat(some[:, 0] - (np.cumsum(sizes) - sizes), sizes)
     numbers = usual_numbers + np.repeat(some[:, 2], sizes)
     first = usual.sentence[usual_numbers]
-    samples[numbers, 0] = first
-    samples[numbers, 1] = usual.ends[first]
+    begins[numbers] = first
+    stops[numbers] = usual.ends[first]
     if others:
-        taken = np.array(others, np.int64)
-        samples[taken[:, 0], :2] = taken[:, 1:]
-    samples[:, 2] = draws.lengths_of(count)
+        number, first, end = np.array(others, np.int64).T
+        begins[number], stops[number] = first, end
+    some = begins >= 0
+    samples = np.empty((int(some.sum()), 3), dtype)
+    samples[:, 0] = begins[some] + usual.base
+    samples[:, 1] = stops[some] + usual.base
+    samples[:, 2] = draws.lengths_of(count)[some]
     draws.end_epoch(count)
-    samples = samples[samples[:, 0] >= 0]
-    samples[:, :2] += usual.base
     return samples
 
 
