@@ -74,6 +74,25 @@ def test_any_lengths_and_documents_make_the_samples_of_the_rule(seed, monkeypatc
     assert sorted(map(tuple, samples.tolist())) == expected
 
 
+def test_a_last_document_may_draw_more_than_an_epoch_usually_does(monkeypatch):
+    monkeypatch.setattr("mjx.data.masked.sentence_map._AT_ONCE", 1)
+    for seed in range(60):
+        lengths = np.ones(5 + 5 * seed, np.int32)
+        documents = np.array([0, len(lengths)])
+        short = (1.0, 0.5, 0.2)[seed % 3]
+        samples = build_sentence_map(
+            lengths,
+            documents,
+            range(1),
+            length=60,
+            short_probability=short,
+            least_sentences=1,
+            num_samples=None,
+            seed=seed,
+        )
+        assert sorted(map(tuple, samples.tolist())) == one_by_one(lengths, documents, 60, short, 1, seed)
+
+
 def test_the_numbers_are_those_of_cpp():
     # std::mt19937_64(5489), the default seed: its 10,000th number is in the C++ standard (rand.predef).
     assert mt19937_64(5489, 10_000)[-1] == 9981545732273789042
