@@ -121,25 +121,24 @@ class _Usual:
         """Of each document that is used, the first sentence, and that after the last."""
         self.ends = self._ends(first, end)
         marked = self._begins()
-        begins = np.flatnonzero(marked)
-        first_sample = np.cumsum(marked)[self.first] - 1
+        self.begins = np.flatnonzero(marked)
+        """The first sentence of each sample."""
+        self.sample_of_sentence = np.cumsum(marked)
+        self.sample_of_sentence -= 1
+        self.sample_of_document = self.sample_of_sentence[self.first]
+        """The first sample of each document."""
+        self.sample_of_sentence[~marked] = -1
+        """The sample that begins with a sentence; -1 where none does."""
         del marked
-        document = np.arange(len(self.first))
-        self.draw_of_document = first_sample + document
-        """The number that the first sample of each document draws."""
-        document = np.repeat(document, np.diff(first_sample, append=len(begins)))
-        self.draws = len(begins) + len(self.first)
+        sizes = np.diff(self.sample_of_document, append=len(self.begins))
+        self.numbers = np.arange(len(self.begins)) + np.repeat(np.arange(len(self.first)), sizes)
+        """Which of the epoch's numbers each sample draws."""
+        self.draws = len(self.begins) + len(self.first)
         """All that are drawn in an epoch."""
-        self.draw_of_sentence = np.full(len(lengths), -1, np.int64)
-        """The number that is drawn by the sample that begins with a sentence; -1 where none does."""
-        self.draw_of_sentence[begins] = np.arange(len(begins)) + document
-        self.sentence = np.full(self.draws, -1, np.int64)
-        """The sentence with which the sample of a number begins; -1 at the ends of documents."""
-        self.sentence[self.draw_of_sentence[begins]] = begins
-        sooner = np.minimum(self.ends[begins], self.end[document] - 1) - begins > least
+        ends = np.minimum(self.ends[self.begins], np.repeat(self.end, sizes) - 1)
         self.may_end_sooner = np.zeros(self.draws, bool)
-        """Whether a shorter sample of this number could end at another sentence."""
-        self.may_end_sooner[self.draw_of_sentence[begins]] = sooner
+        """Of each number, whether a shorter sample that draws it could end at another sentence."""
+        self.may_end_sooner[self.numbers] = ends - self.begins > least
 
     def _ends(
         self, first: Int64[np.ndarray, "documents"], end: Int64[np.ndarray, "documents"]
@@ -198,12 +197,14 @@ class _Draws:
             self.lengths += (2 + numbers[short] % (self.length - 1)).tolist()
             self.known += len(numbers)
 
-    def lengths_of(self, count: int) -> Int64[np.ndarray, "count"]:
-        """The tokens that samples with the epoch's first numbers may have."""
-        self.ask(count)
-        lengths = np.full(count, self.length, np.int64)
-        known = bisect.bisect_left(self.short, count)
-        lengths[self.short[:known]] = self.lengths[:known]
+    def lengths_of(self, numbers: Int64[np.ndarray, "samples"]) -> Int64[np.ndarray, "samples"]:
+        """The tokens that samples with these of the epoch's numbers, which rise, may have."""
+        self.ask(int(numbers[-1]))
+        lengths = np.full(len(numbers), self.length, np.int64)
+        short = np.array(self.short, np.int64)
+        place = np.minimum(np.searchsorted(numbers, short), len(numbers) - 1)
+        found = numbers[place] == short
+        lengths[place[found]] = np.array(self.lengths, np.int64)[found]
         return lengths
 
     def end_epoch(self, count: int) -> None:
@@ -216,11 +217,11 @@ class _Draws:
 
 def _epoch(usual: _Usual, draws: _Draws, dtype: type[np.unsignedinteger]) -> UInt[np.ndarray, "samples 3"]:
     """The samples of the next epoch, in the order of the text."""
-    known: list[tuple[int, int, int]] = []  # from and to which usual number, and how many later each is drawn
+    known: list[tuple[int, int, int]] = []  # from and to which usual sample, and how many numbers later
     others: list[tuple[int, int, int]] = []  # number that is drawn, first sentence, end
-    ends, tokens = usual.ends.data, usual.tokens.data
-    usual_draw, sentences = usual.draw_of_sentence.data, usual.sentence.data
-    documents, stops = usual.draw_of_document.data, usual.end.data
+    ends, tokens, stops = usual.ends.data, usual.tokens.data, usual.end.data
+    usual_sample, usual_numbers = usual.sample_of_sentence.data, usual.numbers.data
+    documents = usual.sample_of_document.data
     may_end_sooner = usual.may_end_sooner.tobytes()
     begun = later = place = 0
     draws.ask(usual.draws)
@@ -233,9 +234,10 @@ def _epoch(usual: _Usual, draws: _Draws, dtype: type[np.unsignedinteger]) -> UIn
             place += 1
         else:
             break
-        known.append((begun, draw, later))
-        document = bisect.bisect_right(documents, draw) - 1
-        stop, sentence, number = stops[document], sentences[draw], draw + later
+        sample = bisect.bisect_left(usual_numbers, draw)
+        known.append((begun, sample, later))
+        document = bisect.bisect_right(documents, sample) - 1
+        stop, sentence, number = stops[document], int(usual.begins[sample]), draw + later
         while True:
             if number >= draws.known:
                 draws.ask(number)
@@ -252,34 +254,31 @@ def _epoch(usual: _Usual, draws: _Draws, dtype: type[np.unsignedinteger]) -> UIn
             sentence = end
             if sentence == stop:
                 number += 1
-                begun = documents[document + 1] if document + 1 < len(documents) else usual.draws
+                begun = documents[document + 1] if document + 1 < len(documents) else len(usual.begins)
                 break
-            if usual_draw[sentence] >= 0:
-                begun = usual_draw[sentence]
+            if usual_sample[sentence] >= 0:
+                begun = usual_sample[sentence]
                 break
-        later = number - begun
+        later = number - (usual_numbers[begun] if begun < len(usual.begins) else usual.draws)
         draws.ask(usual.draws + later)
         while place < len(short) and short[place] < number:  # drawn at the end of a document
             place += 1
-    known.append((begun, usual.draws, later))
-    count = usual.draws + later
-    begins, stops = np.full(count, -1, np.int64), np.empty(count, np.int64)
-    some = np.array(known, np.int64)
-    sizes = some[:, 1] - some[:, 0]
-    usual_numbers = np.arange(sizes.sum()) + np.repeat(some[:, 0] - (np.cumsum(sizes) - sizes), sizes)
-    numbers = usual_numbers + np.repeat(some[:, 2], sizes)
-    first = usual.sentence[usual_numbers]
-    begins[numbers] = first
-    stops[numbers] = usual.ends[first]
+    known.append((begun, len(usual.begins), later))
+    first, last, shift = np.array(known, np.int64).T
+    sizes = last - first
+    same = np.arange(sizes.sum()) + np.repeat(first - (np.cumsum(sizes) - sizes), sizes)
+    numbers, begins = usual.numbers[same] + np.repeat(shift, sizes), usual.begins[same]
+    samples = np.empty((len(same) + len(others), 3), dtype)
     if others:
-        number, first, end = np.array(others, np.int64).T
-        begins[number], stops[number] = first, end
-    some = begins >= 0
-    samples = np.empty((int(some.sum()), 3), dtype)
-    samples[:, 0] = begins[some] + usual.base
-    samples[:, 1] = stops[some] + usual.base
-    samples[:, 2] = draws.lengths_of(count)[some]
-    draws.end_epoch(count)
+        drawn, first, end = np.array(others, np.int64).T
+        order = np.argsort(np.concatenate([numbers, drawn]), kind="stable")
+        numbers = np.concatenate([numbers, drawn])[order]
+        samples[:, 0] = np.concatenate([begins, first])[order] + usual.base
+        samples[:, 1] = np.concatenate([usual.ends[begins], end])[order] + usual.base
+    else:
+        samples[:, 0], samples[:, 1] = begins + usual.base, usual.ends[begins] + usual.base
+    samples[:, 2] = draws.lengths_of(numbers)
+    draws.end_epoch(usual.draws + later)
     return samples
 
 
