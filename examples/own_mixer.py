@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 
 from mjx.batch import token_batch
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.linear import Linear
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import Mixed, MixerConfig, SublayerConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.sharding import MeshConfig, relayout, shard
 from mjx.training.schedule import ScheduleConfig
 from mjx.training.trainer import Trainer

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
 from mjx.models.common.pattern import StepOnMesh, Work
 from mjx.models.common.stack import Remat
+from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.plan.stacks import stacks_of, sublayers_of, unit_of
 from mjx.sharding import axes_per_dimension
@@ -264,7 +264,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         microbatches=training.microbatches,
         sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
         remat=config.model.remat,
-        loss_chunks=config.model.loss_chunks if isinstance(config.model, LanguageModelConfig) else 1,
+        loss_chunks=config.model.loss_chunks if isinstance(config.model, TokenModelConfig) else 1,
         replicas=replica_axis(
             config.model, mesh, rules, microbatches=training.microbatches, zero1=training.zero1
         ),

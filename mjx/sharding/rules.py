@@ -137,6 +137,8 @@ def default_rules(
         "mlp": everywhere("tensor"),
         "vocab": everywhere("tensor"),
         "positions": Rule(),
+        "token_types": Rule(),
+        "classes": Rule(),
         "inner": everywhere("tensor"),
         "groups": everywhere("tensor", replicate_if_smaller=True),
         "experts": everywhere("expert"),

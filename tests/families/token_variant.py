@@ -10,11 +10,11 @@ from mjx.batch import BatchArrays
 from mjx.data.gpt.config import token_batch
 from mjx.kernels.grouped_matmul.fused import block_of
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.moe.fixed import cell_rows
 from mjx.models.common.pattern import Lengths
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.trees import Tree
 
 PROMPT_LENGTHS = (3, 7)

@@ -12,13 +12,13 @@ from flax import nnx
 from mjx.errors import InputError
 from mjx.inference import Generator, SamplingConfig
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.gpt import GPTConfig
 from mjx.models.mamba import MambaConfig
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mjx.models.common.inputs import Inputs
+from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch
 
 Arrays = Mapping[str, np.ndarray]

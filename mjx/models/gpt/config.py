@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import ResidualConfig, SublayerConfig
 from mjx.models.common.rope import RoPEConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.parse import parse, to_tree
 from mjx.trees import Tree, merge
 

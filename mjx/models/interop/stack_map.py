@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.parameter import parameters_of
+from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import abstract_model
 from mjx.models.interop.name_map import NameMap, Row, Sublayers
 
 
 def stack_places(
-    config: LanguageModelConfig, numbering: Sequence[int], kinds: Sequence[str] | None = None
+    config: TokenModelConfig, numbering: Sequence[int], kinds: Sequence[str] | None = None
 ) -> Sublayers:
     """What `{attention}`, `{mlp}`, … (a mixer's name) of a layer of theirs stand for.
 
@@ -30,7 +30,7 @@ def stack_places(
 
 
 def stack_name_map(
-    config: LanguageModelConfig,
+    config: TokenModelConfig,
     rows: Sequence[Row],
     numbering: Sequence[int],
     *,

@@ -10,12 +10,12 @@ from typing import ClassVar
 
 from mjx.bounds import check_scale
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import MixerConfig, ResidualConfig, SublayerConfig
 from mjx.models.common.state_space import SelectiveScanConfig, SSDConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.mamba.hybrid_pattern import MIXERS, SHARED, Place, missing, read_pattern, symbols_of
 from mjx.models.mamba.shared_block import SharedBlockConfig, SharedPlaceConfig
 

@@ -10,11 +10,11 @@ from flax import nnx
 from reference import decoder as reference
 
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.inputs import Inputs
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
+from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.gpt import GPTConfig
 from mjx.trees import flatten, unflatten
 

@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from mjx.models.common.attention import AttentionConfig
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import parameter
 from mjx.models.common.pattern import MixerConfig, SublayerConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.interop.mixer_rows import attention_rows, mlp_rows, norm_rows
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import stack_name_map

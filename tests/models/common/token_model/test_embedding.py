@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mjx.models.common.embedding import Embedding, padded_vocabulary
+from mjx.models.common.token_model.embedding import Embedding, padded_vocabulary
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
 
 ROWS, EMBED = 64, 16

@@ -37,9 +37,10 @@ def language_model_loss(
     z_loss: float = 0.0,
     chunks: int = 1,
     soft_cap: float | None = None,
+    bias: Float[Array, " vocab"] | None = None,
 ) -> tuple[Float[Array, ""], LossSums]:
-    """Cross-entropy of the labels under `softmax(hidden · weightᵀ)`, plus `z_loss` · log² Z (Chowdhery et
-    al. 2022, section 5); in float32.
+    """Cross-entropy of the labels under `softmax(hidden · weightᵀ + bias)`, plus `z_loss` · log² Z (Chowdhery
+    et al. 2022, section 5); in float32.
 
     Rows of `weight` from `vocab_size` on are padding: their logits are minus infinity. `chunks` is how many
     chunks of tokens the sequence is cut into. `soft_cap` first bounds every logit l to
@@ -48,49 +49,51 @@ def language_model_loss(
     Returns:
         The loss summed over tokens by `mask`, and its parts. The parts have no gradient.
     """
-    return _loss(hidden, weight, labels, mask, vocab_size, z_loss, chunks, soft_cap)
+    return _loss(hidden, weight, bias, labels, mask, vocab_size, z_loss, chunks, soft_cap)
 
 
-def _value(hidden, weight, labels, mask, *options):
+def _value(hidden, weight, bias, labels, mask, *options):
     local, _ = _local_functions(*options)
-    return _over_the_mesh(local, hidden, weight, labels, mask, gradients=False)
+    return _over_the_mesh(local, hidden, weight, bias, labels, mask, gradients=False)
 
 
-def _forward(hidden, weight, labels, mask, *options):
+def _forward(hidden, weight, bias, labels, mask, *options):
     _, local = _local_functions(*options)
-    out, (d_hidden, d_weight) = _over_the_mesh(local, hidden, weight, labels, mask, gradients=True)
-    return out, (d_hidden, d_weight.astype(weight.dtype))
+    out, (d_hidden, d_weight, d_bias) = _over_the_mesh(
+        local, hidden, weight, bias, labels, mask, gradients=True
+    )
+    return out, (d_hidden, d_weight.astype(weight.dtype), d_bias)
 
 
 def _backward(vocab_size, z_loss, chunks, soft_cap, gradients, cotangents):
     scale, _ = cotangents
-    d_hidden, d_weight = gradients
-    return d_hidden * scale.astype(d_hidden.dtype), d_weight * scale.astype(d_weight.dtype), None, None
+    return *jax.tree.map(lambda gradient: gradient * scale.astype(gradient.dtype), gradients), None, None
 
 
-_loss = jax.custom_vjp(_value, nondiff_argnums=(4, 5, 6, 7))
+_loss = jax.custom_vjp(_value, nondiff_argnums=(5, 6, 7, 8))
 _loss.defvjp(_forward, _backward)
 
 
-def _over_the_mesh(local, hidden, weight, labels, mask, *, gradients: bool):
+def _over_the_mesh(local, hidden, weight, bias, labels, mask, *, gradients: bool):
     """Run `local` on every device's own tokens and its own share of the vocabulary."""
     shape = mesh_shape()
     if all(size == 1 for size in shape.values()):
-        return local(hidden, weight, labels, mask, reduce=_Reduction({}, PartitionSpec()))
+        return local(hidden, weight, bias, labels, mask, reduce=_Reduction({}, PartitionSpec()))
     tokens = activation_spec(("batch", "sequence"), labels.shape)
     states = activation_spec(("batch", "sequence", "embed"), hidden.shape)
     residual = activation_spec(("batch", "residual_sequence", "embed"), hidden.shape)
     rows = activation_spec(("vocab", "embed"), weight.shape)
     stored = parameter_spec(("vocab", "embed"), weight.shape)
+    of_bias = None if bias is None else activation_spec(("vocab",), bias.shape)
     sums = PartitionSpec()  # of the loss and of both its parts
     # Cast where it is stored: the rows travel in the dtype that they are multiplied in.
     weight = jax.lax.with_sharding_constraint(weight.astype(hidden.dtype), stored)
     return jax.shard_map(
         functools.partial(local, reduce=_Reduction(shape, stored, scatter_states=states != residual)),
-        in_specs=(states, rows, tokens, tokens),
-        out_specs=(sums, (residual, stored)) if gradients else sums,
+        in_specs=(states, rows, of_bias, tokens, tokens),
+        out_specs=(sums, (residual, stored, of_bias)) if gradients else sums,
         check_vma=False,  # the gradients inside are ours, not derived through the collectives
-    )(hidden, weight, labels, mask)
+    )(hidden, weight, bias, labels, mask)
 
 
 class _Reduction:
@@ -133,9 +136,12 @@ class _Reduction:
 def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: float | None):
     """The loss of one device's tokens, without and with its gradients."""
 
-    def chunk_loss(hidden: Array, weight: Array, labels: Array, mask: Array, reduce: _Reduction):
+    def chunk_loss(
+        hidden: Array, weight: Array, bias: Array | None, labels: Array, mask: Array, reduce: _Reduction
+    ):
         """Sums of one chunk `[tokens, …]`, and what its gradient needs."""
         logits = jnp.einsum("te,ev->tv", hidden, weight, preferred_element_type=jnp.float32)
+        logits = logits if bias is None else logits + bias
         slope = None
         if soft_cap is not None:
             bounded = jnp.tanh(logits / soft_cap)
@@ -174,19 +180,23 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         zero = jnp.zeros((), jnp.float32)  # made where it is used: it belongs to the mesh there
         return LossSums(zero, zero)
 
-    def loss(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
+    def loss(
+        hidden: Array, weight: Array, bias: Array | None, labels: Array, mask: Array, *, reduce: _Reduction
+    ):
         weight = weight.astype(
             hidden.dtype
         ).T  # as `embed`, the axis it is gathered over, comes out of a gather
 
         def step(sums: LossSums, chunk):
-            part, _ = chunk_loss(chunk[0], weight, chunk[1], chunk[2], reduce)
+            part, _ = chunk_loss(chunk[0], weight, bias, chunk[1], chunk[2], reduce)
             return jax.tree.map(jnp.add, sums, part), None
 
         sums, _ = _scan(step, nothing(), tuple(map(chunked, (hidden, labels, mask))))
         return finish(sums, reduce)
 
-    def loss_and_gradients(hidden: Array, weight: Array, labels: Array, mask: Array, *, reduce: _Reduction):
+    def loss_and_gradients(
+        hidden: Array, weight: Array, bias: Array | None, labels: Array, mask: Array, *, reduce: _Reduction
+    ):
         weight = weight.astype(hidden.dtype).T
         # One product makes the gradient of the weight if keeping d_logits takes no more memory than a float32
         # accumulator and each chunk's product, which are also slower: every chunk reads and writes both.
@@ -194,21 +204,25 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         keep = tokens * hidden.dtype.itemsize <= 2 * embed * jnp.dtype(jnp.float32).itemsize
 
         def step(carry, chunk):
-            sums, d_weight = carry
+            sums, d_weight, d_bias = carry
             states, labels, mask = chunk
-            part, kept = chunk_loss(states, weight, labels, mask, reduce)
+            part, kept = chunk_loss(states, weight, bias, labels, mask, reduce)
             exponentials, total, is_label, log_z, slope = kept
             scale = mask * (1 + 2 * z_loss * log_z)
             d_logits = exponentials * (scale / total)[:, None] - jnp.where(is_label, mask[:, None], 0)
-            d_logits = (d_logits if slope is None else d_logits * slope).astype(hidden.dtype)
+            d_logits = d_logits if slope is None else d_logits * slope
+            d_bias = None if d_bias is None else d_bias + jnp.sum(d_logits, axis=0)
+            d_logits = d_logits.astype(hidden.dtype)
             d_states = jnp.einsum("tv,ev->te", d_logits, weight)
             if not keep:
                 d_weight += jnp.einsum("tv,te->ev", d_logits, states, preferred_element_type=jnp.float32)
-            return (jax.tree.map(jnp.add, sums, part), d_weight), (d_states, d_logits if keep else None)
+            sums = jax.tree.map(jnp.add, sums, part)
+            return (sums, d_weight, d_bias), (d_states, d_logits if keep else None)
 
-        start = (nothing(), None if keep else jnp.zeros(weight.shape, jnp.float32))
+        d_bias = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
+        start = (nothing(), None if keep else jnp.zeros(weight.shape, jnp.float32), d_bias)
         inputs = tuple(map(chunked, (hidden, labels, mask)))
-        (sums, summed), (d_hidden, d_logits) = _scan(step, start, inputs)
+        (sums, summed, d_bias), (d_hidden, d_logits) = _scan(step, start, inputs)
         if summed is None:
             d_weight = jnp.einsum("ctv,cte->ev", d_logits, inputs[0])
         else:
@@ -216,7 +230,8 @@ def _local_functions(vocab_size: int, z_loss: float, chunks: int, soft_cap: floa
         # Without the barrier XLA makes the table's gradient last of all, and keeps d_logits until then.
         d_hidden, d_weight = jax.lax.optimization_barrier((d_hidden, d_weight))
         d_hidden = reduce.state_sum(unchunked(d_hidden, hidden.shape[0]))
-        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T))
+        d_bias = None if d_bias is None else reduce.token_sum(d_bias)
+        return finish(sums, reduce), (d_hidden, reduce.weight_sum(d_weight.T), d_bias)
 
     return loss, loss_and_gradients
 

@@ -17,14 +17,14 @@ from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.attention.cross_attention import CrossAttentionConfig
 from mjx.models.common.context import Context, Memory
-from mjx.models.common.embedding import Embedding
-from mjx.models.common.inputs import Inputs, Targets
-from mjx.models.common.language_model import LanguageModelConfig
 from mjx.models.common.linear import Linear
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.parameter import bind, buffer, differentiated, logical_axes_of, parameters_of
 from mjx.models.common.pattern import Lengths, Mixed, MixerConfig, SublayerConfig
+from mjx.models.common.token_model.embedding import Embedding
+from mjx.models.common.token_model.inputs import Inputs, Targets
+from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.family import abstract_model
 from mjx.models.report import Statistic
 from mjx.sharding import MeshConfig, build_mesh, use_mesh

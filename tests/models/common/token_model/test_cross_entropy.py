@@ -1,5 +1,6 @@
 """The fused head and loss equal cross-entropy written with all logits, and never hold all logits."""
 
+import contextlib
 import re
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from reference.cross_entropy import language_model_loss as reference
 
 from mjx.errors import InputError
-from mjx.models.common.cross_entropy import language_model_loss
+from mjx.models.common.token_model.cross_entropy import language_model_loss
 from mjx.sharding import MeshConfig, build_mesh, use_mesh
 
 BATCH, SEQUENCE, EMBED, ROWS, VOCAB = 8, 16, 12, 64, 50  # the last 14 rows of the table are padding
@@ -81,6 +82,24 @@ def test_value_and_gradients_equal_all_logits_to_1e_5(arrays, name, options):
     d_hidden, d_weight = ours
     assert not np.asarray(d_hidden)[MASK == 0].any(), "a masked token has no gradient"
     assert not np.asarray(d_weight)[VOCAB:].any(), "padding has no gradient"
+
+
+@pytest.mark.parametrize("name", ["one device", "fsdp 2 × context 2 × tensor 2"])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_a_bias_is_a_feature_that_is_one_everywhere(name, chunks):
+    bias = RANDOM.randn(ROWS).astype(np.float32)
+    states = np.concatenate([HIDDEN, np.ones_like(HIDDEN[..., :1])], axis=-1)
+    expected, d_states, d_table = with_all_logits(states, np.concatenate([WEIGHT, bias[:, None]], axis=-1))
+
+    def loss(hidden, weight, bias):
+        return language_model_loss(hidden, weight, LABELS, MASK, VOCAB, chunks=chunks, bias=bias)[0]
+
+    mesh = MESHES[name]
+    with contextlib.nullcontext() if mesh is None else use_mesh(build_mesh(MeshConfig(**mesh))):
+        value, ours = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(HIDDEN, WEIGHT, bias)
+    np.testing.assert_allclose(value, expected.total, rtol=1e-5)
+    for a, b in zip(ours, (d_states[..., :-1], d_table[:, :-1], d_table[:, -1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_the_value_alone_is_the_same():

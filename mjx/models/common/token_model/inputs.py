@@ -16,6 +16,8 @@ class Inputs(NamedTuple):
     positions: Int[Array, "#batch sequence"] | None = None
     """Of the tokens; None: counted from the row's start."""
     segment_ids: Int[Array, "batch sequence"] | None = None
+    token_types: Int[Array, "batch sequence"] | None = None
+    """None: all are of the first."""
     embeddings: Float[Array, "batch made embed"] | None = None
     """Stand in the place of tokens' embeddings."""
     at: Int[Array, "batch made"] | None = None
@@ -29,7 +31,7 @@ class Inputs(NamedTuple):
 
     def in_order(self, order: Int[np.ndarray, " sequence"] | None) -> "Inputs":
         """With the tokens where `token_order` wants them."""
-        names = ("tokens", "positions", "segment_ids", "counted")
+        names = ("tokens", "positions", "segment_ids", "token_types", "counted")
         arrays = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return self._replace(**{name: in_order(order, array) for name, array in arrays.items()})
 

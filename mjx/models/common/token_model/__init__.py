@@ -1,0 +1,1 @@
+"""Models of token ids: what is around a stack, from the embedding to the loss."""
