@@ -3,5 +3,6 @@
 FAMILIES = {
     "gpt": "mjx.models.gpt",
     "mamba": "mjx.models.mamba",
+    "bert": "mjx.models.bert",
 }
 """Family → its package, whose `FAMILY` says what there is of it (`mjx.models.family.Family`)."""

@@ -15,7 +15,7 @@ from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
 from mjx.models.interop.architecture import Architecture
-from mjx.models.interop.megatron_model import MegatronModel
+from mjx.models.interop.megatron.model import MegatronModel
 from mjx.models.report import Report
 from mjx.parse import Tag
 from mjx.sharding import mesh_shape

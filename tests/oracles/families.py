@@ -125,8 +125,53 @@ def _attended(inputs: Arrays) -> np.ndarray | None:
     return inputs["attention_mask"].astype(bool) if "attention_mask" in inputs else None
 
 
+def _random_or_rounded(config) -> dict[str, bool]:
+    return {
+        "dropout, which is random": bool(config.dropout or (config.attention and config.attention.dropout)),
+        "bfloat16; cases are compared in float32": config.dtype != "float32",
+    }
+
+
 def _ints(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, np.int32)
+
+
+def _bert(model, batch: Batch) -> dict[str, Array]:
+    inputs = Inputs(batch["tokens"], segment_ids=batch["segment_ids"], token_types=batch.get("token_types"))
+    hidden = model.hidden_states(inputs)
+    loss, _ = model.loss(batch, model.counts(batch))
+    computed = {"logits": model.logits(hidden), "loss": loss}
+    computed["embeddings"] = model.embeddings(
+        batch["tokens"], segment_ids=batch["segment_ids"], token_types=batch.get("token_types")
+    )
+    if model.sentence_head is not None:
+        computed["binary_logits"] = model.sentence_logits(model.pooled(hidden))
+    return computed
+
+
+def _megatron_sentences(inputs: Arrays) -> Batch:
+    batch = _megatron_tokens(inputs)
+    batch["segment_ids"] = _ints(inputs["padding_mask"])
+    for theirs, ours in (("types", "token_types"), ("nsp", "is_random")):
+        if theirs in inputs:
+            batch[ours] = _ints(inputs[theirs])
+    return batch
+
+
+def _encoder_decoder(model, batch: Batch) -> dict[str, Array]:
+    logits = model(batch["tokens"], batch["decoder_tokens"], segment_ids=batch.get("segment_ids"))
+    loss, _ = model.loss(batch, model.counts(batch))
+    return {"logits": logits, "loss": loss}
+
+
+def _megatron_pairs(inputs: Arrays) -> Batch:
+    return {
+        "tokens": _ints(inputs["encoder_tokens"]),
+        "segment_ids": _ints(inputs["encoder_keep"]),
+        "decoder_tokens": _ints(inputs["decoder_tokens"]),
+        "labels": _ints(inputs["labels"]),
+        "loss_mask": np.asarray(inputs["loss_mask"], np.float32),
+    }
 
 
 SCRIPT_NAMES = {
@@ -155,14 +200,25 @@ MEGATRON = {
         batch=_megatron_tokens,
         compute=_megatron_decoder,
         losses=("loss", *_AUXILIARY),
-        unsupported=lambda config: {
-            "dropout, which is random": bool(
-                config.dropout or (config.attention and config.attention.dropout)
-            ),
-            "bfloat16; cases are compared in float32": config.dtype != "float32",
-        },
+        unsupported=_random_or_rounded,
     )
     for family in ("gpt", "mamba")
+} | {
+    "bert": Family(
+        inputs=("tokens", "labels", "loss_mask", "padding_mask", "types", "nsp"),
+        needed=("tokens", "labels", "padding_mask"),
+        batch=_megatron_sentences,
+        compute=_bert,
+        counted=lambda inputs: inputs["padding_mask"].astype(bool),
+        unsupported=_random_or_rounded,
+    ),
+    "t5": Family(
+        inputs=("encoder_tokens", "decoder_tokens", "labels", "loss_mask", "encoder_keep"),
+        needed=("encoder_tokens", "decoder_tokens", "labels", "encoder_keep"),
+        batch=_megatron_pairs,
+        compute=_encoder_decoder,
+        unsupported=_random_or_rounded,
+    ),
 }
 HUGGINGFACE = {
     family: Family(

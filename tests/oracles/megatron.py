@@ -17,7 +17,7 @@ import numpy as np
 from mjx.errors import InputError
 from mjx.models import FAMILIES
 from mjx.models.family import load_family
-from mjx.models.interop.megatron_keys import any_mlp
+from mjx.models.interop.megatron.keys import any_mlp
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
 from mjx.models.megatron.names import with_own_norms
@@ -136,6 +136,8 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     ):
         if setting not in settings and tensor in case.weights:
             settings[setting] = len(case.weights[tensor])
+    if "decoder_tokens" in case.inputs:  # which only the program that calls the model would say
+        settings["decoder_seq_length"] = case.inputs["decoder_tokens"].shape[1]
     return settings
 
 

@@ -24,6 +24,13 @@ class NormConfig:
     """Added to the variance (layernorm) or mean square (rmsnorm)."""
     zero_centered: bool = False
     """Store the gain minus one, so that weight decay pulls it to one (Megatron's LayerNorm-1p)."""
+    bias: bool = True
+    """Of layernorm; an rmsnorm has none."""
+
+    @property
+    def biased(self) -> bool:
+        """Whether there is a bias."""
+        return self.bias and self.kind == "layernorm"
 
     def __post_init__(self):
         check_scale("norm.epsilon", self.epsilon, least=1e-20)  # its -3/2th power is in the gradient
@@ -37,13 +44,13 @@ class Norm(nnx.Module):
         shape = tuple(features.values())
         start = jnp.zeros if config.zero_centered else jnp.ones
         self.scale = parameter(start(shape, jnp.float32), *features)
-        if config.kind == "layernorm":
+        if config.biased:
             self.bias = parameter(jnp.zeros(shape, jnp.float32), *features)
         self.axes = tuple(range(-len(shape), 0))
         self.config = config
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        bias = self.bias[...] if self.config.kind == "layernorm" else None
+        bias = self.bias[...] if self.config.biased else None
         return normalize(self.config, self.axes, x, self.scale[...], bias)
 
 

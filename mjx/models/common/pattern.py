@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from flax import nnx
@@ -154,9 +154,28 @@ class ResidualConfig:
     """Factor on the output (Granite's residual_multiplier)."""
     norm: NormConfig | None = None
     """On the stream behind the sum: x → norm(x + y), as in the first Transformers (Vaswani et al. 2017)."""
+    normed: bool = False
+    """The output joins what the mixer read, behind the sub-layer's norm, in the place of the stream."""
 
     def __post_init__(self):
         check_scale("residual.scale", self.scale)
+
+
+NormPlacement = Literal["input", "output", "both", "residual", "stream"]
+"""Where a sub-layer f has its norms. input: x + f(norm(x)). output: x + norm(f(x)), as OLMo 2. both: a norm
+on either side of f, as Gemma 2. residual: norm(x + f(x)), as the first GPT and BERT; then there is none before
+the head. stream: norm(x) + f(norm(x)), as Megatron's first BERT."""
+
+
+def placed_norms(norm: NormConfig, placement: NormPlacement, scale: float = 1.0) -> dict[str, Any]:
+    """What a `SublayerConfig` has of a model's one kind of norm; `scale` is that of the residual."""
+    return {
+        "norm": norm if placement in ("input", "both", "stream") else None,
+        "output_norm": norm if placement in ("output", "both") else None,
+        "residual": ResidualConfig(
+            scale=scale, norm=norm if placement == "residual" else None, normed=placement == "stream"
+        ),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

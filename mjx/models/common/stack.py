@@ -172,7 +172,7 @@ class Stack(nnx.Module):
                 if sublayer.config.aside:
                     beside = scaled(mixed.y, sublayer.config.residual.scale)
                 else:
-                    x = sublayer.join(x, mixed.y)
+                    x = sublayer.join(read if sublayer.config.residual.normed else x, mixed.y)
                 updated.append(mixed.cache)
                 for loss, value in mixed.losses.items():
                     losses[loss] = losses.get(loss, 0.0) + value

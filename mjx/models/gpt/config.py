@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from mjx.bounds import check_scale
 from mjx.errors import InputError
@@ -12,7 +12,7 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.pattern import ResidualConfig, SublayerConfig
+from mjx.models.common.pattern import NormPlacement, SublayerConfig, placed_norms
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.parse import parse, to_tree
@@ -47,9 +47,10 @@ class GPTConfig(LanguageModelConfig):
     """The first so many layers have the MLP, whatever `moe_pattern` says (DeepSeek-V3: 3)."""
     norm: NormConfig = NormConfig()
     """Of every sub-layer, and before the head."""
-    norm_placement: Literal["input", "output", "both", "residual"] = "input"
+    norm_placement: NormPlacement = "input"
     """input: x + f(norm(x)). output: x + norm(f(x)), as OLMo 2. both: a norm on either side, as Gemma 2.
-    residual: norm(x + f(x)), as the first GPT; then there is none before the head."""
+    residual: norm(x + f(x)), as the first GPT; then there is none before the head. stream: norm(x) +
+    f(norm(x))."""
     parallel_residual: bool = False
     """The MLP reads what attention reads, x + attention(norm(x)) + mlp(norm'(x)), as GPT-J and GPT-NeoX."""
     residual_scale: float = 1.0
@@ -129,14 +130,8 @@ class GPTConfig(LanguageModelConfig):
                 attention, window=window, rope=rope if _at(self.rope_pattern, layer) else None
             )
 
-        behind = self.norm_placement == "residual"
-        sublayer = functools.partial(
-            SublayerConfig,
-            norm=self.norm if self.norm_placement in ("input", "both") else None,
-            output_norm=self.norm if self.norm_placement in ("output", "both") else None,
-            residual=ResidualConfig(scale=self.residual_scale, norm=self.norm if behind else None),
-            dropout=self.dropout,
-        )
+        norms = placed_norms(self.norm, self.norm_placement, self.residual_scale)
+        sublayer = functools.partial(SublayerConfig, **norms, dropout=self.dropout)
         behind_attention = functools.partial(sublayer, parallel=self.parallel_residual)
         kinds = [self.moe if routed else self.mlp for routed in self.moe_layers]
         layers = (

@@ -3,35 +3,31 @@
 import dataclasses
 
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened, split_layers
+from mjx.models.interop.canonical import (
+    canonical_attention,
+    canonical_moe,
+    shortened,
+    shortest,
+    split_layers,
+    spread,
+    training_defaults,
+    windowed,
+)
 
 
 def window_layers(config: GPTConfig) -> tuple[bool, ...]:
     """Which layers have a window."""
-    if config.attention.window is None:
-        return (False,) * config.num_layers
-    return spread(config.window_pattern, config.num_layers)
-
-
-def spread(pattern: tuple[bool, ...], number: int) -> tuple[bool, ...]:
-    """A pattern, repeated over so many layers."""
-    return tuple(pattern[layer % len(pattern)] for layer in range(number))
-
-
-def shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:
-    """The shortest one whose repetition is this."""
-    lengths = range(1, len(pattern) + 1)
-    return next(pattern[:n] for n in lengths if spread(pattern[:n], len(pattern)) == pattern)
+    return windowed(config.attention, config.window_pattern, config.num_layers)
 
 
 def canonical(config: GPTConfig) -> GPTConfig:
     """One spelling for all configs of the same model, without what only training chooses."""
     attention = canonical_attention(config.attention, config.hidden_size)
-    windowed = window_layers(config)
+    has_window = window_layers(config)
     rotated = spread(config.rope_pattern, config.num_layers)
     attention = dataclasses.replace(
         attention,
-        window=attention.window if any(windowed) else None,
+        window=attention.window if any(has_window) else None,
     )
     local = config.window_rope if attention.window is not None else None
     dense, routed = split_layers(config.moe_layers)
@@ -42,16 +38,9 @@ def canonical(config: GPTConfig) -> GPTConfig:
         moe=canonical_moe(config.moe) if any(config.moe_layers) else None,
         moe_pattern=routed if any(config.moe_layers) else (True,),
         dense_layers=dense if any(config.moe_layers) else 0,
-        window_pattern=shortest(windowed) if any(windowed) else (True,),
+        window_pattern=shortest(has_window) if any(has_window) else (True,),
         rope_pattern=shortest(rotated) if attention.rope is not None else (True,),
         window_rope=None if local == attention.rope else local,
         embedding_scale=shortened(config.embedding_scale),
-        **_TRAINING_DEFAULTS,
+        **training_defaults(GPTConfig),
     )
-
-
-_TRAINING_DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(GPTConfig)
-    if field.name in GPTConfig.training_choices
-}

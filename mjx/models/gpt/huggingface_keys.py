@@ -7,7 +7,8 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.config_keys import shortest, window_layers
+from mjx.models.gpt.config_keys import window_layers
+from mjx.models.interop.canonical import shortest
 from mjx.models.interop.config_map import Fields, get, shown
 
 

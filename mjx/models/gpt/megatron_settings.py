@@ -7,10 +7,12 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.gpt.config import GPTConfig
-from mjx.models.gpt.config_keys import shortest, spread, window_layers
-from mjx.models.interop import megatron_attention, megatron_moe
+from mjx.models.gpt.config_keys import window_layers
+from mjx.models.interop.canonical import shortest, spread
 from mjx.models.interop.config_map import Absent, ConfigMap, Fields, Key, Theirs, shown
-from mjx.models.interop.megatron_keys import (
+from mjx.models.interop.megatron import attention as megatron_attention
+from mjx.models.interop.megatron import moe as megatron_moe
+from mjx.models.interop.megatron.keys import (
     Activation,
     Biases,
     ComputeDtype,

@@ -1,9 +1,11 @@
 """One spelling for all configs of the same model: two that compute the same are equal."""
 
 import dataclasses
+from typing import Any
 
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.moe import MoEConfig, RouterConfig
+from mjx.models.family import ModelConfig
 
 
 def split_layers(layers: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
@@ -39,3 +41,25 @@ def canonical_moe(moe: MoEConfig | None) -> MoEConfig | None:
 def shortened(value: float) -> float:
     """Without the last digits, in which a root and its square differ."""
     return float(f"{value:.11g}")
+
+
+def spread(pattern: tuple[bool, ...], number: int) -> tuple[bool, ...]:
+    """A pattern, repeated over so many layers."""
+    return tuple(pattern[layer % len(pattern)] for layer in range(number))
+
+
+def shortest(pattern: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The shortest one whose repetition is this."""
+    lengths = range(1, len(pattern) + 1)
+    return next(pattern[:n] for n in lengths if spread(pattern[:n], len(pattern)) == pattern)
+
+
+def windowed(attention: AttentionConfig, pattern: tuple[bool, ...], layers: int) -> tuple[bool, ...]:
+    """Which layers have a window, where a `pattern` keeps it in some."""
+    return (False,) * layers if attention.window is None else spread(pattern, layers)
+
+
+def training_defaults(config: type[ModelConfig]) -> dict[str, Any]:
+    """Fields that only training chooses, as they are where nothing is said."""
+    fields = dataclasses.fields(config)
+    return {field.name: field.default for field in fields if field.name in config.training_choices}

@@ -17,7 +17,7 @@ NARROW = "embed mlp -> mlp embed"
 def norm_rows(norm: NormConfig, theirs: str, ours: str) -> list[Row]:
     """The gain of a norm, and its bias where it has one."""
     rows = [Row(f"{theirs}.weight", f"{ours}.scale")]
-    if norm.kind == "layernorm":
+    if norm.biased:
         rows.append(Row(f"{theirs}.bias", f"{ours}.bias"))
     return rows
 

@@ -7,38 +7,48 @@ from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import abstract_model
 from mjx.models.interop.name_map import NameMap, Row, Sublayers
 
+Numbering = Sequence[int]
+"""The number of the layer of theirs that each of our sub-layers is in: `[0, 0, 1, 1, …]` where attention and
+the MLP behind it are one, `[0, 1, 2, …]` where every sub-layer is a layer."""
+
 
 def stack_places(
-    config: TokenModelConfig, numbering: Sequence[int], kinds: Sequence[str] | None = None
+    config: TokenModelConfig, numberings: Mapping[str, Numbering], kinds: Sequence[str] | None = None
 ) -> Sublayers:
     """What `{attention}`, `{mlp}`, … (a mixer's name) of a layer of theirs stand for.
 
     Args:
         config: of the model.
-        numbering: the number of the layer of theirs that each of our sub-layers is in: `[0, 0, 1, 1, …]`
-            where attention and the MLP behind it are one, `[0, 1, 2, …]` where every sub-layer is a layer.
-        kinds: what rows call each of our sub-layers; None: as its mixer is called.
+        numberings: of each of its stacks. The kinds of sub-layers of the one in front of the head stand
+            alone, those of others have its name: `{encoder_attention}`.
+        kinds: what rows call each sub-layer of the one in front of the head; None: as its mixer is called.
     """
-    kinds = kinds or [sublayer.mixer.name for sublayer in config.pattern]
     found: dict[tuple[str, int], tuple[str, int]] = {}
-    for kind, place, layer in zip(kinds, config.places, numbering, strict=True):
-        key = (kind, layer)
-        if key in found:
-            raise ValueError(f"layer {layer} has two sub-layers {{{kind}}}")
-        found[key] = place
+    for stack, numbering in numberings.items():
+        mixers = [sublayer.mixer.name for sublayer in config.patterns[stack]]
+        names = [f"{stack}_{mixer}" for mixer in mixers]
+        if stack == config.stack_name:
+            names = kinds or mixers
+        for name, place, layer in zip(names, config.places_of(stack), numbering, strict=True):
+            if (name, layer) in found:
+                raise ValueError(f"layer {layer} has two sub-layers {{{name}}}")
+            found[name, layer] = place
     return lambda kind, layer: found.get((kind, layer))
 
 
 def stack_name_map(
     config: TokenModelConfig,
     rows: Sequence[Row],
-    numbering: Sequence[int],
+    numbering: Numbering | Mapping[str, Numbering],
     *,
     kinds: Sequence[str] | None = None,
     copies: Mapping[str, str] | None = None,
     ignored: Sequence[str] = (),
 ) -> NameMap:
-    """A table's rows for the model of this config; `numbering` and `kinds` as for `stack_places`."""
+    """A table's rows for the model of this config; `numbering` is of its one stack, or `stack_places`' of all;
+    `kinds` as there."""
+    numberings = numbering if isinstance(numbering, Mapping) else {config.stack_name: numbering}
     shapes = parameters_of(abstract_model(config))
-    places = stack_places(config, numbering, kinds)
-    return NameMap(rows, max(numbering, default=-1) + 1, places, shapes, copies=copies, ignored=ignored)
+    places = stack_places(config, numberings, kinds)
+    layers = max((layer for each in numberings.values() for layer in each), default=-1) + 1
+    return NameMap(rows, layers, places, shapes, copies=copies, ignored=ignored)

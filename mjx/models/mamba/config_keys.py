@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mjx.models.common.state_space import TimeStepConfig
-from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened
+from mjx.models.interop.canonical import canonical_attention, canonical_moe, shortened, training_defaults
 from mjx.models.interop.config_map import Fields, Theirs
 from mjx.models.mamba.config import MambaConfig, ScaleConfig, ScalesConfig
 from mjx.models.mamba.hybrid_pattern import MIXERS, symbols_of, uncut
@@ -49,7 +49,7 @@ def canonical(config: MambaConfig) -> MambaConfig:
         embedding_scale=shortened(config.embedding_scale),
         logit_scale=shortened(config.logit_scale),
         **used,
-        **_TRAINING_DEFAULTS,
+        **training_defaults(MambaConfig),
     )
 
 
@@ -64,10 +64,3 @@ def _without_choices(mixer: Any) -> Any:
     chosen = [name for name in mixer.training_choices if "." not in name]
     changed = {name: fields[name] for name in (*chosen, "expand")}
     return dataclasses.replace(mixer, dt=TimeStepConfig(limit=mixer.dt.limit), **changed)
-
-
-_TRAINING_DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(MambaConfig)
-    if field.name in MambaConfig.training_choices
-}

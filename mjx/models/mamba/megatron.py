@@ -1,9 +1,8 @@
 """A hybrid as Megatron-Core has it: `HybridModel`'s names for parameters, and Megatron-LM's for settings."""
 
 from mjx.errors import InputError
-from mjx.models.interop.megatron_attention import attention_rows
-from mjx.models.interop.megatron_model import MegatronModel
-from mjx.models.interop.megatron_moe import mlp_rows, moe_rows
+from mjx.models.interop.megatron.model import MegatronModel
+from mjx.models.interop.megatron.rows import embedding_rows, head_rows, layer_rows
 from mjx.models.interop.mixer_rows import norm_rows, ssd_rows
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import stack_name_map
@@ -45,26 +44,12 @@ def megatron_name_map(config: MambaConfig) -> NameMap:
 
 def _rows(config: MambaConfig) -> list[Row]:
     """Of a canonical config."""
-    layer = "decoder.layers.{layer}"
-    rows = [Row("embedding.word_embeddings.weight", "embedding.weight", rows=config.vocab_size, padded=True)]
-    if config.max_positions is not None:
-        rows.append(Row("embedding.position_embeddings.weight", "positions.weight"))
+    layer, rows = "decoder.layers.{layer}", embedding_rows(config)
     if config.ssd is not None:
         rows += norm_rows(config.norm, f"{layer}.norm", "{ssd}.norm")
         rows += ssd_rows(config.ssd, f"{layer}.mixer")
-    if config.attention is not None:
-        rows += norm_rows(config.norm, f"{layer}.input_layernorm", "{attention}.norm")
-        rows += attention_rows(config.attention, f"{layer}.self_attention")
-    if config.mlp is not None:
-        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{mlp}.norm")
-        rows += mlp_rows(config.mlp, f"{layer}.mlp", "{mlp}.mlp")
-    if config.moe is not None:
-        rows += norm_rows(config.norm, f"{layer}.pre_mlp_layernorm", "{moe}.norm")
-        rows += moe_rows(config.moe, f"{layer}.mlp")
-    rows += norm_rows(config.norm, "decoder.final_norm", "final_norm")
-    if not config.tie_embeddings:
-        rows.append(Row("output_layer.weight", "head.weight", rows=config.vocab_size, padded=True))
-    return rows
+    rows += layer_rows(layer, config.norm, config.attention, mlp=config.mlp, moe=config.moe)
+    return rows + norm_rows(config.norm, "decoder.final_norm", "final_norm") + head_rows(config)
 
 
 MEGATRON = MegatronModel(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mjx.errors import InputError
-from mjx.models.interop import megatron_attention, megatron_moe
 from mjx.models.interop.config_map import (
     Absent,
     ConfigMap,
@@ -18,7 +17,9 @@ from mjx.models.interop.config_map import (
     Theirs,
     shown,
 )
-from mjx.models.interop.megatron_keys import (
+from mjx.models.interop.megatron import attention as megatron_attention
+from mjx.models.interop.megatron import moe as megatron_moe
+from mjx.models.interop.megatron.keys import (
     Activation,
     Biases,
     ComputeDtype,

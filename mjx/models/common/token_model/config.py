@@ -102,7 +102,11 @@ class TokenModelConfig(ModelConfig):
     @functools.cached_property
     def places(self) -> tuple[tuple[str, int], ...]:
         """Where each sub-layer's parameters are: (path, index on their `layers` axis)."""
-        return tuple((f"{self.stack_name}.{path}", index) for path, index in places(self.pattern))
+        return self.places_of(self.stack_name)
+
+    def places_of(self, stack: str) -> tuple[tuple[str, int], ...]:
+        """As `places`, of the stack of this name."""
+        return tuple((f"{stack}.{path}", index) for path, index in places(self.patterns[stack]))
 
     @property
     def patterns(self) -> Mapping[str, tuple[SublayerConfig, ...]]:
@@ -185,8 +189,9 @@ class TokenModelConfig(ModelConfig):
         )
         self.check_rows(arrays, tuple(arrays))
 
-    def check_rows(self, arrays: BatchArrays, names: Sequence[str]) -> None:
-        """Raise `InputError` if these arrays are not of one shape, whose rows the model can take."""
+    def check_rows(self, arrays: BatchArrays, names: Sequence[str], *, chunked: bool = True) -> None:
+        """Raise `InputError` if these arrays are not of one shape, whose rows the model can take; `chunked`:
+        and the head."""
         first, *others = names
         shape = arrays[first].shape
         for name in others:
@@ -202,7 +207,7 @@ class TokenModelConfig(ModelConfig):
                 f"data.sequence_length = {sequence} is beyond model.max_positions = {self.max_positions}"
                 + less
             )
-        if sequence % self.loss_chunks:
+        if chunked and sequence % self.loss_chunks:
             raise InputError(
                 f"model.loss_chunks = {self.loss_chunks} does not divide data.sequence_length = {sequence}"
             )

@@ -188,11 +188,15 @@ class TokenModel(nnx.Module):
         )
         x, context = self.enter(inputs, key)
         run = self.run(x, context, so_far=so_far)
-        targets = Targets(batch["labels"], batch["loss_mask"]).in_order(token_order(inputs.tokens.shape[1]))
-        total, report = self.leave(run.x, targets, counts)
+        return self.left(run, Targets(batch["labels"], batch["loss_mask"]), counts)
+
+    def left(self, run: Run, targets: Targets, counts: Counts) -> tuple[Float[Array, ""], Report]:
+        """`leave`, with what the mixers add."""
+        mask = targets.mask
+        total, report = self.leave(run.x, targets.in_order(token_order(mask.shape[1])), counts)
         losses = dict(report.losses)
         if run.losses:  # means over this part of the batch, which counts by its tokens
-            share = self.counts(batch)["tokens"] / counts["tokens"]
+            share = jnp.sum(mask, dtype=jnp.float32) / counts["tokens"]
             total = total + share * sum(run.losses.values())
             for name, value in run.losses.items():
                 losses[name] = Loss(share * jax.lax.stop_gradient(value), "tokens")

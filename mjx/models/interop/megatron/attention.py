@@ -7,7 +7,7 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.interop.config_map import REQUIRED, Entry, Fields, Key, ResolvedKey, Theirs, get, shown
-from mjx.models.interop.megatron_keys import QueryGroups, RotaryScaling
+from mjx.models.interop.megatron.keys import QueryGroups, RotaryScaling
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import Row
 
@@ -26,6 +26,7 @@ def settings(*, everywhere: bool = True) -> tuple[Entry, ...]:
         Key("apply_layernorm_1p", ("norm.zero_centered", "attention.qk_norm.zero_centered"), False),
         QueryKeyNorm(),
         Positions(),
+        RelativePositions(),
         Key("rotary_base", "attention.rope.base", 10_000),
         Key("rotary_percent", "attention.rope.percent", 1.0),
         Key(
@@ -59,12 +60,12 @@ class Positions:
             kind = "rope"
         if kind in ("rope", "yarn"):  # the parts of attention.rope have keys of their own
             return {"max_positions": None}
-        if kind == "none":
+        if kind in ("none", "relative"):
             return {"max_positions": None, "attention.rope": None}
         if kind != "learned_absolute":
             raise InputError(
                 f'{theirs.where} has "position_embedding_type": {shown(kind)}; known are '
-                "learned_absolute, rope, yarn and none"
+                "learned_absolute, rope, yarn, relative and none"
             )
         if theirs.get("add_position_embedding") is False:
             raise InputError(
@@ -83,10 +84,32 @@ class Positions:
         if config.max_positions is not None:
             kind = "learned_absolute"
         elif rope is None:
-            kind = "none"
+            kind = "none" if get(config, "attention.relative_bias") is None else "relative"
         else:
             kind = "yarn" if rope.scaling is not None and rope.scaling.kind == "yarn" else "rope"
         return {"position_embedding_type": kind, "max_position_embeddings": config.max_positions}
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativePositions:
+    """`relative_attention_num_buckets` and `…_max_distance`, where positions are relative."""
+
+    def names(self) -> Sequence[str]:
+        return ("relative_attention_num_buckets", "relative_attention_max_distance")
+
+    def ours(self, theirs: Theirs) -> Fields:
+        if theirs.get("position_embedding_type") != "relative":
+            return {"attention.relative_bias": None}
+        return {
+            "attention.relative_bias.buckets": theirs.get("relative_attention_num_buckets") or 32,
+            "attention.relative_bias.max_distance": theirs.get("relative_attention_max_distance") or 128,
+        }
+
+    def theirs(self, config: Any) -> dict[str, Any]:
+        return {
+            "relative_attention_num_buckets": get(config, "attention.relative_bias.buckets"),
+            "relative_attention_max_distance": get(config, "attention.relative_bias.max_distance"),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +126,7 @@ class QueryKeyNorm:
         return {"qk_layernorm": get(config, "attention.qk_norm") is not None}
 
 
-def attention_rows(attention: AttentionConfig, theirs: str) -> list[Row]:
+def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attention}.attention") -> list[Row]:
     """`linear_qkv`, `linear_proj`, norms of queries and keys, and sinks, of a resolved config."""
     # The queries of a key/value head (and their gates), its key and its value lie together.
     projections = ("query", "gate", "key", "value") if attention.output_gate else ("query", "key", "value")
@@ -111,7 +134,7 @@ def attention_rows(attention: AttentionConfig, theirs: str) -> list[Row]:
     rows = [
         Row(
             f"{theirs}.linear_qkv.weight",
-            tuple(f"{{attention}}.attention.{name}.kernel" for name in projections),
+            tuple(f"{ours}.{name}.kernel" for name in projections),
             "(group [heads] head_dim) embed -> embed (group heads) head_dim",
             groups,
         )
@@ -120,24 +143,24 @@ def attention_rows(attention: AttentionConfig, theirs: str) -> list[Row]:
         rows.append(
             Row(
                 f"{theirs}.linear_qkv.bias",
-                tuple(f"{{attention}}.attention.{name}.bias" for name in projections),
+                tuple(f"{ours}.{name}.bias" for name in projections),
                 "(group [heads] head_dim) -> (group heads) head_dim",
                 groups,
             )
         )
     if attention.qk_norm is not None:
         for name in ("query", "key"):
-            norm = f"{{attention}}.attention.{name}_norm"
+            norm = f"{ours}.{name}_norm"
             rows += norm_rows(attention.qk_norm, f"{theirs}.{name[0]}_layernorm", norm)
     if attention.softmax == "learnable":
-        rows.append(Row(f"{theirs}.core_attention.softmax_offset", "{attention}.attention.sinks"))
+        rows.append(Row(f"{theirs}.core_attention.softmax_offset", f"{ours}.sinks"))
     rows.append(
         Row(
             f"{theirs}.linear_proj.weight",
-            "{attention}.attention.output.kernel",
+            f"{ours}.output.kernel",
             "embed (heads head_dim) -> heads head_dim embed",
         )
     )
     if attention.output_bias:
-        rows.append(Row(f"{theirs}.linear_proj.bias", "{attention}.attention.output.bias"))
+        rows.append(Row(f"{theirs}.linear_proj.bias", f"{ours}.output.bias"))
     return rows

@@ -9,7 +9,7 @@ from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
 from mjx.models.interop.canonical import split_layers
 from mjx.models.interop.config_map import Entry, Fields, Key, Theirs, get, shown
-from mjx.models.interop.megatron_keys import layer_list
+from mjx.models.interop.megatron.keys import layer_list
 from mjx.models.interop.name_map import Row
 
 _WITHOUT_MEANING = (

@@ -17,7 +17,7 @@ from mjx.models.common.moe import MoEConfig, RouterConfig
 from mjx.models.common.moe.balance import Said
 from mjx.models.common.moe.router import Routing
 from mjx.models.common.parameter import bind, parameters_of
-from mjx.models.interop.megatron_moe import moe_rows
+from mjx.models.interop.megatron.moe import moe_rows
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
 from mjx.trees import Tree

@@ -1,0 +1,10 @@
+"""BERT: encoders of text."""
+
+from mjx.models.bert.config import BertConfig
+from mjx.models.bert.megatron import MEGATRON
+from mjx.models.bert.published import PUBLISHED
+from mjx.models.family import Family
+
+FAMILY = Family(config=BertConfig, published=PUBLISHED, megatron=MEGATRON)
+
+__all__ = ["FAMILY", "PUBLISHED", "BertConfig"]

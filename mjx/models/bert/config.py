@@ -1,0 +1,106 @@
+"""BERT: encoders of text, trained to find hidden tokens (Devlin et al. 2019; Warner et al. 2024)."""
+
+import dataclasses
+import functools
+import itertools
+from typing import ClassVar
+
+from flax import nnx
+
+from mjx.batch import BatchArrays, check_arrays
+from mjx.errors import InputError
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.pattern import NormPlacement, SublayerConfig, placed_norms
+from mjx.models.common.rope import RoPEConfig
+from mjx.models.common.token_model.config import TokenModelConfig
+from mjx.models.common.token_model.model import TokenModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig(TokenModelConfig):
+    """An encoder: `num_layers` times attention to the whole row, or its document, and an MLP.
+
+    The defaults are Megatron's kind of layer, with its norm in front.
+    """
+
+    family: ClassVar[str] = "bert"
+    stack_name: ClassVar[str] = "encoder"
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *TokenModelConfig.training_choices,
+        *("attention.dropout", "attention.implementation"),
+    )
+
+    num_layers: int
+    """Pairs of an attention sub-layer and one of an MLP."""
+    attention: AttentionConfig
+    """Of every layer, to both sides whatever its `causal` says; `window_pattern` takes windows from some."""
+    mlp: MLPConfig
+    """Of every layer."""
+    norm: NormConfig = NormConfig()
+    """Of every sub-layer, and before the head."""
+    norm_placement: NormPlacement = "input"
+    """input: x + f(norm(x)). residual: norm(x + f(x)), as the first BERT; then there is none before the head.
+    output, both and stream: as for GPT."""
+    first_norm: bool = True
+    """false: the first attention reads the embeddings as they are, which are normed already (ModernBERT)."""
+    window_pattern: tuple[bool, ...] = (True,)
+    """Which layers keep attention.window, repeated over the depth: `[false, true, true]` is two of three."""
+    window_rope: RoPEConfig | None = None
+    """Rotation of the layers that keep attention.window (ModernBERT); null: attention.rope, as in others."""
+    pooler: bool = False
+    """A layer and tanh on each row's first token, for what is said of whole rows."""
+    sentence_head: bool = False
+    """Tell from the pooled row whether its second sentence is another's (next sentence, or their order)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_layers < 1:
+            raise InputError(f"model.num_layers = {self.num_layers} must be positive")
+        if not self.window_pattern:
+            raise InputError("model.window_pattern is empty; it needs at least one true or false")
+        if self.window_rope is not None and self.attention.window is None:
+            raise InputError("model.window_rope needs attention.window, which is null")
+        if self.sentence_head and not self.pooler:
+            raise InputError(
+                "model.sentence_head = true reads what the pooler makes; set model.pooler = true"
+            )
+        self.pattern  # noqa: B018  # its configs check themselves
+
+    @property
+    def final_norm(self) -> NormConfig | None:
+        return None if self.norm_placement == "residual" else self.norm
+
+    def sublayers(self) -> tuple[SublayerConfig, ...]:
+        """Attention, an MLP, attention, …"""
+        attention = dataclasses.replace(self.attention.resolve(self.hidden_size), causal=False)
+        norms = placed_norms(self.norm, self.norm_placement)
+        sublayer = functools.partial(SublayerConfig, dropout=self.dropout)
+
+        def of_layer(layer: int) -> tuple[SublayerConfig, ...]:
+            windowed = self.window_pattern[layer % len(self.window_pattern)]
+            window = attention.window if windowed else None
+            rope = attention.rope if window is None or self.window_rope is None else self.window_rope
+            first = norms if layer or self.first_norm else norms | {"norm": None}
+            mixer = dataclasses.replace(attention, window=window, rope=rope)
+            return sublayer(mixer=mixer, **first), sublayer(mixer=self.mlp, **norms)
+
+        return tuple(itertools.chain.from_iterable(map(of_layer, range(self.num_layers))))
+
+    def build(self, rngs: nnx.Rngs) -> TokenModel:
+        from mjx.models.bert.model import Bert
+
+        return Bert(self, rngs=rngs)
+
+    def check_batch(self, arrays: BatchArrays) -> None:
+        rows = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
+        optional = dict.fromkeys(("positions", "segment_ids", "token_types"), "int32")
+        of_rows = {"is_random": "int32"}
+        check_arrays(arrays, rows | (of_rows if self.sentence_head else {}), optional | of_rows)
+        if "token_types" in arrays and not self.token_types:
+            raise InputError(
+                "the batches have an array 'token_types', but model.token_types = 0; set it to 2, or "
+                "data.pairs = false"
+            )
+        self.check_rows(arrays, [name for name in arrays if name not in of_rows])
