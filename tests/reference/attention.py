@@ -1,12 +1,14 @@
 """Attention, one row, one head and one query at a time."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from reference.linear import Parameters, below, linear
 from reference.mlp import sigmoid
 from reference.norm import norm
+from reference.relative_buckets import bucket
 from reference.rotation import rotate
 
 
@@ -20,6 +22,8 @@ def attend(
     window: int | None = None,
     soft_cap: float | None = None,
     sinks: np.ndarray | None = None,
+    relative_bias: np.ndarray | None = None,
+    relative_buckets: Any = None,
     segment_ids: np.ndarray | None = None,
     query_segment_ids: np.ndarray | None = None,
     key_segment_ids: np.ndarray | None = None,
@@ -48,6 +52,15 @@ def attend(
             and (mask is None or bool(mask[row, i, j]))
         )
 
+    def bias(row: int, i: int, seen: list[int], head: int) -> np.ndarray | float:
+        if relative_bias is None:
+            return 0.0
+        count, kind = len(relative_bias), relative_buckets
+        two_sided, furthest = (not causal, 128) if kind is None else (kind.two_sided, kind.max_distance)
+        place = first_key[row] - first_query[row] - i
+        numbers = [bucket(int(place + j), count, furthest, two_sided=two_sided) for j in seen]
+        return relative_bias[numbers, head]
+
     out = np.zeros((batch, queries, heads, v.shape[-1]))
     log_sum_exp = np.full((batch, queries, heads), -np.inf)
     for row in range(batch):
@@ -58,7 +71,7 @@ def attend(
                 scores = scale * k[row, seen, group] @ q[row, i, head]
                 if soft_cap is not None:
                     scores = soft_cap * np.tanh(scores / soft_cap)
-                weights = np.exp(scores)
+                weights = np.exp(scores + bias(row, i, seen, head))
                 total = weights.sum() + (0 if sinks is None else np.exp(np.float64(sinks[head])))
                 if total > 0:
                     log_sum_exp[row, i, head] = np.log(total)

@@ -7,10 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.kernels.call import given, implementation_of
-from mjx.kernels.flash_attention.arguments import check_arrays, check_numbers, offset, segments
+from mjx.kernels.flash_attention.arguments import (
+    check_arrays,
+    check_numbers,
+    offset,
+    relative,
+    segments,
+)
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.kernels.flash_attention.mask import visible_keys
 from mjx.kernels.flash_attention.options import AttentionOptions
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
 
 __all__ = ["chosen_implementation", "flash_attention"]
 
@@ -30,6 +37,8 @@ def flash_attention(
     key_offset: int | Int[Array, " batch"] = 0,
     soft_cap: float | None = None,
     sinks: Float[Array, " heads"] | None = None,
+    relative_bias: Float[Array, "buckets heads"] | None = None,
+    relative_buckets: RelativeBuckets | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
     return_log_sum_exp: bool = False,
@@ -37,9 +46,9 @@ def flash_attention(
 ) -> Any:
     """softmax(scale · q kᵀ) v, in groups of heads (query head h uses key head h // (heads / kv_heads)).
 
-    Differentiable in q, k, v and sinks, through the log-sum-exp too. A query that sees no key gives zero,
-    and its log-sum-exp is -inf (with sinks: the sink). Keys that no query of their row can see (segment
-    0, or out of sight by the offsets) may hold anything, NaN too, and get the gradient zero.
+    Differentiable in q, k, v, sinks and relative_bias, through the log-sum-exp too. A query that sees no
+    key gives zero, and its log-sum-exp is -inf (with sinks: the sink). Keys that no query of their row can
+    see (segment 0, or out of sight by the offsets) may hold anything, NaN too, and get the gradient zero.
 
     Returns Float[Array, "batch query heads value_dim"]; with `return_log_sum_exp` also
     Float[Array, "batch query heads"].
@@ -53,6 +62,9 @@ def flash_attention(
       of tokens before; in ring attention it is where the device's share begins. key_offset: of the first key.
     - soft_cap: bounds scores s to cap · tanh(s / cap) (Gemma 2).
     - sinks: a score per head that takes part in the softmax and has no value (gpt-oss).
+    - relative_bias: added to scores, by head and bucket of the distance of key and query (T5: Raffel et al.
+      2020, section 2.1). Neither `scale` nor `soft_cap` is applied to it.
+    - relative_buckets: which distances share a bucket; default two-sided unless causal, to 128.
     - dropout_rate: on the probabilities, if there is a `dropout_key`.
     - return_log_sum_exp: also return the log of the softmax's sum, sinks in it, in float32 (float64 for
       float64 inputs): with it, attention to several sets of keys becomes attention to all.
@@ -62,7 +74,7 @@ def flash_attention(
         InputError: shapes, dtypes or options that do not fit each other, or that the implementation
             cannot do.
     """
-    q, k, v, sinks = given(q, k, v, sinks)
+    q, k, v, sinks, relative_bias = given(q, k, v, sinks, relative_bias)
     check_arrays(q, k, v, sinks)
     check_numbers(scale=scale, window=window, soft_cap=soft_cap, dropout_rate=dropout_rate)
     of_queries, of_keys = segments(q, k, segment_ids, query_segment_ids, key_segment_ids)
@@ -78,6 +90,8 @@ def flash_attention(
         key_offset=offset("key_offset", key_offset, q.shape[0]),
         soft_cap=soft_cap,
         sinks=sinks,
+        relative_bias=relative_bias,
+        relative_buckets=relative(q, relative_bias, relative_buckets, causal=causal),
         dropout_rate=dropout_rate,
         dropout_key=dropout_key,
     )
@@ -109,6 +123,7 @@ def chosen_implementation(
         "segments": options.query_segment_ids is not None,
         "soft-cap": options.soft_cap is not None,
         "sinks": options.sinks is not None,
+        "relative bias": options.relative_bias is not None,
         "offsets": distance is not None and (distance != 0 or (options.causal and q.shape[1] > k.shape[1])),
         "offset per row": distance is None,
         "log-sum-exp": return_log_sum_exp,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 from mjx.bounds import LEAST, MOST
 from mjx.errors import InputError
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
 
 
 def check_arrays(q: Array, k: Array, v: Array, sinks: Array | None) -> None:
@@ -99,6 +100,25 @@ def segments(
                 f"not {_shown(ids)}"
             )
     return of_queries, of_keys
+
+
+def relative(
+    q: Array, table: Array | None, buckets: RelativeBuckets | None, *, causal: bool
+) -> RelativeBuckets | None:
+    """Which distances share a row of the table; None where there is no table."""
+    if table is None:
+        return None
+    heads = q.shape[2]
+    if table.ndim != 2 or table.shape[1] != heads or not jnp.issubdtype(table.dtype, jnp.floating):
+        raise InputError(
+            f"attention: relative_bias must be floats of shape [buckets, heads] = [buckets, {heads}], not "
+            f"{_shown(table)}"
+        )
+    buckets = RelativeBuckets(two_sided=not causal) if buckets is None else buckets
+    why = buckets.refusal(table.shape[0])
+    if why is not None:
+        raise InputError(f"attention: relative_bias {_shown(table)} has {why}")
+    return buckets
 
 
 def offset(name: str, value: Any, batch: int) -> int | Int[Array, " batch"]:

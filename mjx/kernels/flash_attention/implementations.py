@@ -9,6 +9,7 @@ FEATURES = {
     "segments": "segment ids: packed documents, padding",
     "soft-cap": "scores bounded by tanh",
     "sinks": "a learned score per head that no key has",
+    "relative bias": "a learned bias on scores by the distance of key and query (T5)",
     "offsets": "queries and keys that begin at different positions, or queries beyond the last key",
     "offset per row": "offsets that differ between the rows, or are known only at run time",
     "log-sum-exp": "returned, with its gradient",
@@ -33,7 +34,7 @@ IMPLEMENTATIONS = {
     "pallas_triton": Capability(
         platforms=("gpu",),
         dtypes=("float32", "bfloat16", "float16"),
-        features=frozenset(FEATURES) - {"dropout"},
+        features=frozenset(FEATURES) - {"dropout", "relative bias"},
         sizes={"head_dim": Sizes(at_most=256)},
         compute_capability=8.0,
         per_device=True,

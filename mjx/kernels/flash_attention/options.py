@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float, Int, Key
 
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
+
 
 class AttentionOptions(NamedTuple):
     """As `flash_attention` explains them; checked, and the same for every implementation.
@@ -20,6 +22,9 @@ class AttentionOptions(NamedTuple):
     key_offset: int | Int[Array, " batch"] = 0
     soft_cap: float | None = None
     sinks: Float[Array, " heads"] | None = None
+    relative_bias: Float[Array, "buckets heads"] | None = None
+    relative_buckets: RelativeBuckets | None = None
+    """Of `relative_bias`; None where there is none."""
     dropout_rate: float = 0.0
     """0 where there is no key."""
     dropout_key: Key[Array, ""] | None = None

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from mjx.kernels.flash_attention.mask import attention_mask, places
 from mjx.kernels.flash_attention.options import AttentionOptions
+from mjx.kernels.flash_attention.relative_bias import whole_bias
 
 
 def attention(
@@ -30,6 +31,12 @@ def attention(
     scores = jnp.einsum("bqhgd,bkhd->bhgqk", grouped, k, precision="highest") * options.scale
     if options.soft_cap is not None:
         scores = options.soft_cap * jnp.tanh(scores / options.soft_cap)
+    if options.relative_bias is not None and options.relative_buckets is not None:
+        begins = (options.query_offset, queries), (options.key_offset, k.shape[1])
+        of_queries, of_keys = (jnp.reshape(begin, (-1, 1)) + jnp.arange(count) for begin, count in begins)
+        table = options.relative_bias.astype(scores.dtype)
+        bias = whole_bias(table, options.relative_buckets, of_queries, of_keys)
+        scores = scores + bias.reshape(bias.shape[0], kv_heads, -1, *bias.shape[2:])
     mask = attention_mask(where, causal=options.causal, window=options.window)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, -jnp.inf)

@@ -17,6 +17,7 @@ from mjx.kernels.capability import current_device
 from mjx.kernels.flash_attention.chunks import Chunks, chunk_sizes, cut, worth_halving
 from mjx.kernels.flash_attention.mask import Places, attention_mask, places
 from mjx.kernels.flash_attention.options import AttentionOptions
+from mjx.kernels.flash_attention.relative_bias import RelativeBias, RelativeBuckets
 
 
 class _Static(NamedTuple):
@@ -27,15 +28,17 @@ class _Static(NamedTuple):
     window: int | None
     soft_cap: float | None
     dropout_rate: float
+    buckets: RelativeBuckets | None
 
 
 class _Arrays(NamedTuple):
-    """Chunks first. What has no chunk axis: sinks and the dropout key."""
+    """Chunks first. What has no chunk axis: sinks, relative bias and the dropout key."""
 
     q: Float[Array, "query_chunks batch kv_heads group query head_dim"]
     k: Float[Array, "key_chunks batch kv_heads key head_dim"]
     v: Float[Array, "key_chunks batch kv_heads key value_dim"]
     sinks: Float[Array, "kv_heads group"] | None
+    relative: RelativeBias | None
     where: Places
     dropout_key: Key[Array, ""] | None
 
@@ -107,6 +110,11 @@ def _in_chunks(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple
     sinks = options.sinks
     if sinks is not None:
         sinks = sinks.astype(_accumulator(q)).reshape(kv_heads, -1)
+    relative = None
+    if options.relative_bias is not None:
+        table = options.relative_bias.T.astype(_accumulator(q)).reshape(kv_heads, heads // kv_heads, -1)
+        first = jnp.asarray(options.query_offset - options.key_offset, jnp.int32)
+        relative = RelativeBias(table, first.reshape(-1))
     static = _Static(
         chunks,
         keys,
@@ -115,9 +123,10 @@ def _in_chunks(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple
         options.window,
         options.soft_cap,
         options.dropout_rate,
+        options.relative_buckets,
     )
     dropout_key = options.dropout_key if options.dropout_rate else None
-    out, log_sum_exp = _attention(static, q, k, v, sinks, where, dropout_key)
+    out, log_sum_exp = _attention(static, q, k, v, sinks, relative, where, dropout_key)
 
     def joined(x: Array) -> Array:
         """[chunks, batch, kv_heads, group, chunk, …] → [batch, sequence, heads, …]"""
@@ -201,30 +210,37 @@ def _backward(static: _Static, residuals, gradients):
     rows = d_out, delta, jnp.where(empty, 0, log_sum_exp)
     pairs = static.chunks.pairs
     if len(pairs) == static.chunks.query_chunks == static.chunks.key_chunks == 1:
-        d_q, d_k, d_v = (x[None] for x in _attend_backward(static, arrays, rows, 0, 0))
+        *of_chunks, d_table = _attend_backward(static, arrays, rows, 0, 0)
+        d_q, d_k, d_v = (x[None] for x in of_chunks)
     else:
-        totals = tuple(jnp.zeros(x.shape, dtype) for x in (arrays.q, arrays.k, arrays.v))
+        totals = [jnp.zeros(x.shape, dtype) for x in (arrays.q, arrays.k, arrays.v)]
+        d_table = None if arrays.relative is None else jnp.zeros_like(arrays.relative.table)
 
-        def step(totals, pair):
-            i, j = pair
-            added = _attend_backward(static, arrays, rows, i, j)
-            return tuple(
+        def step(state, pair):
+            (totals, d_table), (i, j) = state, pair
+            *added, of_table = _attend_backward(static, arrays, rows, i, j)
+            totals = [
                 _put(total, _at(total, at) + more, at)
                 for total, more, at in zip(totals, added, (i, j, j), strict=True)
-            ), None
+            ]
+            return (totals, None if of_table is None else d_table + of_table), None
 
         if pairs:
-            totals, _ = jax.lax.scan(step, totals, jnp.array(pairs, jnp.int32))
+            (totals, d_table), _ = jax.lax.scan(step, (totals, d_table), jnp.array(pairs, jnp.int32))
         d_q, d_k, d_v = totals
     d_sinks = None
     if arrays.sinks is not None:
         d_sinks = -jnp.sum(jnp.exp(arrays.sinks[..., None] - log_sum_exp) * delta, axis=(0, 1, -1))
     d_q, d_k, d_v = (d.astype(x.dtype) for d, x in zip((d_q, d_k, d_v), arrays[:3], strict=True))
-    return d_q, d_k, d_v, d_sinks, None, None
+    d_relative = None if d_table is None else RelativeBias(d_table, None)
+    return d_q, d_k, d_v, d_sinks, d_relative, None, None
 
 
-def _attend_backward(static: _Static, arrays: _Arrays, rows, i, j) -> tuple[Array, Array, Array]:
-    """What this pair of chunks adds to the gradients of its queries, keys and values."""
+def _attend_backward(
+    static: _Static, arrays: _Arrays, rows, i, j
+) -> tuple[Array, Array, Array, Array | None]:
+    """What this pair of chunks adds to the gradients of its queries, keys and values, and of the table of the
+    relative bias."""
     q, (d_out, delta, log_sum_exp) = _at(arrays.q, i), _at(rows, i)
     k, v = (_seen(arrays, _at(x, j), j) for x in (arrays.k, arrays.v))
     if arrays.where.query_sees is not None:
@@ -241,22 +257,27 @@ def _attend_backward(static: _Static, arrays: _Arrays, rows, i, j) -> tuple[Arra
         dropped, d_probabilities = probabilities * factor, d_probabilities * factor
     d_v = jnp.einsum("bhgqk,bhgqd->bhkd", dropped.astype(v.dtype), d_out, preferred_element_type=dtype)
     d_scores = probabilities * (d_probabilities - delta[..., None])
+    d_table = None
+    if arrays.relative is not None and static.buckets is not None:
+        d_table = arrays.relative.gradient(static.buckets, i, j, d_scores)
     if static.soft_cap is not None:
         d_scores = d_scores * (1 - jnp.square(jnp.tanh(uncapped / static.soft_cap)))
     d_scores = (d_scores * static.scale).astype(q.dtype)
     d_q = jnp.einsum("bhgqk,bhkd->bhgqd", d_scores, k, preferred_element_type=dtype)
     d_k = jnp.einsum("bhgqk,bhgqd->bhkd", d_scores, q, preferred_element_type=dtype)
-    return d_q, d_k, d_v
+    return d_q, d_k, d_v, d_table
 
 
 _attention.defvjp(_forward, _backward)
 
 
 def _scores(static: _Static, arrays: _Arrays, i, j) -> tuple[Array, Array]:
-    """Masked scores of a pair of chunks, and those before the soft-cap and the mask."""
+    """Masked scores of a pair of chunks, and those before the soft-cap, the bias and the mask."""
     q, k = _at(arrays.q, i), _at(arrays.k, j)
     raw = jnp.einsum("bhgqd,bhkd->bhgqk", q, k, preferred_element_type=_accumulator(q)) * static.scale
     scores = raw if static.soft_cap is None else static.soft_cap * jnp.tanh(raw / static.soft_cap)
+    if arrays.relative is not None and static.buckets is not None:
+        scores = scores + arrays.relative.of_pair(static.buckets, i, j, q.shape[-2], k.shape[-2])
     mask = _mask(static, arrays.where, i, j)
     return scores if mask is None else jnp.where(mask[:, None, None], scores, -jnp.inf), raw
 

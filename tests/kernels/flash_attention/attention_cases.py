@@ -21,22 +21,25 @@ def inputs(
     return q, k, v, random.randn(heads).astype(dtype) if sinks else None
 
 
-def run(implementation, q, k, v, sinks, *, weight=None, **options):
+def run(implementation, q, k, v, sinks, *, weight=None, relative_bias=None, **options):
     """Output, log-sum-exp and every gradient of a loss that both take part in."""
     arrays = {name: value for name, value in options.items() if isinstance(value, np.ndarray)}
     static = tuple((name, value) for name, value in options.items() if name not in arrays)
-    return _run(implementation, (chunks.CHUNK, chunks.HALVED), static, weight, arrays, q, k, v, sinks)
+    return _run(
+        implementation, (chunks.CHUNK, chunks.HALVED), static, weight, arrays, q, k, v, sinks, relative_bias
+    )
 
 
 # Compiled in a hurry, and once for all inputs of the same shapes.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options={"xla_backend_optimization_level": 0})
 def _run(implementation, sizes, static, weight, arrays, *inputs):
-    def loss(q, k, v, sinks):
+    def loss(q, k, v, sinks, relative_bias):
         out, log_sum_exp = flash_attention(
             q,
             k,
             v,
             sinks=sinks,
+            relative_bias=relative_bias,
             return_log_sum_exp=True,
             implementation=implementation,
             **dict(static),
@@ -57,7 +60,7 @@ def small_chunks(monkeypatch, size=8):
     monkeypatch.setattr(chunks, "ONE_CHUNK", 1)
 
 
-NAMES = ("out", "log_sum_exp", "d_q", "d_k", "d_v", "d_sinks")
+NAMES = ("out", "log_sum_exp", "d_q", "d_k", "d_v", "d_sinks or d_relative_bias", "d_relative_bias")
 
 
 def assert_equal(ours, theirs, atol=1e-5):

@@ -57,9 +57,10 @@ def test_padding_full_of_nan_changes_nothing(implementation):
     *arrays, _ = inputs(queries=19)
     segments = np.array([[1] * 14 + [0] * 5, [0] * 3 + [1] * 8 + [2] * 8])
     weight = np.random.RandomState(1).randn(2, 19, 4, 8).astype(np.float32)
-    clean = run(implementation, *arrays, None, segment_ids=segments, weight=weight)
+    options = {"segment_ids": segments, "relative_bias": np.ones((4, 4), np.float32)}
+    clean = run(implementation, *arrays, None, weight=weight, **options)
     *arrays, weight = (poisoned(x, segments == 0) for x in (*arrays, weight))  # the gradient that comes too
-    dirty = run(implementation, *arrays, None, segment_ids=segments, weight=weight)
+    dirty = run(implementation, *arrays, None, weight=weight, **options)
     for a, b in zip(dirty, clean, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -9,8 +9,10 @@ from jax.test_util import check_grads
 from reference.attention import attend
 
 from mjx.kernels.flash_attention import chunks, flash_attention
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
 
 SEGMENTS = np.array([[1] * 5 + [2] * 9 + [0] * 5, [0] * 2 + [3] * 11 + [1] * 6])
+TABLE = np.random.RandomState(2).randn(8, 4).astype(np.float32)
 FEATURES = {
     "causal": {},
     "full": {"causal": False},
@@ -29,6 +31,28 @@ FEATURES = {
         "key_offset": np.array([0, 20]),
         "causal": False,
         "window": 3,
+    },
+    "relative bias, full": {"relative_bias": TABLE, "causal": False},
+    "relative bias, everything": {
+        "relative_bias": TABLE,
+        "window": 12,
+        "soft_cap": 3.0,
+        "sinks": True,
+        "segment_ids": SEGMENTS,
+        "scale": 0.7,
+    },
+    "relative bias, an offset per row": {
+        "relative_bias": TABLE,
+        "relative_buckets": RelativeBuckets(two_sided=True, max_distance=20),
+        "query_offset": np.array([0, 9]),
+        "keys": 30,
+    },
+    "relative bias, one side, full": {
+        "relative_bias": TABLE,
+        "relative_buckets": RelativeBuckets(two_sided=False, max_distance=20),
+        "causal": False,
+        "query_offset": 7,
+        "keys": 30,
     },
     "other keys": {
         "causal": False,
@@ -49,7 +73,7 @@ def test_every_feature(feature, monkeypatch):
     assert_equal(run("xla", *arrays, **options), expected)
 
 
-HALVED = ["causal", "window", "soft-cap", "sinks", "segments", "everything"]
+HALVED = ["causal", "window", "soft-cap", "sinks", "segments", "everything", "relative bias, everything"]
 
 
 @pytest.mark.parametrize("feature", HALVED)
