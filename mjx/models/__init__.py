@@ -4,5 +4,6 @@ FAMILIES = {
     "gpt": "mjx.models.gpt",
     "mamba": "mjx.models.mamba",
     "bert": "mjx.models.bert",
+    "t5": "mjx.models.t5",
 }
 """Family → its package, whose `FAMILY` says what there is of it (`mjx.models.family.Family`)."""

@@ -4,6 +4,7 @@ import functools
 
 from families.token_variant import TokenVariant
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.attention.relative_bias import RelativeBiasConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import DispatchConfig, MoEConfig, RouterConfig
 from mjx.models.common.norm import NormConfig
@@ -105,6 +106,7 @@ def tiny() -> tuple[TokenVariant, ...]:
                     softmax="learnable",
                     soft_cap=2.0,
                     output_gate=True,
+                    relative_bias=RelativeBiasConfig(buckets=6, max_distance=9),
                     dropout=0.1,
                 ),
                 mlp=MLPConfig(features=48, activation="relu2"),
@@ -114,8 +116,8 @@ def tiny() -> tuple[TokenVariant, ...]:
                 z_loss=1e-2,
             ),
             # A layer 2·64 + 3·32·32 (queries, gates, output) + 2·32·16 + 4 (sinks) + 64 + 32 (their norms) +
-            # 2·32·48.
-            num_parameters=3904 + 2 * 7396,
+            # 2·32·48; 6·4 of the relative bias.
+            num_parameters=3904 + 2 * 7396 + 24,
             chance=True,
         ),
         TokenVariant(

@@ -88,11 +88,13 @@ def attention(
     segment_ids: np.ndarray | None = None,
     memory: np.ndarray | None = None,
     mask: np.ndarray | None = None,
+    relative_bias: np.ndarray | None = None,
 ) -> np.ndarray:
     """The sub-layer of a resolved `AttentionConfig`: projections, norms, rotation, softmax, gate, output.
 
     With `memory` (batch, key, features) keys and values are made of that, and nothing is rotated; it is
     all seen, but where `mask` (batch, query, key) is False. `positions` are those in the row by default.
+    `relative_bias` (buckets, heads) is the stack's, where the config asks for it.
     """
     source = x if memory is None else memory
     q = linear(p, "query", "bse,ehd->bshd", x)
@@ -116,6 +118,8 @@ def attention(
         sinks=sinks,
         segment_ids=segment_ids if memory is None else None,
         mask=mask,
+        relative_bias=relative_bias,
+        relative_buckets=None if relative_bias is None else config.scores.relative_buckets,
     )
     if config.output_gate:
         out = out * sigmoid(linear(p, "gate", "bse,ehd->bshd", x))

@@ -9,7 +9,7 @@ FEATURES = {
     "segments": "segment ids: packed documents, padding",
     "soft-cap": "scores bounded by tanh",
     "sinks": "a learned score per head that no key has",
-    "relative bias": "a learned bias on scores by the distance of key and query (T5)",
+    "relative bias": "a learned bias on scores by the distance of key and query",
     "offsets": "queries and keys that begin at different positions, or queries beyond the last key",
     "offset per row": "offsets that differ between the rows, or are known only at run time",
     "log-sum-exp": "returned, with its gradient",

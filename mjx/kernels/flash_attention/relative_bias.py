@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+_FURTHEST = 2**30
+"""Twice as far is an int32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RelativeBuckets:
@@ -31,10 +34,10 @@ class RelativeBuckets:
         if buckets < 2:
             return f"{buckets} buckets: it takes at least 2"
         exact = self._of_a_side(buckets) // 2
-        if self.max_distance <= exact:
+        if not exact < self.max_distance <= _FURTHEST:
             return (
-                f"max_distance = {self.max_distance} for {buckets} buckets, {exact} of which hold the "
-                f"distances below {exact} of a side: it must be above {exact}"
+                f"max_distance = {self.max_distance} for {buckets} buckets, which hold the distances below "
+                f"{exact} one by one: it must be above {exact}, and at most {_FURTHEST}"
             )
         return None
 

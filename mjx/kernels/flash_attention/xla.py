@@ -232,7 +232,7 @@ def _backward(static: _Static, residuals, gradients):
     if arrays.sinks is not None:
         d_sinks = -jnp.sum(jnp.exp(arrays.sinks[..., None] - log_sum_exp) * delta, axis=(0, 1, -1))
     d_q, d_k, d_v = (d.astype(x.dtype) for d, x in zip((d_q, d_k, d_v), arrays[:3], strict=True))
-    d_relative = None if d_table is None else RelativeBias(d_table, None)
+    d_relative = None if arrays.relative is None else arrays.relative._replace(table=d_table, distance=None)
     return d_q, d_k, d_v, d_sinks, d_relative, None, None
 
 

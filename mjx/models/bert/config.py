@@ -76,15 +76,16 @@ class BertConfig(TokenModelConfig):
         """Attention, an MLP, attention, …"""
         attention = dataclasses.replace(self.attention.resolve(self.hidden_size), causal=False)
         norms = placed_norms(self.norm, self.norm_placement)
-        sublayer = functools.partial(SublayerConfig, dropout=self.dropout)
+        sublayer = functools.partial(SublayerConfig, **norms, dropout=self.dropout)
 
         def of_layer(layer: int) -> tuple[SublayerConfig, ...]:
             windowed = self.window_pattern[layer % len(self.window_pattern)]
             window = attention.window if windowed else None
             rope = attention.rope if window is None or self.window_rope is None else self.window_rope
-            first = norms if layer or self.first_norm else norms | {"norm": None}
-            mixer = dataclasses.replace(attention, window=window, rope=rope)
-            return sublayer(mixer=mixer, **first), sublayer(mixer=self.mlp, **norms)
+            first = sublayer(mixer=dataclasses.replace(attention, window=window, rope=rope))
+            if not (layer or self.first_norm):
+                first = dataclasses.replace(first, norm=None)
+            return first, sublayer(mixer=self.mlp)
 
         return tuple(itertools.chain.from_iterable(map(of_layer, range(self.num_layers))))
 

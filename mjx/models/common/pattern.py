@@ -163,8 +163,8 @@ class ResidualConfig:
 
 NormPlacement = Literal["input", "output", "both", "residual", "stream"]
 """Where a sub-layer f has its norms. input: x + f(norm(x)). output: x + norm(f(x)), as OLMo 2. both: a norm
-on either side of f, as Gemma 2. residual: norm(x + f(x)), as the first GPT and BERT; then there is none before
-the head. stream: norm(x) + f(norm(x)), as Megatron's first BERT."""
+on either side of f, as Gemma 2. residual: norm(x + f(x)), as the first GPT and BERT; then there is none in
+front of the head. stream: norm(x) + f(norm(x)), as Megatron's first BERT."""
 
 
 def placed_norms(norm: NormConfig, placement: NormPlacement, scale: float = 1.0) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from mjx.errors import InputError
 from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import scaled
@@ -122,11 +123,19 @@ class Stack(nnx.Module):
         )
         shared = dict.fromkeys(shared for sublayer in sublayers for shared in sublayer.mixer.shared)
         self.tables: tuple[Shared, ...] = tuple(shared)
-        modules = {
-            shared.name: shared.build(embed, std=std, output_std=output_std, rngs=rngs)
+        built = [
+            (shared.name, shared.build(embed, std=std, output_std=output_std, rngs=rngs))
             for shared in self.tables
-        }
-        self.shared = nnx.Dict({name: module for name, module in modules.items() if module is not None})
+        ]
+        named = [(name, module) for name, module in built if module is not None]
+        self.shared = nnx.Dict(dict(named))
+        if len(self.shared) < len(named):
+            names = [name for name, _ in named]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(
+                f"layers of one stack share parameters named '{twice}' but configure them differently; "
+                "give all that have them the same"
+            )
 
     def __call__(
         self,

@@ -225,7 +225,11 @@ class ConfigMap:
                 raise InputError("; ".join([*refused, wrong])) from error
         if refused:
             raise InputError("; ".join(dict.fromkeys(refused)))
-        return _tree(fields)
+        # Entries that kinds of models share speak of mixers that this one may not have (`moe.mlp.bias`).
+        has = {field.name for field in dataclasses.fields(self.kind)}
+        return _tree(
+            {path: value for path, value in fields.items() if path.split(".")[0] in has or "." not in path}
+        )
 
     def to_theirs(self, config: Any) -> dict[str, Any]:
         """Their keys. What their kind of model cannot say is lost: compare with `to_ours` of the result."""
@@ -236,9 +240,9 @@ class ConfigMap:
 
 
 def get(config: Any, path: str) -> Any:
-    """The value of a field; None where a part of the path is None."""
+    """The value of a field; None where a part of the path is None, or the model has no such part."""
     for name in path.split("."):
-        config = None if config is None else getattr(config, name)
+        config = None if config is None else getattr(config, name, None)
     return config
 
 

@@ -18,6 +18,7 @@ from mjx.kernels.flash_attention import chosen_implementation, flash_attention
 from mjx.kernels.flash_attention.arguments import offset
 from mjx.kernels.flash_attention.implementations import IMPLEMENTATIONS
 from mjx.kernels.flash_attention.options import AttentionOptions
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
 from mjx.models.backends import Implementation
 from mjx.models.common.pattern import exchanging
 from mjx.models.common.split import Split
@@ -35,6 +36,8 @@ class Scores:
     causal: bool = True
     window: int | None = None
     soft_cap: float | None = None
+    relative_buckets: RelativeBuckets | None = None
+    """Which distances share a row of the table of biases; None: there is none."""
     dropout: float = 0.0
     implementation: Implementation = "auto"
 
@@ -49,6 +52,7 @@ def attend(
     key_segment_ids: Int[Array, "batch keys"] | None = None,
     query_offset: int | Int[Array, " batch"] = 0,
     sinks: Float[Array, " heads"] | None = None,
+    relative_bias: Float[Array, "buckets heads"] | None = None,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "batch sequence heads value_dim"]:
     """`flash_attention` of these scores, on the mesh in force.
@@ -65,6 +69,8 @@ def attend(
         query_offset=offset("query_offset", query_offset, q.shape[0]),
         soft_cap=scores.soft_cap,
         sinks=sinks,
+        relative_bias=relative_bias,
+        relative_buckets=scores.relative_buckets,
         dropout_rate=scores.dropout,
         dropout_key=dropout_key if scores.dropout else None,
     )
@@ -135,7 +141,8 @@ class Layout:
 
     def places_queries(self, options: AttentionOptions) -> bool:
         """Whether it matters where in the row a device's queries are."""
-        return bool(self.queries) and (options.causal or options.window is not None)
+        placed = options.causal or options.window is not None or options.relative_bias is not None
+        return bool(self.queries) and placed
 
     def spec(self, *dimensions: tuple[str, ...]) -> PartitionSpec:
         """Of an array with these axes."""
@@ -165,6 +172,7 @@ def attend_per_device(
         "query_offset": layout.spec(layout.batch),
         "key_offset": layout.spec(layout.batch),
         "sinks": layout.spec(layout.heads),
+        "relative_bias": layout.spec((), layout.heads),
     }
     arrays = {
         name: value

@@ -14,7 +14,8 @@ from mjx.errors import InputError
 from mjx.models import backends
 from mjx.models.common.attention.attend import Scores, attend
 from mjx.models.common.attention.cache import KVCache
-from mjx.models.common.context import Context
+from mjx.models.common.attention.relative_bias import RelativeBiasConfig, RelativeTable
+from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear, project
 from mjx.models.common.norm import Norm, NormConfig
@@ -61,6 +62,8 @@ class AttentionConfig(MixerConfig):
     """Multiply each head's output by the sigmoid of a further projection of the input."""
     scale: float | None = None
     """Factor on the scores; default 1/√head_dim."""
+    relative_bias: RelativeBiasConfig | None = None
+    """Add a learned bias to the scores, by head and distance, of one table for all layers of the stack."""
     dropout: float = 0.0
     """On the attention probabilities."""
     implementation: backends.Implementation = "auto"
@@ -84,6 +87,8 @@ class AttentionConfig(MixerConfig):
         check_rate("attention.dropout", self.dropout)
         if self.rope is not None and self.head_dim is not None:
             self.rope.check(self.head_dim)
+        if self.relative_table is not None and self.relative_table.refusal is not None:
+            raise InputError(f"attention.relative_bias has {self.relative_table.refusal}")
 
     def resolve(self, hidden_size: int) -> "AttentionConfig":
         """With every default that depends on the model's width filled in."""
@@ -114,6 +119,7 @@ class AttentionConfig(MixerConfig):
             causal=self.causal,
             window=self.window,
             soft_cap=self.soft_cap,
+            relative_buckets=None if self.relative_table is None else self.relative_table.buckets,
             dropout=self.dropout,
             implementation=self.implementation,
         )
@@ -128,8 +134,15 @@ class AttentionConfig(MixerConfig):
         return {"heads": heads} | each, {"kv_heads": kv_heads} | each
 
     @property
-    def shared(self) -> tuple[Rotary, ...]:
-        return () if self.rope is None else (Rotary(self.rope, self.dims[2]),)
+    def relative_table(self) -> RelativeTable | None:
+        """What the layers of a stack share of `relative_bias`."""
+        bias = self.relative_bias
+        return None if bias is None else RelativeTable(bias, self.num_heads, two_sided=not self.causal)
+
+    @property
+    def shared(self) -> tuple[Shared, ...]:
+        rotary = () if self.rope is None else (Rotary(self.rope, self.dims[2]),)
+        return rotary if self.relative_table is None else (*rotary, self.relative_table)
 
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "Attention":
         return Attention(self, embed, std=std, output_std=output_std, rngs=rngs)
@@ -211,7 +224,7 @@ class Attention(nnx.Module):
         cache: KVCache | None,
     ) -> Mixed:
         """What `project` made, normed, rotated, attended to, and back."""
-        config, decoding = self.config, context.decoding
+        config, decoding, table = self.config, context.decoding, self.config.relative_table
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         rope, unrotated = config.rope, k
@@ -241,6 +254,7 @@ class Attention(nnx.Module):
             key_segment_ids=context.segment_ids,
             query_offset=offset,
             sinks=self._sinks(),
+            relative_bias=None if table is None else context.table(table),
             dropout_key=context.dropout_key,
         )
         if gate is not None:

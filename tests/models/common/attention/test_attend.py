@@ -13,6 +13,7 @@ from mjx.errors import InputError
 from mjx.kernels.capability import Capability
 from mjx.kernels.flash_attention import flash_attention
 from mjx.kernels.flash_attention.options import AttentionOptions
+from mjx.kernels.flash_attention.relative_bias import RelativeBuckets
 from mjx.models.common.attention import attend as attend_module
 from mjx.models.common.attention.attend import Scores, attend, attend_per_device
 from mjx.models.common.split import in_order, in_row_order, token_order
@@ -32,10 +33,16 @@ def compute(q, k, v, options):
     return flash_attention(q, k, v, **options._asdict(), implementation="xla")
 
 
-def results(call, arrays, segments, offset):
+def results(call, arrays, segments, offset, buckets):
+    if buckets is not None:
+        arrays["relative_bias"] = np.random.RandomState(2).randn(8, 8).astype(np.float32)
+
     def loss(arrays):
         ids = {f"{name}_segment_ids": segments for name in ("query", "key")}
         options = AttentionOptions(0.5, window=7, query_offset=offset, sinks=arrays["sinks"], **ids)
+        if buckets is not None:
+            options = options._replace(relative_bias=arrays["relative_bias"], relative_buckets=buckets)
+            options = options._replace(causal=not buckets.two_sided, window=None)
         out = call(arrays["q"], arrays["k"], arrays["v"], options)
         return jnp.sum(out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)), out
 
@@ -53,13 +60,20 @@ MESHES = {
 
 
 @pytest.mark.parametrize(
-    ("segments", "offset"), [(None, 0), (SEGMENTS, 0), (None, np.arange(8, dtype=np.int32))]
+    ("segments", "offset", "buckets"),
+    [
+        (None, 0, None),
+        (SEGMENTS, 0, None),
+        (None, np.arange(8, dtype=np.int32), RelativeBuckets(two_sided=False, max_distance=12)),
+        (SEGMENTS, 0, RelativeBuckets(two_sided=True, max_distance=9)),
+    ],
+    ids=["plain", "segments", "offsets, relative bias", "segments, two-sided relative bias"],
 )
 @pytest.mark.parametrize("mesh", MESHES)
-def test_every_mesh_gives_the_results_and_gradients_of_one_device(mesh, segments, offset):
-    alone = results(compute, arrays(), segments, offset)
+def test_every_mesh_gives_the_results_and_gradients_of_one_device(mesh, segments, offset, buckets):
+    alone = results(compute, arrays(), segments, offset, buckets)
     with use_mesh(build_mesh(MESHES[mesh]), default_rules(zigzag="zigzag" in mesh)):
-        ours = results(functools.partial(in_parts, compute), arrays(), segments, offset)
+        ours = results(functools.partial(in_parts, compute), arrays(), segments, offset, buckets)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, alone)
 
 
