@@ -137,4 +137,64 @@ def default_rules(
         "mlp": everywhere("tensor"),
         "vocab": everywhere("tensor"),
         "positions": Rule(),
+        "token_types": Rule(),
+        "classes": Rule(),
         "buckets": Rule(),
+        "inner": everywhere("tensor"),
+        "groups": everywhere("tensor", replicate_if_smaller=True),
+        "experts": everywhere("expert"),
+        "expert_mlp": everywhere("tensor"),
+        "expert_scores": Rule(),
+        "latent": Rule(),
+        "layers": Rule(),
+        "stages": everywhere("pipeline"),
+        "state": Rule(),
+        "conv": Rule(),
+    }
+    return Rules({**rows, **(overrides or {})}, zigzag)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardingConfig:
+    """How the mesh is used."""
+
+    sequence_parallel: bool = True
+    """Split the residual stream's tokens over `tensor` as well. Without effect when mesh.tensor is 1."""
+    zigzag: bool = False
+    """Where mesh.context splits rows of n tokens over d devices, give each two parts of n / 2d tokens, one
+    as far from the begin as the other from the end: causal attention is then equal work on all. False:
+    one part, in the devices' order."""
+    rules: dict[str, Rule] = dataclasses.field(default_factory=dict)
+    """Rows that replace those of the default table, e.g. `{embed: {parameters: [fsdp, context]}}`."""
+
+    def __post_init__(self):
+        self.build()
+
+    def build(self) -> Rules:
+        """The whole table."""
+        return default_rules(
+            sequence_parallel=self.sequence_parallel, zigzag=self.zigzag, overrides=self.rules
+        )
+
+
+def _check_name(name: str, array: str) -> None:
+    if name not in LOGICAL_AXES:
+        raise InputError(
+            f"{array} names the logical axis '{name}', which does not exist ({nearest(name, LOGICAL_AXES)})"
+        )
+
+
+def _not_divisible(
+    array: str, name: str, size: int, axes: Sequence[str], mesh_shape: Mapping[str, int], shards: int
+) -> str:
+    product = " × ".join(f"{axis} {mesh_shape[axis]}" for axis in axes)
+    sentence = f"{array}: the axis '{name}' of size {size} does not divide over {product} = {shards} shards"
+    padded = -(-size // shards) * shards
+    advice = {
+        "vocab": f"pad the vocabulary to {padded} (model.vocab_divisor, a multiple of {shards})",
+        "residual_sequence": f"use a sequence length that is a multiple of {shards}, "
+        "or sharding.sequence_parallel=false",
+        "batch": f"use a batch of {padded} rows or a smaller product of mesh.data, mesh.fsdp and mesh.expert",
+    }.get(name)
+    fitting = ", ".join(str(n) for n in range(1, shards + 1) if size % n == 0)
+    return f"{sentence}; {advice or f'a shard count that does: {fitting}'}"

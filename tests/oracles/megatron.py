@@ -29,6 +29,7 @@ from oracles.run import UnsupportedError, check_names
 from oracles.run import compare as compare_numbers
 
 _BUFFER = "buffer:"
+_DISTANCE = "relative_attention_max_distance"
 UNNAMED = ("squared_relu", "fast_gelu")
 """What an `activation_func` without a name (a lambda) may be: those that Megatron's scripts write as one."""
 
@@ -133,6 +134,7 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     for setting, tensor in (
         ("vocab_size", "embedding.word_embeddings.weight"),
         ("max_sequence_length", "embedding.position_embeddings.weight"),
+        ("relative_attention_num_buckets", "encoder_relative_pos_emb.relative_attention_bias.weight"),
     ):
         if setting not in settings and tensor in case.weights:
             settings[setting] = len(case.weights[tensor])
@@ -142,10 +144,18 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
 
 
 def _named(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """With every name that a function without one may have."""
-    if not _unnamed(settings):
-        return [settings]
-    return [{**settings, "activation_func": name} for name in UNNAMED]
+    """With every name that a function without one may have, and every distance that is not said."""
+    found = [settings]
+    if _unnamed(settings):
+        found = [{**settings, "activation_func": name} for name in UNNAMED]
+    if _unsaid_distance(settings):
+        distances = (128, 2 * settings["relative_attention_num_buckets"])
+        found = [{**each, _DISTANCE: distance} for each in found for distance in distances]
+    return found
+
+
+def _unsaid_distance(settings: dict[str, Any]) -> bool:
+    return settings.get("position_embedding_type") == "relative" and _DISTANCE not in settings
 
 
 def _unnamed(settings: dict[str, Any]) -> bool:
@@ -173,11 +183,16 @@ def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) ->
     )
     back = names.to_theirs(parameters)
     mlp = any_mlp(config)
-    notes = [f"activation_func has no name; the nearest is {mlp.activation}"] if mlp is not None else []
+    notes = []
+    if mlp is not None and _unnamed(case.settings):
+        notes.append(f"activation_func has no name; the nearest is {mlp.activation}")
+    if _unsaid_distance(case.settings):
+        distance = config.attention.relative_bias.max_distance
+        notes.append(f"{_DISTANCE} is not said; the nearest is {distance}")
     return dataclasses.replace(
         compared,
         weights=[difference(f"weight {name}", back[name], weights[name], EXACT) for name in weights],
-        notes=[*(notes if _unnamed(case.settings) else ()), *compared.notes],
+        notes=[*notes, *compared.notes],
     )
 
 
