@@ -45,8 +45,8 @@ def stack_name_map(
     copies: Mapping[str, str] | None = None,
     ignored: Sequence[str] = (),
 ) -> NameMap:
-    """A table's rows for the model of this config; `numbering` is of its one stack, or `stack_places`' of all;
-    `kinds` as there."""
+    """A table's rows for the model of this config; `numbering` is of its one stack, or of all as for
+    `stack_places`, `kinds` too."""
     numberings = numbering if isinstance(numbering, Mapping) else {config.stack_name: numbering}
     shapes = parameters_of(abstract_model(config))
     places = stack_places(config, numberings, kinds)

@@ -10,12 +10,11 @@ from jaxtyping import Array, DTypeLike, Float
 from mjx.errors import InputError
 from mjx.models.common.attention import Attention, AttentionConfig
 from mjx.models.common.attention.cache import KVCache
-from mjx.models.common.context import Context
+from mjx.models.common.context import Context, Shared
 from mjx.models.common.linear import Linear
 from mjx.models.common.mlp import MLP, MLPConfig
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import CacheSizes, Lengths, Mixed, MixerConfig, StepOnMesh, Work
-from mjx.models.common.rope import Rotary
 from mjx.models.common.share import Share
 from mjx.sharding import relayout, shard
 
@@ -97,7 +96,7 @@ class SharedPlaceConfig(MixerConfig):
         return self.block.attention
 
     @property
-    def shared(self) -> tuple[Weights | Rotary, ...]:
+    def shared(self) -> tuple[Shared, ...]:
         return (*self.attention.shared, self.weights)
 
     def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "SharedPlace":
