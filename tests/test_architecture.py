@@ -156,7 +156,7 @@ def family_names() -> set[str]:
     """Families, and the names under which their published sizes are known."""
     names = set(FAMILIES) | set(models.FAMILIES)
     for family in models.FAMILIES:
-        names |= {re.match("[a-z]+", size)[0] for size in load_family(family).published}
+        names |= {re.match(r"[a-z]{2,}|[a-z]\d", size)[0] for size in load_family(family).published}
     return names
 
 

@@ -73,7 +73,7 @@ def _modern(layers: int, hidden_size: int, heads: int, features: int) -> BertCon
 PUBLISHED = {
     "bert-base": _first(12, 768, 12),
     "bert-large": _first(24, 1024, 16),
-    "megatron-bert-345m": _megatron(24, 1024, 16),
+    "bert-megatron-345m": _megatron(24, 1024, 16),
     "modernbert-base": _modern(22, 768, 12, 1152),
     "modernbert-large": _modern(28, 1024, 16, 2624),
 }

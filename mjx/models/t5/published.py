@@ -68,5 +68,5 @@ PUBLISHED = {
     "t5-v1.1-large": _gated(24, 1024, 16, 2816),
     "t5-v1.1-xl": _gated(24, 2048, 32, 5120),
     "t5-v1.1-xxl": _gated(24, 4096, 64, 10240),
-    "megatron-t5-220m": _MEGATRON,
+    "t5-megatron-220m": _MEGATRON,
 }

@@ -215,7 +215,7 @@ def test_experts_without_layers_are_numbered_too():
 
 def test_a_layer_with_two_sub_layers_of_one_kind_is_an_error():
     with pytest.raises(ValueError, match=r"layer 0 has two sub-layers {mlp}"):
-        stack_places(hybrid("--"), [0, 0])
+        stack_places(hybrid("--"), {"decoder": [0, 0]})
 
 
 def test_layers_that_hold_nothing_of_ours_are_passed_over():
