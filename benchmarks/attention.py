@@ -1,11 +1,13 @@
 """Time and memory of attention's implementations, forward and backward, side by side.
 
 Run: python benchmarks/attention.py [--shapes 1x8192x8x64 …] [--implementations reference,xla] [--rounds 5]
+                                    [--relative-bias]
 
 A shape is batch × sequence × heads[/kv_heads] × head_dim, causal; `decode` after a colon is one query
-that sees all keys, forward only (8x2048x9/3x64:decode). Contenders take turns, so that what disturbs a
-shared machine meets all of them; ratios are medians over rounds of the times within one round. Memory
-is what the compiled program allocates beyond its inputs and results.
+that sees all keys, forward only (8x2048x9/3x64:decode). With --relative-bias each implementation that can
+has a further row, with a learned bias of 32 buckets of distances and its gradient. Contenders take turns,
+so that what disturbs a shared machine meets all of them; ratios are medians over rounds of the times within
+one round. Memory is what the compiled program allocates beyond its inputs and results.
 """
 
 import argparse
@@ -49,17 +51,20 @@ def inputs(shape: str, dtype: str) -> tuple[list[jax.Array], bool]:
 
 
 def program(implementation: str, arrays: list[jax.Array], decode: bool):
-    """The compiled program."""
+    """The compiled program, of q, k, v and perhaps a relative bias."""
 
-    def forward(q, k, v):
+    def forward(q, k, v, relative_bias=None):
         # Where a cache ends is known at run time only.
         offset = jnp.full(q.shape[:1], k.shape[1] - 1) if decode else 0
-        return flash_attention(q, k, v, query_offset=offset, implementation=implementation)
+        return flash_attention(
+            q, k, v, query_offset=offset, relative_bias=relative_bias, implementation=implementation
+        )
 
-    def loss(q, k, v):
-        return jnp.sum(jnp.square(forward(q, k, v).astype(jnp.float32)))
+    def loss(*arrays):
+        return jnp.sum(jnp.square(forward(*arrays).astype(jnp.float32)))
 
-    return jax.jit(forward if decode else jax.grad(loss, argnums=(0, 1, 2))).lower(*arrays).compile()
+    function = forward if decode else jax.grad(loss, argnums=tuple(range(len(arrays))))
+    return jax.jit(function).lower(*arrays).compile()
 
 
 def main() -> None:
@@ -70,6 +75,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--relative-bias", action="store_true")
     options = parser.parse_args()
 
     table = Table(title=f"attention, {options.dtype}, {jax.devices()[0].device_kind}", title_justify="left")
@@ -77,20 +83,24 @@ def main() -> None:
         table.add_column(column, justify="left" if column in ("shape", "implementation") else "right")
     for shape in options.shapes:
         arrays, decode = inputs(shape, options.dtype)
-        programs, times = {}, {}
-        for name in options.implementations.split(","):
-            try:
-                programs[name] = program(name, arrays, decode)
-            except InputError as error:
-                print(error)
-                continue
-            jax.block_until_ready(programs[name](*arrays))
-            times[name] = []
+        bias = jnp.asarray(np.random.default_rng(1).standard_normal((32, arrays[0].shape[2]), np.float32))
+        named = {"": arrays} | ({", relative bias": [*arrays, bias]} if options.relative_bias else {})
+        programs, given, times = {}, {}, {}
+        for implementation in options.implementations.split(","):
+            for more, operands in named.items():
+                name = f"{implementation}{more}"
+                try:
+                    programs[name] = program(implementation, operands, decode)
+                except InputError as error:
+                    print(error)
+                    continue
+                given[name], times[name] = operands, []
+                jax.block_until_ready(programs[name](*operands))
         for _ in range(options.rounds):
             for name, run in programs.items():
                 start = time.perf_counter()
                 for _ in range(20 if decode else 1):
-                    jax.block_until_ready(run(*arrays))
+                    jax.block_until_ready(run(*given[name]))
                 times[name].append((time.perf_counter() - start) / (20 if decode else 1))
         first, *_ = programs
         memory = {name: run.memory_analysis().temp_size_in_bytes for name, run in programs.items()}
