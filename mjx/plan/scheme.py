@@ -233,7 +233,10 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             f"training.batch_size = {training.batch_size} does not divide over {batch_shards} shares of rows "
             f"in {training.microbatches} microbatches"
         )
-    rows, sequence = size_of(config.data.arrays(training.batch_size))
+    arrays = config.data.arrays(training.batch_size)
+    for name, array in arrays.items():
+        rules.spec(array.axes, array.shape, mesh, array=f"batch array '{name}'")
+    rows, sequence = size_of(arrays)
     itemsize = jnp.dtype(config.model.compute_dtype).itemsize
     step = StepOnMesh(rows // training.microbatches, sequence, mesh, rules, itemsize)
     sublayers = []

@@ -182,13 +182,14 @@ def test_the_cpu_s_bound_holds_what_gpus_need(tmp_path, planned):
 
 
 @pytest.mark.gpu_compile
-def test_sequences_that_the_mesh_splits_are_left_to_the_partitioner_and_what_it_sends_is_said(
-    tmp_path, planned
-):
+def test_of_sequences_that_the_mesh_splits_keys_and_values_are_gathered(tmp_path, planned):
     overrides = ("mesh.fsdp=8", "mesh.context=2", "training.batch_size=16")
     made = planned(recipe(tmp_path), *overrides, products="cublas")
-    assert [row for row in made.traffic if row.axes == ("context",) and row.term is None]
-    with pytest.raises(InputError, match="'cudnn' takes whole sequences"):
+    of_context = {row.term for row in made.traffic if row.axes == ("context",)}
+    assert of_context <= {"keys", "replicas"}
+    check = next(check for check in made.checks if check.name == "keys")
+    assert check.compiled == pytest.approx(check.closed_form, rel=0.01)
+    with pytest.raises(InputError, match=r"'cudnn' .* offset"):
         planned(recipe(tmp_path), *overrides, "model.attention.implementation=cudnn")
 
 

@@ -114,11 +114,11 @@ def _in_chunks(q: Array, k: Array, v: Array, options: AttentionOptions) -> tuple
     if options.relative_bias is not None:
         table = options.relative_bias.T.astype(_accumulator(q)).reshape(kv_heads, heads // kv_heads, -1)
         first = jnp.asarray(options.query_offset - options.key_offset, jnp.int32).reshape(-1)
-        if len(chunks.pairs) > 1:
-            # By itself it is the same in every layer that shares the table: the bias would be taken out of
-            # the loops over layers and chunks, that of all pairs of tokens at once.
-            q, first = jax.lax.optimization_barrier((q, first))
         relative = RelativeBias(table, first)
+    if len(chunks.pairs) > 1:
+        # Places that depend on the queries: by themselves they are the same in every layer, and masks and
+        # biases would be taken out of the loops over layers and chunks, those of all pairs of tokens at once.
+        q, where, relative = jax.lax.optimization_barrier((q, where, relative))
     static = _Static(
         chunks,
         keys,

@@ -47,7 +47,7 @@ class T5Config(EncoderDecoderConfig):
             layers = getattr(self, name)
             if layers is not None and layers < 1:
                 raise InputError(f"model.{name} = {layers} must be positive")
-        self.pattern, self.encoder_pattern  # noqa: B018  # their configs check themselves
+        self.patterns  # noqa: B018  # their configs check themselves
 
     @property
     def final_norm(self) -> NormConfig | None:

@@ -224,9 +224,7 @@ def _at_their_places(
     """`compute` of each part of the queries that a device has, at the place where the row has it."""
     size = q.shape[1] // split.parts
     ends = [split.devices * size * (part + 1) for part in range(split.parts)]
-    # Places that depend on the queries: by themselves they are the same in every layer, and masks that come
-    # of them would be taken out of the loops over layers and chunks, those of all pairs of tokens at once.
-    q, places = jax.lax.optimization_barrier((q, split.places[:, None] + jnp.zeros(q.shape[0], jnp.int32)))
+    rows = jnp.zeros(q.shape[0], jnp.int32)
 
     def of_part(part: int, end: int) -> Array:
         own = slice(part * size, (part + 1) * size)
@@ -234,7 +232,7 @@ def _at_their_places(
         seen = slice(None, end if options.causal and options.distance == 0 else None)
         of_queries, of_keys = options.query_segment_ids, options.key_segment_ids
         placed = options._replace(
-            query_offset=options.query_offset + places[part] * size,
+            query_offset=options.query_offset + rows + split.places[part] * size,
             query_segment_ids=None if of_queries is None else of_queries[:, own],
             key_segment_ids=None if of_keys is None else of_keys[:, seen],
         )
