@@ -108,7 +108,7 @@ def _weight_terms(scheme: Scheme) -> list[Term]:
         sent = weight.resident * scheme.dtype_bytes * _ring(weight.gather_size)
         once = 2 if weight.name in stacked else 1  # outside of the stack both passes use one gathered copy
         if weight is lookup:  # each device looks its columns up for all, and they exchange what they found
-            found = scheme.residual_tokens * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
+            found = scheme.looked_up * scheme.embed * scheme.dtype_bytes * _ring(weight.gather_size)
             sent = min(sent, found)
         axes = weight.gathered_over
         gathered[axes] = gathered.get(axes, 0) + once * sent * scheme.microbatches
@@ -166,8 +166,8 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
     group = scheme.mesh["tensor"]
     if group == 1:
         return []
-    # The embedding's output, the head's input, and their gradients; or all-reduces of the first and the last.
-    moves = 4.0
+    # The embeddings' output, the head's input, and their gradients; or all-reduces of the first and the last.
+    moved = 2.0 * scheme.tokens + 2.0 * scheme.looked_up * (group if scheme.sequence_parallel else 1)
     for unit in scheme.units.values():
         parallel = sum(sublayer.tensor_parallel for sublayer in unit)
         if not parallel:
@@ -178,9 +178,9 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
             again = 2 * parallel - unneeded
         elif scheme.remat == "selective" and scheme.sequence_parallel:
             again = parallel
-        moves += (4 * parallel + again) * unit[0].repeats
-    sent = scheme.tokens * scheme.embed * scheme.dtype_bytes * _ring(group)
-    return [Term(name="tensor", axes=("tensor",), wire_bytes=moves * sent * scheme.microbatches)]
+        moved += (4 * parallel + again) * unit[0].repeats * unit[0].tokens
+    sent = moved * scheme.embed * scheme.dtype_bytes * _ring(group)
+    return [Term(name="tensor", axes=("tensor",), wire_bytes=sent * scheme.microbatches)]
 
 
 def _mixer_terms(scheme: Scheme) -> list[Term]:
@@ -198,28 +198,27 @@ def _mixer_terms(scheme: Scheme) -> list[Term]:
 
 def _kept(scheme: Scheme) -> float:
     """Bytes of one microbatch that wait for the backward pass."""
-    residual = scheme.residual_tokens * scheme.embed
     elements = 0.0
     for unit in scheme.units.values():
-        of_repeat = residual
+        of_repeat = residual = unit[0].residual_tokens * scheme.embed
         if scheme.remat != "full":  # the residual stream in front of every sub-layer
             of_repeat = residual * len(unit)
         if scheme.remat == "none":
             of_repeat += sum(_activations(scheme, sublayer) for sublayer in unit)
         if scheme.remat == "selective":  # what products made of the residual stream
-            of_repeat += scheme.tokens * sum(sublayer.wide_outputs for sublayer in unit)
+            of_repeat += sum(sublayer.tokens * sublayer.wide_outputs for sublayer in unit)
         elements += of_repeat * unit[0].repeats
     return elements * scheme.dtype_bytes
 
 
 def _gathered_input(scheme: Scheme, sublayer: Sublayer) -> float:
-    tokens = scheme.tokens if sublayer.tensor_parallel else scheme.residual_tokens
+    tokens = sublayer.tokens if sublayer.tensor_parallel else sublayer.residual_tokens
     return tokens * scheme.embed
 
 
 def _activations(scheme: Scheme, sublayer: Sublayer) -> float:
     """Elements that the gradients of a sub-layer's products need: their inputs, and what lies between."""
-    between = scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
+    between = sublayer.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
     return _gathered_input(scheme, sublayer) + between + sublayer.work.kept
 
 
@@ -227,11 +226,11 @@ def _layer(scheme: Scheme, unit: list[Sublayer]) -> float:
     """Elements while the unit's largest sub-layer is differentiated."""
     recomputed = sum(_activations(scheme, sublayer) for sublayer in unit) if scheme.remat == "full" else 0.0
     if scheme.remat == "selective":
-        again = (_gathered_input(scheme, s) + scheme.tokens * s.wide_inputs + s.work.kept for s in unit)
+        again = (_gathered_input(scheme, s) + s.tokens * s.wide_inputs + s.work.kept for s in unit)
         recomputed = sum(again)
     # The gradients of what lies between, of the output (gathered) and of the input (not summed yet).
     differentiated = max(
-        scheme.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
+        sublayer.tokens * (sublayer.wide_outputs + sublayer.wide_inputs)
         + 2 * _gathered_input(scheme, sublayer)
         + sublayer.work.between
         for sublayer in unit

@@ -13,7 +13,7 @@ from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
-from mjx.models.common.pattern import StepOnMesh, Work
+from mjx.models.common.pattern import Lengths, StepOnMesh, Work
 from mjx.models.common.stack import Remat
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import ModelConfig, abstract_model
@@ -100,6 +100,10 @@ class Sublayer:
     """Of a layer and microbatch, besides products of every token with its weights."""
     tensor_parallel: bool
     """Whether `tensor` splits it, so that its input is gathered and its output summed."""
+    tokens: int
+    """Of one microbatch, on one device while attention and the MLP work on them."""
+    residual_tokens: float
+    """Of which a device holds the residual stream."""
 
     def per_repeat(self, weight: Weight) -> float:
         """Resident elements of one repeat."""
@@ -130,10 +134,10 @@ class Scheme:
     others: tuple[Weight, ...]
     """Outside of the stacks: final norm, learned positions."""
     embed: int
-    rows: int
-    """Of one microbatch, on one device."""
-    sequence: int
-    """Tokens of a row, on one device while attention and the MLP work on them."""
+    tokens: int
+    """In front of the head, of one microbatch, on one device."""
+    looked_up: float
+    """Tokens of all stacks, of which a device holds the residual stream."""
     microbatches: int
     sequence_parallel: bool
     remat: Remat
@@ -142,16 +146,6 @@ class Scheme:
     """The mesh axis over which gradients are added up once, after all microbatches."""
     dtype_bytes: int
     """Of activations, and of weights and gradients while they are sent."""
-
-    @property
-    def tokens(self) -> int:
-        """Of one microbatch, on one device."""
-        return self.rows * self.sequence
-
-    @property
-    def residual_tokens(self) -> float:
-        """Of which a device holds the residual stream."""
-        return self.tokens / (self.mesh["tensor"] if self.sequence_parallel else 1)
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -236,11 +230,21 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     arrays = config.data.arrays(training.batch_size)
     for name, array in arrays.items():
         rules.spec(array.axes, array.shape, mesh, array=f"batch array '{name}'")
-    rows, sequence = size_of(arrays)
+    rows, longest = size_of(arrays)
+    rows //= training.microbatches
     itemsize = jnp.dtype(config.model.compute_dtype).itemsize
-    step = StepOnMesh(rows // training.microbatches, sequence, mesh, rules, itemsize)
+    of_stacks = config.model.lengths(arrays) if isinstance(config.model, TokenModelConfig) else {}
+    sequence_parallel = config.sharding.sequence_parallel and mesh["tensor"] > 1
+    shares = math.prod(mesh[axis] for axis in rules.mesh_axes("sequence"))
+
+    def on_device(lengths: Lengths) -> int:
+        return rows // batch_shards * (lengths.sequence // shares)
+
     sublayers = []
     for stack_path, stack in stacks_of(abstract).items():
+        lengths = of_stacks.get(stack_path, Lengths(longest))
+        step = StepOnMesh(rows, *lengths, mesh, rules, itemsize)
+        tokens = on_device(lengths)
         for path, (sublayer, repeats) in sublayers_of(stack).items():
             own = {n: w for n, w in weights.items() if n.startswith(f"{stack_path}.{path}.")}
             width = _embed(own, shapes) or embed
@@ -252,6 +256,8 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
                     work=sublayer.mixer.work(width, step),
                     tensor_parallel=mesh["tensor"] > 1
                     and any(w.resident < w.elements for w in own.values() if not w.of_some_tokens),
+                    tokens=tokens,
+                    residual_tokens=tokens / (mesh["tensor"] if sequence_parallel else 1),
                     embed=width,
                 )
             )
@@ -262,10 +268,11 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         tables=tuple(w for name, w in weights.items() if name not in inside and "vocab" in w.axes),
         others=tuple(w for name, w in weights.items() if name not in inside and "vocab" not in w.axes),
         embed=embed,
-        rows=rows // training.microbatches // batch_shards,
-        sequence=sequence // math.prod(mesh[axis] for axis in rules.mesh_axes("sequence")),
+        tokens=on_device(list(of_stacks.values() or [Lengths(longest)])[-1]),
+        looked_up=sum(map(on_device, of_stacks.values() or [Lengths(longest)]))
+        / (mesh["tensor"] if sequence_parallel else 1),
         microbatches=training.microbatches,
-        sequence_parallel=config.sharding.sequence_parallel and mesh["tensor"] > 1,
+        sequence_parallel=sequence_parallel,
         remat=config.model.remat,
         loss_chunks=config.model.loss_chunks if isinstance(config.model, TokenModelConfig) else 1,
         replicas=replica_axis(

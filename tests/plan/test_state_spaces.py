@@ -29,7 +29,7 @@ def test_every_weight_is_counted(tmp_path):
 def test_what_waits_for_the_backward_pass_is_shared_by_rows_heads_and_groups(tensor):
     """Of 16 rows on 4 devices; groups are copied where there are fewer than devices."""
     sizes = {"data": 2, "fsdp": 2, "context": 1, "expert": 1, "pipeline": 1, "tensor": tensor}
-    step = StepOnMesh(16, 512, sizes, default_rules(), 2)
+    step = StepOnMesh(16, 512, 0, sizes, default_rules(), 2)
     ssd = SSDConfig(state=64, groups=4).resolve(1024)  # 2048 features in 32 heads
     groups = {1: 4, 2: 2, 8: 4}[tensor]
     convolved = 4 * 512 * (2048 / tensor + 2 * groups * 64)

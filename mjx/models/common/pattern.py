@@ -53,6 +53,9 @@ class StepOnMesh(NamedTuple):
 
     rows: int
     sequence: int
+    """Tokens of a row."""
+    memory: int
+    """Tokens of a row's `Memory`."""
     sizes: Mapping[str, int]
     """Mesh axis → devices."""
     rules: Rules

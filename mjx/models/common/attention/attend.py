@@ -93,7 +93,9 @@ def attend(
         return flash_attention(q, k, v, **options._asdict(), implementation=implementation)
 
     per_device = IMPLEMENTATIONS[implementation].per_device
-    if not (gathers or per_device):
+    # By itself XLA would sum the gradient of a bias over devices for every pair of chunks.
+    summed = relative_bias is not None and options.dropout_key is None
+    if not (gathers or per_device or summed):
         return compute(q, k, v, options)
     if layout.refusal is None:
         return attend_per_device(compute, q, k, v, options)

@@ -16,7 +16,17 @@ from mjx.models.common.context import Context, Memory
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.linear import Linear
 from mjx.models.common.norm import Norm, NormConfig
-from mjx.models.common.pattern import CacheSizes, Lengths, Mixed, MixerConfig
+from mjx.models.common.pattern import (
+    CacheSizes,
+    Exchange,
+    Lengths,
+    Mixed,
+    MixerConfig,
+    StepOnMesh,
+    Work,
+    exchanging,
+)
+from mjx.models.common.share import Share
 from mjx.sharding import relayout, shard
 
 
@@ -85,6 +95,20 @@ class CrossAttentionConfig(MixerConfig):
         of_memory = 4 * self.memory_size * self.kv_heads * self.head_dim * lengths.memory / lengths.sequence
         return queries + of_memory + 4 * self.num_heads * self.head_dim * lengths.memory
 
+    def work(self, embed: int, step: StepOnMesh) -> Work:
+        """The memory, which every layer gathers over `tensor` (its gradient is scattered), and the keys and
+        values that it makes of it, gathered where rows are split."""
+        of_device = Share(step)
+        tokens = step.rows / of_device.rows * step.memory / of_device.tokens
+        features = 2 * self.kv_heads / of_device.over("kv_heads", self.kv_heads) * self.head_dim
+        exchanges = of_device.gathered("keys", tokens * features * step.itemsize)
+        whole = tokens * features * (of_device.tokens if exchanges else 0)
+        tensor = step.sizes.get("tensor", 1)
+        if tensor > 1:
+            sent = (tensor - 1) / tensor * tokens * self.memory_size * step.itemsize
+            exchanges = (*exchanges, Exchange("memory", ("tensor",), sent, sent, sent))
+        return Work(exchanges, tokens * features + whole, 2 * tokens * features + 2 * whole)
+
 
 class CrossAttention(nnx.Module):
     """Queries from the residual stream, keys and values from the memory, attention, and back."""
@@ -149,8 +173,13 @@ class CrossAttention(nnx.Module):
             cache = MemoryCache(k.astype(cache.key.dtype), v.astype(cache.value.dtype), ids)
         return k, v, segment_ids, cache
 
+    @exchanging("memory")
+    def _gathered(self, states: Array) -> Float[Array, "batch memory embed"]:
+        """All tokens that a device makes keys and values of; an encoder leaves it a share of them."""
+        return relayout(states, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+
     def _project(self, memory: Memory, dtype: DTypeLike) -> tuple[Array, Array]:
-        states = shard(memory.states.astype(dtype), "batch", "sequence", "embed")
+        states = self._gathered(memory.states.astype(dtype))
         k, v = self.key(states), self.value(states)
         k = k if self.key_norm is None else self.key_norm(k)
         k = shard(k, "batch", "sequence", "kv_heads", "head_dim")

@@ -148,9 +148,17 @@ class TokenModelConfig(ModelConfig):
         idle = sum(sublayer.mixer.idle_parameters(self.hidden_size) for sublayer in sublayers)
         return self.num_parameters() - idle
 
+    def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
+        """Tokens of a row in each stack."""
+        return {self.stack_name: Lengths(arrays["tokens"].shape[1])}
+
     def flops(self, arrays: BatchArrays) -> float:
-        rows, sequence = arrays["tokens"].shape
-        return rows * sequence * self.flops_per_token(sequence)
+        rows, lengths = arrays["tokens"].shape[0], self.lengths(arrays)
+        of_row = lengths[self.stack_name].sequence * self.head_flops_per_token
+        for stack, pattern in self.patterns.items():
+            of_token = (s.mixer.flops_per_token(self.hidden_size, lengths[stack]) for s in pattern)
+            of_row += lengths[stack].sequence * sum(of_token)
+        return 3 * rows * of_row
 
     def flops_per_token(self, sequence: int) -> float:
         """Of forward and backward (3 × forward), multiply-adds as two, recomputation not counted."""
@@ -165,10 +173,12 @@ class TokenModelConfig(ModelConfig):
         return 2 * self.hidden_size * (self.vocab_size + transform)
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
-        rows, sequence = arrays["tokens"].shape
-        itemsize = jnp.dtype(self.compute_dtype).itemsize
-        step = StepOnMesh(rows, sequence, mesh_shape(), current_rules(), itemsize)
-        said = (mixer.work(self.hidden_size, step).said for mixer in self._mixers)
+        rows, itemsize = arrays["tokens"].shape[0], jnp.dtype(self.compute_dtype).itemsize
+        said = []
+        for stack, lengths in self.lengths(arrays).items():
+            step = StepOnMesh(rows, *lengths, mesh_shape(), current_rules(), itemsize)
+            mixers = dict.fromkeys(sublayer.mixer for sublayer in self.patterns[stack])
+            said += [mixer.work(self.hidden_size, step).said for mixer in mixers]
         return tuple(dict.fromkeys(sentence for sentence in said if sentence))
 
     def check_devices(self) -> None:

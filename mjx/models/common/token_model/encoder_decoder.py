@@ -56,14 +56,9 @@ class EncoderDecoderConfig(LanguageModelConfig):
     def build(self, rngs: nnx.Rngs) -> "EncoderDecoder":
         return EncoderDecoder(self, rngs=rngs)
 
-    def flops(self, arrays: BatchArrays) -> float:
-        """Both sides, each by its own tokens."""
-        rows, memory = arrays["tokens"].shape
-        _, sequence = arrays["decoder_tokens"].shape
-        encoder, decoder = Lengths(memory), Lengths(sequence, memory)
-        encoded = sum(s.mixer.flops_per_token(self.hidden_size, encoder) for s in self.encoder_pattern)
-        decoded = sum(s.mixer.flops_per_token(self.hidden_size, decoder) for s in self.pattern)
-        return 3 * rows * (memory * encoded + sequence * (decoded + self.head_flops_per_token))
+    def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
+        memory, sequence = arrays["tokens"].shape[1], arrays["decoder_tokens"].shape[1]
+        return {"encoder": Lengths(memory), self.stack_name: Lengths(sequence, memory)}
 
     def check_batch(self, arrays: BatchArrays) -> None:
         wanted = {"tokens": "int32", "decoder_tokens": "int32", "labels": "int32", "loss_mask": "float32"}
