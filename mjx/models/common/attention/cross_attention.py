@@ -1,6 +1,7 @@
 """The cross-attention sub-layer: tokens look at a second stream (Vaswani et al. 2017, section 3.2.3)."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from mjx.models.common.pattern import (
     exchanging,
 )
 from mjx.models.common.share import Share
-from mjx.sharding import relayout, shard
+from mjx.sharding import current_rules, mesh_shape, relayout, shard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,11 @@ class CrossAttention(nnx.Module):
     @exchanging("memory")
     def _gathered(self, states: Array) -> Float[Array, "batch memory embed"]:
         """All tokens that a device makes keys and values of; an encoder leaves it a share of them."""
-        return relayout(states, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        whole = ("batch", "sequence", "embed")
+        shares = current_rules().mesh_axes("residual_sequence")
+        if states.shape[1] % math.prod(mesh_shape().get(axis, 1) for axis in shares):
+            return shard(states, *whole)  # no encoder's of ours: it would not lie in such shares
+        return relayout(states, ("batch", "residual_sequence", "embed"), whole)
 
     def _project(self, memory: Memory, dtype: DTypeLike) -> tuple[Array, Array]:
         states = self._gathered(memory.states.astype(dtype))
