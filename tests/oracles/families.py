@@ -174,6 +174,19 @@ def _megatron_pairs(inputs: Arrays) -> Batch:
     }
 
 
+def _huggingface_pairs(inputs: Arrays) -> Batch:
+    batch = {"tokens": _ints(inputs["input_ids"]), "decoder_tokens": _ints(inputs["decoder_input_ids"])}
+    if "attention_mask" in inputs:
+        batch["segment_ids"] = _ints(inputs["attention_mask"])
+    return batch
+
+
+def _huggingface_encoder_decoder(model, batch: Batch) -> dict[str, Array]:
+    memory, _, _ = model.encode(Inputs(batch["tokens"], segment_ids=batch.get("segment_ids")))
+    logits = model(batch["tokens"], batch["decoder_tokens"], segment_ids=batch.get("segment_ids"))
+    return {"logits": logits, "encoder_last_hidden_state": memory.states}
+
+
 SCRIPT_NAMES = {
     "pos": "position_embedding_type",
     "share": "share_embeddings_and_output_weights",
@@ -229,4 +242,12 @@ HUGGINGFACE = {
         counted=_attended,
     )
     for family in ("gpt", "mamba")
+} | {
+    "t5": Family(
+        inputs=("input_ids", "attention_mask", "decoder_input_ids"),
+        needed=("input_ids", "decoder_input_ids"),
+        batch=_huggingface_pairs,
+        compute=_huggingface_encoder_decoder,
+        counted=_attended,
+    ),
 }

@@ -1,5 +1,7 @@
 """The rows of mixers that many of Hugging Face's models have by the same names, since Llama."""
 
+from collections.abc import Sequence
+
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig
@@ -22,17 +24,33 @@ def norm_rows(norm: NormConfig, theirs: str, ours: str) -> list[Row]:
     return rows
 
 
+def projection_rows(
+    theirs: str,
+    ours: str,
+    names: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    *,
+    bias: bool = False,
+    output_bias: bool = False,
+) -> list[Row]:
+    """The maps into heads and out of them, which attention and cross-attention have; `names` are theirs of
+    queries, keys, values and output."""
+    *into, out = names
+    parts = dict(zip(("query", "key", "value"), into, strict=True))
+    rows = [Row(f"{theirs}.{name}.weight", f"{ours}.{part}.kernel", TO_HEADS) for part, name in parts.items()]
+    rows.append(Row(f"{theirs}.{out}.weight", f"{ours}.output.kernel", FROM_HEADS))
+    if bias:
+        rows += [
+            Row(f"{theirs}.{name}.bias", f"{ours}.{part}.bias", HEADS_BIAS) for part, name in parts.items()
+        ]
+    if output_bias:
+        rows.append(Row(f"{theirs}.{out}.bias", f"{ours}.output.bias"))
+    return rows
+
+
 def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attention}.attention") -> list[Row]:
     """`q_proj`, `k_proj`, `v_proj` and `o_proj`, with norms, biases and sinks where there are any."""
-    projections = ("query", "key", "value")
-    rows = [Row(f"{theirs}.{name[0]}_proj.weight", f"{ours}.{name}.kernel", TO_HEADS) for name in projections]
-    rows.append(Row(f"{theirs}.o_proj.weight", f"{ours}.output.kernel", FROM_HEADS))
-    if attention.qkv_bias:
-        rows += [
-            Row(f"{theirs}.{name[0]}_proj.bias", f"{ours}.{name}.bias", HEADS_BIAS) for name in projections
-        ]
-    if attention.output_bias:
-        rows.append(Row(f"{theirs}.o_proj.bias", f"{ours}.output.bias"))
+    biases = {"bias": attention.qkv_bias, "output_bias": attention.output_bias}
+    rows = projection_rows(theirs, ours, **biases)
     if attention.softmax == "learnable":
         rows.append(Row(f"{theirs}.sinks", f"{ours}.sinks"))
     if attention.qk_norm is not None:

@@ -52,7 +52,9 @@ class Row:
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Of axes in `layout` that are not whole axes of ours."""
     rows: int | None = None
-    """Length of their first axis, where ours is padded with zeros to more (the vocabulary)."""
+    """Length of an axis of theirs, where ours, our first, is padded with zeros to more (the vocabulary)."""
+    rows_axis: int = 0
+    """Which axis of theirs that is."""
     layer: int | None = None
     """The layer that ours is of, where their name says another number, or none."""
     padded: bool = False
@@ -142,7 +144,8 @@ class NameMap:
         shapes = {}
         for name, entry in self._entries.items():
             shape = entry.layout.theirs
-            shapes[name] = shape if entry.row.rows is None else (entry.row.rows, *shape[1:])
+            rows, axis = entry.row.rows, entry.row.rows_axis
+            shapes[name] = shape if rows is None else (*shape[:axis], rows, *shape[axis + 1 :])
         return shapes
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
@@ -247,7 +250,9 @@ class NameMap:
         """One tensor of theirs; `read(path, index)` gives our arrays, at an index on their first axes."""
         entry = self._entries[name]
         tensor = entry.layout.write([read(path, index) for path, index in entry.places])
-        return tensor if entry.row.rows is None else tensor[: entry.row.rows]
+        if entry.row.rows is None:
+            return tensor
+        return tensor[(*(slice(None),) * entry.row.rows_axis, slice(entry.row.rows))]
 
     def to_theirs(self, parameters: Tree) -> dict[str, np.ndarray]:
         """Their tensors from our parameters (or from gradients of the same shape)."""
