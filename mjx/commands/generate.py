@@ -9,6 +9,7 @@ from mjx.inference.generate import Generator
 from mjx.inference.text import continue_texts
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
+from mjx.models.family import Generates
 from mjx.run.opened import open_model, read_inference_config
 
 
@@ -25,10 +26,15 @@ def generate(
         opened = open_model(path, config, step, dtype)
         tokenizer = opened.tokenizer()
         template = ChatTemplate.from_folder(opened.tokenizer_folder) if chat else None
+        if not isinstance(opened.model, Generates):
+            raise InputError(f"{path} is a model that does not continue text")
         generator = Generator(opened.model, opened.parameters, mesh=opened.mesh, rules=opened.rules)
         stops = tuple({*config.sampling.stop_tokens, *opened.stop_tokens()})
         sampling = dataclasses.replace(config.sampling, stop_tokens=stops)
-        texts = continue_texts(generator, tokenizer, prompts, sampling, template=template)
+        data = opened.data() if opened.model.answers else None
+        if data is None and sampling.start_token is None:
+            sampling = dataclasses.replace(sampling, start_token=opened.start_token())
+        texts = continue_texts(generator, tokenizer, prompts, sampling, template=template, data=data)
         if processes.is_first:
             print("\n\n".join(texts))
 

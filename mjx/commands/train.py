@@ -55,4 +55,6 @@ def _continue_prompts(config: RunConfig, result) -> list[str]:
 
     trainer, rules = result.trainer, config.sharding.build()
     generator = Generator(trainer.model, result.state.parameters, mesh=trainer.mesh, rules=rules)
-    return continue_texts(generator, result.tokenizer, config.training.prompts, config.sampling)
+    return continue_texts(
+        *(generator, result.tokenizer, config.training.prompts, config.sampling), data=config.data
+    )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from mjx.batch import BatchArrays
 from mjx.data.splits import parse_split
+from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.files import LocalPath
 from mjx.parse import Tag
@@ -43,6 +44,18 @@ class DatasetConfig:
     """Steps read ahead in the background; 0 reads each when it is asked for."""
     threads: int = 1
     """Threads that read ahead, each a step of its own."""
+
+    def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
+        """What rows that a decoder writes by itself begin with; None: there are none.
+
+        Raises:
+            InputError: neither the config nor the tokenizer says it.
+        """
+        return None
+
+    def prompt(self, tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
+        """The tokens of a text that is to be continued or answered, as those that are learnt from."""
+        return tokenizer.encode_prompt(text)
 
     def arrays(self, rows: int) -> BatchArrays:
         """What a batch of so many rows has."""

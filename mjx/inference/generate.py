@@ -3,8 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
+from mjx.inference.beams import Beam, BeamPrograms
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
 from mjx.models.common.parameter import bind, parameter_specs, parameters_of
-from mjx.models.family import Generates
+from mjx.models.family import Batch, Begun, Generates
 from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
 from mjx.trees import Tree
 
@@ -71,7 +72,7 @@ class Generator:
         self._mesh = mesh
         self._stacked = model
         self._model = jax.eval_shape(lambda model: model.unrolled(), model)
-        places = None
+        places = here = None
         if mesh is not None:  # what is read lies on every device, so that every process can read it
             here = NamedSharding(mesh, PartitionSpec())
             others: Any = dict.fromkeys(("step", "last", "lengths", "caches"))
@@ -86,7 +87,13 @@ class Generator:
         self._decode = jax.jit(
             self._decode_program, static_argnames="config", donate_argnames="state", out_shardings=places
         )
+        self._beams = BeamPrograms(self._model, here)
         self.load(parameters)
+
+    @property
+    def model(self) -> Generates:
+        """The definition."""
+        return self._stacked
 
     def load(self, parameters: Tree) -> None:
         """Take other parameters of the same model; what is compiled stays."""
@@ -101,47 +108,40 @@ class Generator:
         row_seeds: Sequence[int] | None = None,
         on_tokens: OnTokens | None = None,
     ) -> list[list[int]]:
-        """The new tokens of each row, without prompt and stop token.
+        """The new tokens of each row, without prompt and stop token; with `beams` those of the best text.
 
         A row's text depends on its prompt, the seed and its entry of `row_seeds` (default: its index),
-        not on the other rows. `on_tokens` hears of the tokens as they come.
+        not on the other rows. `on_tokens` hears of the tokens as they come, those of a search all at once.
 
         Raises:
-            InputError: a prompt is empty, has an unknown id, or is too long for the model's positions.
+            InputError: a prompt is empty, has an unknown id, or is too long for the model's positions; or the
+                model needs a `start_token`.
         """
-        check_prompts(self._model, prompts, config)
-        if not prompts:
-            return []
+        if config.beams > 1:
+            texts = [beams[0].tokens for beams in self.search(prompts, config)]
+            if on_tokens is not None and any(texts):
+                on_tokens(texts)
+            return texts
         seeds = list(range(len(prompts)) if row_seeds is None else row_seeds)
         if len(seeds) != len(prompts):
             raise InputError(
                 f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each"
             )
-
-        longest, chunk = max(map(len, prompts)), config.prefill_chunk
-        if longest <= chunk:
-            chunk = rounded(longest, 16)
-        width = -(-longest // chunk) * chunk
-        filled = max(longest + config.max_new_tokens, width)
-        slots = rounded(filled if self._model.caches_grow else config.max_new_tokens, 64)
-        shards = self._batch_shards()
-        batch = -(-len(prompts) // shards) * shards
-        tokens = np.zeros((batch, width), np.int32)
-        lengths = np.zeros(batch, np.int32)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-            lengths[row] = len(prompt)
+        laid = self._laid(prompts, config)
+        if laid is None:
+            return []
         seed = np.uint32(config.seed)
-        rows = np.array([*seeds, *[0] * (batch - len(seeds))]).astype(np.uint32)
+        rows = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
 
-        static = dataclasses.replace(config, max_new_tokens=1, seed=0, prefill_chunk=1)
-        texts: list[list[int]] = [[] for _ in prompts]
-        with use_mesh(self._mesh, self._rules) if self._mesh is not None else nullcontext():
-            first, lengths, seed, rows = self._put((tokens[:, :chunk], lengths, seed, rows))
-            state = self._prefill(self._parameters, first, lengths, seed, rows, slots=slots, config=static)
-            for start in range(chunk, width, chunk):
-                part = self._put((tokens[:, start : start + chunk], np.int32(start)))
-                state = self._read_on(self._parameters, state, *part, seed, rows, config=static)
+        static = _static(config)
+        texts = [[] for _ in prompts]
+        with self._in_mesh():
+            prompt, lengths, seed, rows = self._put((laid.prompt, laid.lengths, seed, rows))
+            state = self._prefill(
+                self._parameters, prompt, lengths, seed, rows, slots=laid.slots, config=static
+            )
+            for part in laid.parts:
+                state = self._read_on(self._parameters, state, *self._put(part), seed, rows, config=static)
             limit = 1
             while True:
                 ended = self._read(state, texts, on_tokens)
@@ -153,10 +153,76 @@ class Generator:
                     self._parameters, state, self._put(np.int32(limit)), seed, rows, config=static
                 )
 
+    def search(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[list[Beam]]:
+        """The best texts of each row that a search with `config.beams` finds, at most so many, best first.
+
+        Raises:
+            InputError: as a call.
+        """
+        laid = self._laid(prompts, config)
+        if laid is None:
+            return []
+        with self._in_mesh():
+            prompt, lengths = self._put((laid.prompt, laid.lengths))
+            logits, caches = self._beams.begin(self._parameters, prompt, lengths, slots=laid.slots)
+            for part in laid.parts:
+                logits, caches = self._beams.read_on(
+                    self._parameters, logits, caches, lengths, *self._put(part)
+                )
+            numbers = (np.int32(config.max_new_tokens), np.float32(config.length_penalty))
+            found = self._beams.search(
+                *(self._parameters, logits, caches, lengths, *self._put(numbers)),
+                slots=rounded(config.max_new_tokens, 16),
+                config=_static(config),
+            )
+        found = jax.device_get(found)
+        return [
+            [
+                Beam(found.tokens[row, at, : found.lengths[row, at]].tolist(), float(found.scores[row, at]))
+                for at in range(config.beams)
+                if found.there[row, at]
+            ]
+            for row in range(len(prompts))
+        ]
+
+    def _laid(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> "_Laid | None":
+        """The prompts in arrays of few distinct sizes; None: there are none.
+
+        Raises:
+            InputError: as a call.
+        """
+        if not prompts:
+            return None
+        begun = check_prompts(self._model, prompts, config)
+        longest, chunk = max(map(len, begun.rows)), config.prefill_chunk
+        if longest <= chunk:
+            chunk = rounded(longest, 16)
+        width = -(-longest // chunk) * chunk
+        filled = max(longest + config.max_new_tokens, width)
+        slots = rounded(filled if self._model.caches_grow else config.max_new_tokens, 64)
+        shards = self._batch_shards()
+        batch = -(-len(prompts) // shards) * shards
+        tokens = np.zeros((batch, width), np.int32)
+        lengths = np.zeros(batch, np.int32)
+        for row, tokens_of_row in enumerate(begun.rows):
+            tokens[row, : len(tokens_of_row)] = tokens_of_row
+            lengths[row] = len(tokens_of_row)
+        prompt = {begun.name: tokens[:, :chunk]}
+        for name, array in begun.beside.items():
+            wide = rounded(array.shape[1], 16) - array.shape[1]
+            # Rows that only fill the batch have something to read, so that no softmax is over nothing.
+            prompt[name] = np.pad(array, ((0, batch - len(array)), (0, wide)), mode="constant")
+            prompt[name][len(array) :] = prompt[name][0]
+        parts = [(tokens[:, at : at + chunk], np.int32(at)) for at in range(chunk, width, chunk)]
+        return _Laid(prompt, parts, lengths, slots)
+
+    def _in_mesh(self) -> AbstractContextManager[Any]:
+        return use_mesh(self._mesh, self._rules) if self._mesh is not None else nullcontext()
+
     def _prefill_program(
         self,
         parameters: Tree,
-        tokens: Int[Array, "batch sequence"],
+        prompt: Batch,
         lengths: Int[Array, " batch"],
         seed: Int[Array, ""],
         row_seeds: Int[Array, " batch"],
@@ -168,9 +234,9 @@ class Generator:
 
         Prompts are padded on the right, where nothing looks: a token sees only what stands before it,
         and decoding overwrites the padding's slots before it reads them. A row of length 0 is padding.
-        Behind a prompt that is longer than `tokens`, nothing is drawn that counts.
+        Behind a prompt that is longer than its row, nothing is drawn that counts.
         """
-        logits, caches = bind(self._model, parameters).begin({"tokens": tokens}, lengths, slots)
+        logits, caches = bind(self._model, parameters).begin(prompt, lengths, slots)
         return _draw(_undrawn(lengths, caches, slots), logits, seed, row_seeds, config)
 
     def _read_on_program(
@@ -266,8 +332,12 @@ def generate(
     return Generator(model, parameters)(prompts, config, **options)
 
 
-def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> None:
-    """Raise `InputError` if a prompt is empty, has an unknown id, or leaves no room for what is to follow."""
+def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> Begun:
+    """What the texts begin with.
+
+    Raises:
+        InputError: a prompt is empty, has an unknown id, or leaves no room for what is to follow.
+    """
     vocab, positions = model.vocab_size, model.max_positions
     for row, prompt in enumerate(prompts):
         if not len(prompt):
@@ -279,13 +349,25 @@ def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: Sa
                 raise InputError(
                     f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}"
                 )
-        total = len(prompt) + config.max_new_tokens
-        if positions is not None and total > positions:
+    begun = model.begun(prompts, config.start_token)
+    for row, (prompt, first) in enumerate(zip(prompts, begun.rows, strict=True)):
+        total = len(first) + config.max_new_tokens
+        if positions is None or max(total, len(prompt)) <= positions:
+            continue
+        only = f"the model has only {positions} learned positions"
+        if not model.answers:
             raise InputError(
                 f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = "
-                f"{config.max_new_tokens} that is {total}, but the model has only {positions} learned "
-                "positions; shorten it or lower sampling.max_new_tokens"
+                f"{config.max_new_tokens} that is {total}, but {only}; shorten it or lower "
+                "sampling.max_new_tokens"
             )
+        if len(prompt) > positions:
+            raise InputError(f"prompt {row} has {len(prompt)} tokens, but {only}; shorten it")
+        raise InputError(
+            f"sampling.max_new_tokens = {config.max_new_tokens} and the start token are {total} tokens, but "
+            f"{only}; lower sampling.max_new_tokens"
+        )
+    return begun
 
 
 def rounded(length: int, least: int) -> int:
@@ -295,6 +377,23 @@ def rounded(length: int, least: int) -> int:
     """
     step = max(least, 2 ** max(length.bit_length() - 3, 0))
     return -(-length // step) * step
+
+
+class _Laid(NamedTuple):
+    """Prompts in arrays."""
+
+    prompt: dict[str, np.ndarray]
+    """For `begin`."""
+    parts: list[tuple[np.ndarray, np.int32]]
+    """For `read_on`: tokens, and the place of the first."""
+    lengths: np.ndarray
+    slots: int
+
+
+def _static(config: SamplingConfig) -> SamplingConfig:
+    """What programs depend on."""
+    others = {"max_new_tokens": 1, "seed": 0, "prefill_chunk": 1, "start_token": None, "length_penalty": 1.0}
+    return dataclasses.replace(config, **others)
 
 
 def _undrawn(lengths: Int[Array, " batch"], caches: Any, slots: int) -> DecodeState:

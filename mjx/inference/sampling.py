@@ -1,6 +1,7 @@
 """Drawing the next token from a model's logits."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,14 @@ class SamplingConfig:
     """The same seed draws the same text."""
     stop_tokens: tuple[int, ...] = ()
     """Token ids that end a row; they are not part of its text."""
+    start_token: int | None = None
+    """Token id that the text of a model with an encoder begins with; null: what its folder says."""
+    beams: int = 1
+    """Above 1, text is not drawn but searched for: so many unfinished texts are kept at every token, until
+    there are as many finished ones and none that is unfinished, as long as it is, beats the worst."""
+    length_penalty: float = 1.0
+    """Of a search with beams: log-probabilities are divided by length ** length_penalty. Above 0 longer texts
+    gain by it."""
     prefill_chunk: int = 2048
     """A longer prompt is read in parts of so many tokens, so that what is there of it at once does not grow
     with it (but for the caches of attention layers)."""
@@ -38,6 +47,10 @@ class SamplingConfig:
             raise InputError(f"sampling.max_new_tokens = {self.max_new_tokens} must be at least 1")
         if self.prefill_chunk < 1:
             raise InputError(f"sampling.prefill_chunk = {self.prefill_chunk} must be at least 1")
+        if self.beams < 1:
+            raise InputError(f"sampling.beams = {self.beams} must be at least 1 (1 is no search)")
+        if not math.isfinite(self.length_penalty):
+            raise InputError(f"sampling.length_penalty = {self.length_penalty} must be a number")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
                 f"sampling.temperature = {self.temperature} must be a number of at least 0 (0 is greedy)"

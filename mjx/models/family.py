@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
@@ -189,9 +190,32 @@ class Trainable(Protocol):
         ...
 
 
+class Begun(NamedTuple):
+    """What a model makes of prompts: rows that it continues, and what it reads besides."""
+
+    name: str
+    """What the rows are called in the prompt that `begin` takes."""
+    rows: Sequence[Sequence[int]]
+    beside: Mapping[str, np.ndarray] = {}
+    """Everything else in it, [rows, tokens]; zeros behind a row's tokens are padding."""
+
+
 @runtime_checkable
 class Generates(Trainable, Protocol):
     """A family's module that can continue text token by token. A prompt is a batch."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether prompts are read apart from the text, which begins with a token of its own."""
+        ...
+
+    def begun(self, prompts: Sequence[Sequence[int]], start: int | None) -> Begun:
+        """What stands in front of the text of each of these prompts, which are token ids.
+
+        Raises:
+            InputError: the text begins with a token of its own, and `start` is no such token.
+        """
+        ...
 
     @property
     def vocab_size(self) -> int:
@@ -245,4 +269,8 @@ class Generates(Trainable, Protocol):
     ) -> tuple[Float[Array, "batch new vocab"], Any]:
         """Logits behind each of these tokens, which continue what the caches hold of each row (`offset`
         tokens), and the caches with them."""
+        ...
+
+    def rows_of(self, caches: Any, rows: Int[Array, " chosen"]) -> Any:
+        """The caches of these rows, in this order; a row may be there several times."""
         ...

@@ -153,7 +153,7 @@ def train(config: RunConfig) -> Result:
 def _check_prompts(config: RunConfig, trainer: Trainer, tokenizer: Tokenizer | None) -> None:
     """Before training: at its end it would be too late."""
     try:
-        check_texts(trainer.model, tokenizer, config.training.prompts, config.sampling)
+        check_texts(trainer.model, tokenizer, config.training.prompts, config.sampling, config.data)
     except InputError as error:
         raise InputError(f"training.prompts: {error}") from error
 

@@ -9,11 +9,13 @@ from typing import Any
 from jax.sharding import Mesh
 
 from mjx.config import InferenceConfig, RunConfig, apply_override, parse_config
+from mjx.data.config import DatasetConfig
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
 from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.parse import parse
 from mjx.run.vocabulary import compare_vocabularies
 from mjx.sharding import Rules, build_mesh, use_mesh
 from mjx.source import open_source
@@ -36,6 +38,13 @@ class OpenedModel:
     """Where its tokenizer is, if it has one."""
     companions: HuggingFaceFolder | None
     """What lies beside the weights of a Hugging Face model, or of a run that began with one."""
+    recipe: Tree
+    """What the folder says of the model, and of a run."""
+
+    def data(self) -> DatasetConfig | None:
+        """What the run has read; None of a model that no run of ours has trained."""
+        section = self.recipe.get("data")
+        return None if section is None else parse(DatasetConfig, section, "data")
 
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer.
@@ -48,6 +57,15 @@ class OpenedModel:
         tokenizer = load_tokenizer(self.tokenizer_folder)
         compare_vocabularies(tokenizer, self.config.model.vocabulary, self.tokenizer_folder)
         return tokenizer
+
+    def start_token(self) -> int | None:
+        """What the decoder of a Hugging Face model with an encoder begins with; None: nothing says it."""
+        if self.companions is not None:
+            for said in (self.companions.generation_config, self.companions.config):
+                named = said.get("decoder_start_token_id")
+                if type(named) is int:
+                    return named
+        return None
 
     def stop_tokens(self) -> tuple[int, ...]:
         """What ends a text besides the tokenizer's end of document, by generation_config.json."""
@@ -106,5 +124,6 @@ def open_model(path: str, config: InferenceConfig, step: int | None = None, dtyp
         abstract = abstract_parameters(model, mesh, rules)
         parameters, step = source.load(config.model, abstract, step=step, dtype=dtype)
     return OpenedModel(
-        config, mesh, rules, model, parameters, step, source.tokenizer_folder, source.companions
+        *(config, mesh, rules, model, parameters, step, source.tokenizer_folder, source.companions),
+        source.recipe(),
     )

@@ -44,6 +44,9 @@ class MaskedSpansConfig(MaskedConfig):
     def arrays(self, rows: int) -> BatchArrays:
         return coded_batch(rows, self.sequence_length, self.decoder_length)
 
+    def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int:
+        return SpecialTokens(tokenizer, vocab_size).start(self.start, self.pad)
+
     def samples(
         self,
         source: IndexedDataset,
@@ -56,8 +59,7 @@ class MaskedSpansConfig(MaskedConfig):
         found = SpecialTokens(tokenizer, vocab_size)
         sentinels = found.sentinels(self.sentinels)
         pad = found.find_or_none("pad", self.pad)
-        start = found.find_or_none("start", self.start)
-        start = found.find("start", pad if start is None else start)
+        start = found.start(self.start, self.pad)
         eos = found.find("eos", self.eos)
         borders = tuple(found.find_or_none(name, None) for name in ("cls", "sep"))
         continues, _ = pieces(tokenizer, vocab_size)

@@ -72,6 +72,16 @@ class WrittenConfig(PairsConfig):
         extras = ((), ()) if not self.packing else (("positions",), ("decoder_positions",))
         return coded_batch(rows, self.sequence_length, self.decoder_length, *extras)
 
+    def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int:
+        return SpecialTokens(tokenizer, vocab_size).start(self.start, self.pad)
+
+    def prompt(self, tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
+        """As the encoder reads sources: the prefix, the text, and what ends it."""
+        tokens = list(tokenizer.encode(self.prefix + text))
+        if self.source_eos:
+            tokens.append(SpecialTokens(tokenizer, vocab_size).find("eos", self.eos))
+        return tokens
+
     def rows(self, source: SourceConfig) -> Iterator[Texts]:
         assert isinstance(source, PairSourceConfig)
         columns = [self.source_key, self.target_key]
@@ -104,13 +114,12 @@ class WrittenConfig(PairsConfig):
         assert isinstance(source, PairedDataset)
         found = SpecialTokens(tokenizer, vocab_size)
         pad = found.find_or_none("pad", self.pad)
-        start = found.find_or_none("start", self.start)
         return WrittenTexts(
             source,
             documents,
             num_samples,
             config=self,
-            start_id=found.find("start", pad if start is None else start),
+            start_id=found.start(self.start, self.pad),
             eos_id=found.find("eos", self.eos),
             pad_id=pad or 0,
             vocab_size=vocab_size,

@@ -57,6 +57,15 @@ class SpecialTokens:
             return self._known(name)
         return self._checked(f"data.{name}", given)
 
+    def start(self, given: SpecialToken, pad: SpecialToken) -> int:
+        """The id of what a decoder begins with: where nothing says it, that of padding.
+
+        Raises:
+            InputError: nothing says that either.
+        """
+        found = self.find_or_none("start", given)
+        return self.find("start", self.find_or_none("pad", pad) if found is None else found)
+
     def sentinels(self, given: Sequence[int | str]) -> tuple[int, ...]:
         """The ids of the tokens that stand for spans, in their order.
 

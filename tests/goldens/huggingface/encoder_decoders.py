@@ -44,7 +44,7 @@ CLASSES = {
 NEW_TOKENS = 12
 STOPS = (1, 7, 20, 33)
 """Some of them are soon met."""
-BEAMS = ((1, 1.0), (2, 1.0), (4, 1.0), (4, 2.0), (3, 0.0), (3, -0.5))
+BEAMS = ((1, 1.0), (2, 1.0), (2, -0.5), (4, 1.0), (4, 2.0), (4, 0.0))
 """How many, and the length penalty."""
 
 

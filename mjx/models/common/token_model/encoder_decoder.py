@@ -3,13 +3,16 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.batch import BatchArrays, check_arrays
+from mjx.errors import InputError
 from mjx.models.common.context import Memory, counted
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import Lengths, SublayerConfig
@@ -18,7 +21,7 @@ from mjx.models.common.token_model.embedding import Embedding
 from mjx.models.common.token_model.inputs import Inputs, Targets
 from mjx.models.common.token_model.language_model import LanguageModel, LanguageModelConfig
 from mjx.models.common.token_model.model import Entrance, run_stack
-from mjx.models.family import Batch, Counts
+from mjx.models.family import Batch, Begun, Counts
 from mjx.models.report import Report
 from mjx.trees import Tree
 
@@ -152,6 +155,23 @@ class EncoderDecoder(LanguageModel):
             losses[name] = losses.get(name, 0.0) + value
         targets = Targets(batch["labels"], batch["loss_mask"])
         return self.left(run._replace(losses=losses, statistics=statistics | run.statistics), targets, counts)
+
+    @property
+    def answers(self) -> bool:
+        return True
+
+    def begun(self, prompts: Sequence[Sequence[int]], start: int | None) -> Begun:
+        """The start token, for the decoder; the encoder reads the prompts."""
+        if start is None or not 0 <= start < self.vocab_size:
+            raise InputError(
+                f"sampling.start_token = {'null' if start is None else start}: the encoder reads the prompt, "
+                f"and the decoder begins with a token of its own; give its id, 0 to {self.vocab_size - 1}"
+            )
+        width = max(map(len, prompts), default=0)
+        tokens, segments = np.zeros((2, len(prompts), width), np.int32)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)], segments[row, : len(prompt)] = prompt, 1
+        return Begun("decoder_tokens", [[start]] * len(prompts), {"tokens": tokens, "segment_ids": segments})
 
     def begin(
         self, prompt: Batch, lengths: Int[Array, " batch"], slots: int

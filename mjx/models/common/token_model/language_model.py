@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mjx.models.common.stack import Caches
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.common.token_model.model import TokenModel
-from mjx.models.family import Batch
+from mjx.models.family import Batch, Begun
 from mjx.trees import Tree
 
 
@@ -87,6 +87,18 @@ class LanguageModel(TokenModel):
         run = self.run(*self.enter(Inputs(tokens, decoding=decoding)), caches)
         assert run.caches is not None
         return self.logits(self._normed(run.x)), run.caches
+
+    @property
+    def answers(self) -> bool:
+        return False
+
+    def begun(self, prompts: Sequence[Sequence[int]], start: int | None) -> Begun:
+        """The prompts themselves, which the text continues."""
+        return Begun("tokens", prompts)
+
+    def rows_of(self, caches: Caches, rows: Int[Array, " chosen"]) -> Caches:
+        """The caches of these rows: theirs is the axis behind the layers'."""
+        return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=1), caches)
 
     def init_caches(self, sizes: CacheSizes) -> Caches:
         """Empty caches, in the compute dtype."""
