@@ -192,7 +192,7 @@ def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():
         texts = generator(PROMPTS, GREEDY)
         state = generator._prefill(
             generator._parameters,
-            jnp.ones((4, 16), jnp.int32),
+            {"tokens": jnp.ones((4, 16), jnp.int32)},
             jnp.ones(4, jnp.int32),
             np.uint32(0),
             jnp.zeros(4, jnp.uint32),
