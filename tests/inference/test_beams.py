@@ -124,7 +124,7 @@ def test_logits_with_caches_are_those_of_the_whole_pass_at_every_position(case):
     tokens, mask, written = (array.astype(np.int32) for array in goldens.inputs_of(case))
     whole = np.asarray(bind(definition, parameters)(tokens, written, segment_ids=mask))
     prompt = {"tokens": tokens, "segment_ids": mask, "decoder_tokens": written[:, :1]}
-    got, caches = model.begin(prompt, jnp.ones(3, jnp.int32), 16)
+    got, caches = jax.jit(lambda prompt: model.begin(prompt, jnp.ones(3, jnp.int32), 16))(prompt)
     follow = jax.jit(lambda tokens, caches, offset: model.next(tokens, caches, offset))
     for at in range(written.shape[1]):
         if at:
