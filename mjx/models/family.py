@@ -16,6 +16,7 @@ from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
 from mjx.models.interop.architecture import Architecture
+from mjx.models.interop.interface import Interface
 from mjx.models.interop.megatron.model import MegatronModel
 from mjx.models.report import Report
 from mjx.parse import Tag
@@ -126,6 +127,8 @@ class Family:
     """Hugging Face's models that it can be."""
     megatron: MegatronModel | None = None
     """None: it is not read from Megatron's checkpoints."""
+    interface: Interface | None = None
+    """What Hugging Face's models of this kind take and return; None: it is not said yet."""
 
     @property
     def named(self) -> tuple[type[ModelConfig], Mapping[str, ModelConfig]]:

@@ -44,7 +44,10 @@ def huggingface(variant: Variant) -> None:
         raise NotApplicableError("transformers has no such model")
     config = variant.config
     architecture = fitting_architecture(config, variant.huggingface)
-    written = architecture.config.to_theirs(config) | {"model_type": architecture.model_type}
+    written = architecture.config.to_theirs(config) | {
+        "model_type": architecture.model_type,
+        "architectures": [architecture.class_name],
+    }
     assert find_architecture(written) == (config.family, architecture)
     returned = architecture.config.to_ours(written, "config.json")
     assert architecture.canonical(returned) == architecture.canonical(config)

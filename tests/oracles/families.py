@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mjx.models.common.token_model.inputs import Inputs
-from mjx.models.family import Batch
+from mjx.models.family import Batch, load_family
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -149,6 +149,19 @@ def _bert(model, batch: Batch) -> dict[str, Array]:
     return computed
 
 
+def _named_as_theirs(model, batch: Batch) -> dict[str, Array]:
+    """What `PretrainedModel.outputs` is made of."""
+    interface = load_family(model.config.family).interface
+    assert interface is not None
+    return interface.outputs(model, batch)
+
+
+def _huggingface_sentences(inputs: Arrays) -> Batch:
+    interface = load_family("bert").interface
+    assert interface is not None
+    return {ours: _ints(inputs[theirs]) for theirs, ours in interface.inputs.items() if theirs in inputs}
+
+
 def _megatron_sentences(inputs: Arrays) -> Batch:
     batch = _megatron_tokens(inputs)
     batch["segment_ids"] = _ints(inputs["padding_mask"])
@@ -248,6 +261,13 @@ HUGGINGFACE = {
         needed=("input_ids", "decoder_input_ids"),
         batch=_huggingface_pairs,
         compute=_huggingface_encoder_decoder,
+        counted=_attended,
+    ),
+    "bert": Family(
+        inputs=("input_ids", "attention_mask", "token_type_ids", "position_ids"),
+        needed=("input_ids",),
+        batch=_huggingface_sentences,
+        compute=_named_as_theirs,
         counted=_attended,
     ),
 }

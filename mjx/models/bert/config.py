@@ -53,6 +53,9 @@ class BertConfig(TokenModelConfig):
     """A layer and tanh on each row's first token, for what is said of whole rows."""
     sentence_head: bool = False
     """Tell from the pooled row whether its second sentence is another's (next sentence, or their order)."""
+    classes: int | None = None
+    """Labels of whole rows, told from the pooled row and learned in place of hidden tokens; 1: a number
+    (regression). null for none."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,7 +69,28 @@ class BertConfig(TokenModelConfig):
             raise InputError(
                 "model.sentence_head = true reads what the pooler makes; set model.pooler = true"
             )
+        if self.classes is not None:
+            self._check_classes(self.classes)
         self.pattern  # noqa: B018  # its configs check themselves
+
+    def _check_classes(self, classes: int) -> None:
+        if classes < 1:
+            raise InputError(f"model.classes = {classes} must be positive, or null for none")
+        if not self.pooler:
+            raise InputError(
+                f"model.classes = {classes} reads what the pooler makes; set model.pooler = true"
+            )
+        idle = {
+            "model.sentence_head = true": self.sentence_head,
+            "model.head_transform": self.head_transform is not None,
+            "model.head_bias = true": self.head_bias,
+            "model.tie_embeddings = false": not self.tie_embeddings,
+        }
+        for name, is_there in idle.items():
+            if is_there:
+                raise InputError(
+                    f"{name} is of a head that model.classes = {classes} leaves untrained; take it out"
+                )
 
     @property
     def final_norm(self) -> NormConfig | None:
@@ -89,19 +113,48 @@ class BertConfig(TokenModelConfig):
 
         return tuple(itertools.chain.from_iterable(map(of_layer, range(self.num_layers))))
 
+    @property
+    def head_flops_per_token(self) -> float:
+        return 0.0 if self.classes is not None else super().head_flops_per_token
+
+    def flops(self, arrays: BatchArrays) -> float:
+        of_rows = 2 * self.sentence_head + (self.classes or 0)
+        pooled = 2 * self.hidden_size * (self.hidden_size + of_rows) if of_rows else 0
+        return super().flops(arrays) + 3 * arrays["tokens"].shape[0] * pooled
+
     def build(self, rngs: nnx.Rngs) -> TokenModel:
         from mjx.models.bert.model import Bert
 
         return Bert(self, rngs=rngs)
 
     def check_batch(self, arrays: BatchArrays) -> None:
+        if self.classes is not None:
+            self._check_labelled(arrays)
+            return
         rows = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
         optional = dict.fromkeys(("positions", "segment_ids", "token_types"), "int32")
         of_rows = {"is_random": "int32"}
         check_arrays(arrays, rows | (of_rows if self.sentence_head else {}), optional | of_rows)
+        self._check_types(arrays, "data.pairs = false")
+        self.check_rows(arrays, [name for name in arrays if name not in of_rows])
+
+    def _check_labelled(self, arrays: BatchArrays) -> None:
+        of_rows = {"labels": "float32" if self.classes == 1 else "int32", "loss_mask": "float32"}
+        optional: dict[str, str] = dict.fromkeys(("positions", "segment_ids", "token_types"), "int32")
+        check_arrays(arrays, {"tokens": "int32", **of_rows}, optional)
+        self._check_types(arrays, "data.pair_key = null")
+        self.check_rows(arrays, [name for name in arrays if name not in of_rows], chunked=False)
+        rows = arrays["tokens"].shape[:1]
+        for name in of_rows:
+            if arrays[name].shape != rows:
+                raise InputError(
+                    f"batch array '{name}' has the shape {arrays[name].shape}; model.classes = "
+                    f"{self.classes} takes one of each row, {rows}"
+                )
+
+    def _check_types(self, arrays: BatchArrays, or_else: str) -> None:
         if "token_types" in arrays and not self.token_types:
             raise InputError(
                 "the batches have an array 'token_types', but model.token_types = 0; set it to 2, or "
-                "data.pairs = false"
+                f"{or_else}"
             )
-        self.check_rows(arrays, [name for name in arrays if name not in of_rows])

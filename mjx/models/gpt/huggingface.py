@@ -183,7 +183,7 @@ ARCHITECTURES = (
         names=gpt_neox_names,
         prefix="gpt_neox.",
         without_meaning=("num_steps",),  # of training (Polyglot)
-        aliases={"lm_head.weight": "embed_out.weight"},  # as transformers 5 calls it in memory
+        aliases={r"lm_head\.weight": "embed_out.weight"},  # as transformers 5 calls it in memory
     ),
     *MIXTURES,
 )

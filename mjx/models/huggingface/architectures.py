@@ -20,25 +20,26 @@ def find_architecture(theirs: Mapping[str, Any]) -> tuple[str, Architecture]:
     """The family and the architecture of a config.json.
 
     Raises:
-        InputError: none is of its `model_type`, or its class is not that of a language model.
+        InputError: none is of its `model_type`, or of its class, or it does not say of which of several.
     """
     kind = theirs.get("model_type")
-    known = {a.model_type: (family, a) for family, those in architectures().items() for a in those}
-    if not isinstance(kind, str) or kind not in known:
-        raise InputError(f'config.json has "model_type": {kind!r}; mjx knows {", ".join(sorted(known))}')
-    family, architecture = known[kind]
-    classes = theirs.get("architectures") or [architecture.class_name]
+    known = [(family, a) for family, those in architectures().items() for a in those]
+    of_kind = {a.class_name: (family, a) for family, a in known if a.model_type == kind}
+    if not of_kind:
+        kinds = sorted({a.model_type for _, a in known})
+        raise InputError(f'config.json has "model_type": {kind!r}; mjx knows {", ".join(kinds)}')
+    classes = theirs.get("architectures") or (list(of_kind) if len(of_kind) == 1 else None)
     # In any case: the first conversions of Llama wrote LLaMAForCausalLM.
-    if [str(name).lower() for name in classes] != [architecture.class_name.lower()]:
-        raise InputError(
-            f'config.json has "architectures": {classes}; of the {kind} models mjx knows '
-            f"{architecture.class_name}"
-        )
-    return family, architecture
+    named = [str(name).lower() for name in classes or ()]
+    found = [each for name, each in of_kind.items() if [name.lower()] == named]
+    if not found:
+        said = 'no "architectures"' if classes is None else f'"architectures": {classes}'
+        raise InputError(f"config.json has {said}; of the {kind} models mjx knows {', '.join(of_kind)}")
+    return found[0]
 
 
 def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> Architecture:
-    """The architecture that can hold this model: that of `model_type`, or the first that can.
+    """The architecture that can hold this model: the first that can, or the first of `model_type`.
 
     Raises:
         InputError: there is none; the sentence names what the nearest of them cannot say.
@@ -48,20 +49,22 @@ def fitting_architecture(config: ModelConfig, model_type: str | None = None) -> 
     if not candidates:
         raise InputError(
             f"there is no Hugging Face architecture {model_type!r} for this model; there are "
-            f"{', '.join(a.model_type for a in of_family) or 'none'}"
+            f"{', '.join(dict.fromkeys(a.model_type for a in of_family)) or 'none'}"
         )
-    missing = {a.model_type: _lost(config, a) for a in candidates}
-    for architecture in candidates:
-        if not missing[architecture.model_type]:
+    missing = [(architecture, _lost(config, architecture)) for architecture in candidates]
+    for architecture, lost in missing:
+        if not lost:
             return architecture
     # Where not even the sizes can be said, nobody knows what else could not.
-    nearest = min(missing, key=lambda name: (missing[name][0].startswith(_SIZES), len(missing[name])))
+    nearest, lost = min(missing, key=lambda each: (each[1][0].startswith(_SIZES), len(each[1])))
+    several = sum(a.model_type == nearest.model_type for a in of_family) > 1
+    name = f"{nearest.model_type}'s {nearest.class_name}" if several else nearest.model_type
     who = (
-        f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {nearest},"
+        f"no Hugging Face architecture that mjx knows can hold this model; the nearest, {name},"
         if model_type is None
-        else f"the Hugging Face architecture {model_type} cannot hold this model: it"
+        else f"the Hugging Face architecture {name} cannot hold this model: it"
     )
-    raise InputError(f"{who} has no {', '.join(missing[nearest])}")
+    raise InputError(f"{who} has no {', '.join(lost)}")
 
 
 _SIZES = "way to say its sizes"

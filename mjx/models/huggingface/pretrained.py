@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from mjx.errors import InputError
 from mjx.models.common.parameter import abstract_parameters, bind, parameters_of, precise_parameters
-from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.family import ModelConfig, abstract_model, load_family
 from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.table_names import as_in_table
@@ -43,11 +44,12 @@ class PretrainedModel:
         self.config, self.parameters, self.source = config, parameters, source
         self.mesh, self.rules = mesh, rules or default_rules()
         self.definition = abstract_model(config)
-        self._forward = jax.jit(
-            lambda parameters, *arrays: bind(self.definition, parameters)(
-                arrays[0], positions=arrays[1], segment_ids=arrays[2]
+        self._forward = jax.jit(lambda parameters, arrays: bind(self.definition, parameters)(**arrays))
+        self._interface = interface = load_family(config.family).interface
+        if interface is not None:
+            self._outputs = jax.jit(
+                lambda parameters, arrays: interface.outputs(bind(self.definition, parameters), arrays)
             )
-        )
 
     def __call__(
         self,
@@ -71,22 +73,64 @@ class PretrainedModel:
         """
         if attention_mask is not None and segment_ids is not None:
             raise InputError("attention_mask and segment_ids are both given; segment_ids = 0 is padding too")
-        places: Any = positions
         segments: Any = attention_mask if segment_ids is None else segment_ids
-        rows, length = np.shape(tokens)
+        given = {"tokens": tokens, "positions": positions, "segment_ids": segments}
+        arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
+        return self._computed(self._forward, arrays)
+
+    def outputs(self, **inputs: Any) -> dict[str, Array]:
+        """What transformers' model of this kind returns, by its names, of inputs by its names.
+
+        Args:
+            inputs: `input_ids` and, as the model takes them, `attention_mask`, `position_ids`,
+                `token_type_ids`, and `labels` (-100: of none), with which there is a `loss`. Arrays, or what
+                `np.asarray` takes.
+
+        Returns:
+            What the model has heads for: `logits`, `last_hidden_state`, `pooler_output`, …
+
+        Raises:
+            InputError: an input is missing, or none of this model's.
+        """
+        interface = self._interface
+        if interface is None:
+            raise InputError(
+                f"what transformers calls the outputs of the family {self.config.family} is not known"
+            )
+        named, labels = interface.inputs, interface.labels
+        unknown = [name for name in inputs if name not in (*named, *labels)]
+        first = next(iter(named))
+        if unknown or inputs.get(first) is None:
+            wrong = f"has no input {', '.join(unknown)}" if unknown else f"needs {first}"
+            raise InputError(f"the model {wrong}; it takes {', '.join((*named, *labels))}")
+        given = {name: np.asarray(array) for name, array in inputs.items() if array is not None}
+        arrays = {ours: given[theirs] for theirs, ours in named.items() if theirs in given}
+        outputs = self._computed(self._outputs, interface.completed(self.config, arrays))
+        told = {name: jnp.asarray(given[name]) for name in labels if name in given}
+        loss = interface.loss(outputs, told) if told else None
+        return outputs if loss is None else {"loss": loss, **outputs}
+
+    def _computed(self, program: Callable[..., Any], arrays: dict[str, np.ndarray]) -> Any:
+        """What a program makes of arrays, which are padded to what the mesh divides, and cut again."""
+        rows, length = arrays["tokens"].shape
         padding = [(0, -size % shards) for size, shards in zip((rows, length), self._shards(), strict=True)]
         if padding[1][1]:
-            segments = np.ones((rows, length), np.int32) if segments is None else segments
-            if places is None:  # none beyond the row's own: a table may end, or another RoPE begin there
-                places = np.broadcast_to(np.arange(length), (rows, length))
-        arrays = [
-            None if given is None else jnp.asarray(np.pad(np.asarray(given), padding), jnp.int32)
-            for given in (tokens, places, segments)
-        ]
+            # No position beyond the row's own: a table may end, or another RoPE begin there.
+            ours = {
+                "segment_ids": np.ones((rows, length), np.int32),
+                "positions": np.broadcast_to(np.arange(length), (rows, length)),
+            }
+            arrays = ours | arrays
+        padded = {name: jnp.asarray(np.pad(array, padding), jnp.int32) for name, array in arrays.items()}
         if self.mesh is None:
-            return self._forward(self.parameters, *arrays)
+            return program(self.parameters, padded)
+        whole = length + padding[1][1]
+
+        def cut(array: Array) -> Array:
+            return array[:rows, :length] if array.shape[1:2] == (whole,) and array.ndim > 2 else array[:rows]
+
         with use_mesh(self.mesh, self.rules):
-            return self._forward(self.parameters, *arrays)[:rows, :length]
+            return jax.tree.map(cut, program(self.parameters, padded))
 
     def _shards(self) -> tuple[int, int]:
         """What rows and tokens have to be multiples of on the mesh."""

@@ -1,5 +1,6 @@
 """The names under which a Hugging Face checkpoint may hold what its table names."""
 
+import re
 from collections.abc import Mapping
 
 from mjx.models.huggingface.packed import PARTS, unpacked
@@ -19,9 +20,10 @@ def as_in_table(
     """
     expected, prefix = names.theirs, architecture.prefix
     table = {
-        name: architecture.aliases[name]
+        name: ours
+        for pattern, called in architecture.aliases.items()
         for name in tensors
-        if name in architecture.aliases and architecture.aliases[name] not in tensors
+        if (match := re.fullmatch(pattern, name)) and (ours := match.expand(called)) not in tensors
     }
     if not any(name in expected and name.startswith(prefix) for name in tensors):
         known = {*expected, *(f"{name}{part}" for name in expected for part in PARTS)}

@@ -104,9 +104,9 @@ class Architecture:
     """One model class of transformers: its config, and the names of its tensors."""
 
     model_type: str
-    """config.json's `model_type`."""
+    """config.json's `model_type`; those of several classes have it."""
     class_name: str
-    """The class that a config.json names in `architectures`."""
+    """The class that a config.json names in `architectures`: it says which heads there are."""
     config: ConfigMap
     name_map: Callable[[Any], NameMap]
     """The tensors of a model of this config."""
@@ -116,4 +116,4 @@ class Architecture:
     """A config without training's own choices, one spelling for every model: two that compute the same
     are equal."""
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Other names of tensors in checkpoints → those in the table."""
+    """Other names of tensors in checkpoints, as regular expressions → those in the table."""
