@@ -139,6 +139,7 @@ def test_the_first_rows_of_roberta_s_positions_come_back(tmp_path):
     weights = weights_of("roberta")
     table = weights["roberta.embeddings.position_embeddings.weight"]
     model = from_pretrained(write(tmp_path / "theirs", encoders.config_of("roberta"), weights))
+    assert isinstance(model.config, BertConfig)
     assert model.config.max_positions == 20
     assert model.config.longest_row == 18
     save_pretrained(model, tmp_path / "ours")

@@ -57,6 +57,7 @@ def test_a_config_survives_the_way_to_megatron_s_arguments_and_back(name):
     config = config_of(name)
     family, returned = read_settings(settings_of(config), "Megatron-LM")
     assert family == "bert"
+    assert isinstance(returned, BertConfig)
     resolved = config.attention.resolve(config.hidden_size)
     assert dataclasses.replace(config, attention=resolved) == dataclasses.replace(
         returned, attention=returned.attention.resolve(returned.hidden_size)

@@ -88,6 +88,9 @@ def assert_loss(folder: Path, tokens: np.ndarray, theirs: np.ndarray) -> None:
     compared = huggingface.compare_folder(folder, inputs, {"loss": theirs}, Limits(rounding=0.0))
     assert not compared.failures(), compared.failures()
     assert [each.name for each in compared.losses] == ["loss"]
+    outputs = from_pretrained(folder).outputs(**inputs)
+    np.testing.assert_allclose(outputs["loss"], theirs, rtol=1e-5)
+    assert list(outputs) == ["loss", "last_hidden_state", "logits"]
 
 
 @pytest.mark.parametrize("kind", BY_TYPE)
