@@ -46,6 +46,7 @@ def tiny() -> tuple[EncoderVariant, ...]:
                 norm=NORM,
                 norm_placement="residual",
                 embedding_norm=NORM,
+                init_std=0.1,  # behind norms so few steps learn nothing from small beginnings
                 head_transform=HeadTransformConfig(norm=NORM),
                 head_bias=True,
                 sentence_head=True,
