@@ -49,8 +49,7 @@ def projection_rows(
 
 def attention_rows(attention: AttentionConfig, theirs: str, ours: str = "{attention}.attention") -> list[Row]:
     """`q_proj`, `k_proj`, `v_proj` and `o_proj`, with norms, biases and sinks where there are any."""
-    biases = {"bias": attention.qkv_bias, "output_bias": attention.output_bias}
-    rows = projection_rows(theirs, ours, **biases)
+    rows = projection_rows(theirs, ours, bias=attention.qkv_bias, output_bias=attention.output_bias)
     if attention.softmax == "learnable":
         rows.append(Row(f"{theirs}.sinks", f"{ours}.sinks"))
     if attention.qk_norm is not None:
