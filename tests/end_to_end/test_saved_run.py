@@ -109,7 +109,7 @@ def test_explain_shows_the_dtype_of_the_gpus_that_it_is_asked_about(recipe, main
         main_here("explain", recipe, "model.dtype=auto", "--activations", *more)
         shown = capsys.readouterr().out
         assert f"parameters, computed with in {dtype}" in shown
-        rows = [line for line in shown.splitlines() if "mlp h " in line]
+        rows = [line for line in shown.splitlines() if "mlp.written h " in line]
         assert rows
         assert all(dtype in row for row in rows)
 

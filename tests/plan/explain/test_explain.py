@@ -43,24 +43,24 @@ ROWS = [
     ("batch tokens", "batch→fsdp, sequence", "8 × 32", "int32", "4 × 32", "512 B"),
     ("batch labels", "batch→fsdp, sequence", "8 × 32", "int32", "4 × 32", "512 B"),
     ("batch loss_mask", "batch→fsdp, sequence", "8 × 32", "float32", "4 × 32", "512 B"),
-    ("TokenModel",),
+    ("LanguageModel",),
     ("embedding rows", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
-    ("TokenModel.enter dropout(x)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
+    ("LanguageModel.enter dropout(x)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
     (f"{LAYER} (one of 3 alike)",),
     (f"{LAYER}.0.attention relayout(x)", WHOLE, "8 × 32 × 64", "bfloat16", "4 × 32 × 64", "16.0 KiB"),
-    (f"{LAYER}.0.attention q", QUERIES, "8 × 32 × 8 × 8", "bfloat16", "4 × 32 × 2 × 8", "4.0 KiB"),
-    (f"{LAYER}.0.attention k", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
-    (f"{LAYER}.0.attention v", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
-    (f"{LAYER}.0.attention out", QUERIES, "8 × 32 × 8 × 8", "bfloat16", "4 × 32 × 2 × 8", "4.0 KiB"),
-    (f"{LAYER}.0.attention output(out)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
+    (f"{LAYER}.0.attention.attended q", QUERIES, "8 × 32 × 8 × 8", "bfloat16", "4 × 32 × 2 × 8", "4.0 KiB"),
+    (f"{LAYER}.0.attention.attended k", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
+    (f"{LAYER}.0.attention.attended v", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
+    (f"{LAYER}.0.attention.attended out", QUERIES, "8 × 32 × 8 × 8", "bfloat16", "4 × 32 × 2 × 8", "4.0 KiB"),
+    (f"{LAYER}.0.attention.attended output(out)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
     (f"{LAYER}.1.mlp relayout(x)", WHOLE, "8 × 32 × 64", "bfloat16", "4 × 32 × 64", "16.0 KiB"),
     (
-        *(f"{LAYER}.1.mlp h", "batch→fsdp, sequence, mlp→tensor", "8 × 32 × 128", "bfloat16"),
+        *(f"{LAYER}.1.mlp.written h", "batch→fsdp, sequence, mlp→tensor", "8 × 32 × 128", "bfloat16"),
         *("4 × 32 × 32", "8.0 KiB"),
     ),
-    (f"{LAYER}.1.mlp down(h)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
-    ("TokenModel",),
-    ("TokenModel.leave relayout(x)", WHOLE, "8 × 32 × 64", "bfloat16", "4 × 32 × 64", "16.0 KiB"),
+    (f"{LAYER}.1.mlp.written down(h)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
+    ("LanguageModel",),
+    ("LanguageModel.leave relayout(x)", WHOLE, "8 × 32 × 64", "bfloat16", "4 × 32 × 64", "16.0 KiB"),
 ]
 """Of one microbatch of 8 rows, on 2 × 4 devices."""
 
@@ -130,7 +130,7 @@ def test_a_unit_of_several_layers_shows_each_and_units_of_several_kinds_have_a_s
     sections = {
         section: [row.name.rpartition(" ")[0] for row in rows if row.name.endswith("relayout(x)")]
         for section, rows in itertools.groupby(made, key=lambda row: row.section)
-        if section != "TokenModel"
+        if section != "LanguageModel"
     }
     assert sections == {
         LAYER: [f"{LAYER}.0.attention", f"{LAYER}.1.mlp"],
@@ -143,9 +143,9 @@ def test_a_unit_of_several_layers_shows_each_and_units_of_several_kinds_have_a_s
 
 def test_every_row_names_the_line_that_makes_it():
     codes = {row.name: row.code for row in made_by(max_positions=64)}
-    assert codes[f"{LAYER}.0.attention q"].startswith("models/common/attention/self_attention.py:")
-    assert codes[f"{LAYER}.0.attention q"].endswith(" Attention.__call__")
-    assert codes["TokenModel.leave relayout(x)"].endswith(" TokenModel.leave")
+    assert codes[f"{LAYER}.0.attention.attended q"].startswith("models/common/attention/self_attention.py:")
+    assert codes[f"{LAYER}.0.attention.attended q"].endswith(" Attention.attended")
+    assert codes["LanguageModel.leave relayout(x)"].endswith(" TokenModel.leave")
     assert {"embedding rows", "positions rows"} <= codes.keys()
 
 
