@@ -134,11 +134,8 @@ def test_buffers_name_the_code_that_made_them(tmp_path, planned):
     }
     assert not [buffer for buffer in made.memory.largest if "Stack._run" in buffer.code], "the scan's line"
     named = {buffer.name for buffer in made.memory.largest}
-    assert named >= {
-        "decoder.segments.0.1.mlp h",
-        "decoder.segments.0.1.mlp",
-        "decoder.segments.0.0.attention",
-    }
+    assert named >= {"decoder.segments.0.1.mlp.written h", "decoder.segments.0.1.mlp"}
+    assert [name for name in named if name.startswith("decoder.segments.0.0.attention")]
     (stream,) = [buffer for buffer in made.memory.largest if buffer.role == "kept"]
     assert stream.code.endswith(" Sublayer.join")
     kept = [buffer for buffer in made.memory.largest if buffer.role == "kept"]

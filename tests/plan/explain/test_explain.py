@@ -52,7 +52,14 @@ ROWS = [
     (f"{LAYER}.0.attention.attended k", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
     (f"{LAYER}.0.attention.attended v", KEYS, "8 × 32 × 4 × 8", "bfloat16", "4 × 32 × 1 × 8", "2.0 KiB"),
     (f"{LAYER}.0.attention.attended out", QUERIES, "8 × 32 × 8 × 8", "bfloat16", "4 × 32 × 2 × 8", "4.0 KiB"),
-    (f"{LAYER}.0.attention.attended output(out)", RESIDUAL, "8 × 32 × 64", "bfloat16", "4 × 8 × 64", "4.0 KiB"),
+    (
+        f"{LAYER}.0.attention.attended output(out)",
+        RESIDUAL,
+        "8 × 32 × 64",
+        "bfloat16",
+        "4 × 8 × 64",
+        "4.0 KiB",
+    ),
     (f"{LAYER}.1.mlp relayout(x)", WHOLE, "8 × 32 × 64", "bfloat16", "4 × 32 × 64", "16.0 KiB"),
     (
         *(f"{LAYER}.1.mlp.written h", "batch→fsdp, sequence, mlp→tensor", "8 × 32 × 128", "bfloat16"),
