@@ -226,7 +226,8 @@ class ConfigMap:
         if refused:
             raise InputError("; ".join(dict.fromkeys(refused)))
         # Entries that kinds of models share speak of mixers that this one may not have (`moe.mlp.bias`).
-        has = {field.name for field in dataclasses.fields(self.kind)}
+        known = dataclasses.fields(self.kind) if dataclasses.is_dataclass(self.kind) else ()
+        has = {field.name for field in known} or {path.split(".")[0] for path in fields}
         return _tree(
             {path: value for path, value in fields.items() if path.split(".")[0] in has or "." not in path}
         )
