@@ -113,10 +113,13 @@ class _HeadNorm:
 
 
 def describes(theirs: Mapping[str, Any]) -> bool:
-    """Whether arguments are of this family, be the model one that we can build or not."""
+    """Whether arguments are of this family, be the model one that we can build or not.
+
+    `bert_binary_head` says nothing where it is true: its default is in the arguments of every run.
+    """
     program = re.search("bert", theirs.get("program") or "")
-    named = ("bert_binary_head", "add_binary_head", "num_tokentypes")
-    return bool(program) or any(theirs.get(name) is not None for name in named)
+    named = any(theirs.get(name) is not None for name in ("add_binary_head", "num_tokentypes"))
+    return bool(program) or named or theirs.get("bert_binary_head") is False
 
 
 SETTINGS = ConfigMap(

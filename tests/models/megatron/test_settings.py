@@ -35,6 +35,24 @@ def test_arguments_have_the_defaults_of_megatron_lm():
     assert read(ROTARY, swiglu=True, hidden_size=96).mlp.features == 256
 
 
+def test_a_namespace_that_has_every_program_s_defaults_is_a_gpt_s():
+    """Megatron-LM has one parser: what other programs would read stands in a GPT's checkpoint too."""
+    others = {
+        "bert_binary_head": True,
+        "mask_prob": 0.15,
+        "encoder_num_layers": 2,
+        "decoder_num_layers": None,
+    }
+    others |= {"encoder_seq_length": 1024, "decoder_seq_length": None, "retro_add_retriever": False}
+    sizes = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 64}
+    family, _ = read_settings(sizes | others | {"max_position_embeddings": 32}, "args")
+    assert family == "gpt"
+    family, _ = read_settings(
+        sizes | others | {"max_position_embeddings": 32, "bert_binary_head": False}, "args"
+    )
+    assert family == "bert"
+
+
 def test_fields_of_transformer_config_have_those_of_megatron_core():
     config = read(CORE, num_query_groups=2)
     assert not config.tie_embeddings
