@@ -110,7 +110,7 @@ def find_files(
         elif not path.exists() and any(sign in given for sign in "*?["):
             files += _shards(given, map(Path, iglob(given, recursive=True)), kinds)
         elif (kind := _kind(path, kinds)) is None:
-            raise InputError(f"{path} is of no known kind; known are {_known(kinds)}.")
+            raise InputError(f"{path} is of no known kind; known are {known_kinds(kinds)}.")
         elif not path.is_file():
             raise InputError(f"{path} does not exist.")
         else:
@@ -129,7 +129,7 @@ def _shards(given: str, paths: Iterable[Path], kinds: Mapping[str, str]) -> list
     shards = [(path, kind) for path in files if (kind := _kind(path, kinds)) is not None]
     others = [path.name for path in files if _kind(path, kinds) is None]
     if not shards:
-        raise InputError(f"{given} has no file of a known kind; known are {_known(kinds)}.")
+        raise InputError(f"{given} has no file of a known kind; known are {known_kinds(kinds)}.")
     if others:
         logging.getLogger("mjx").warning(
             "%s: left out %d files of other kinds (%s)", given, len(others), ", ".join(others[:3])
@@ -137,7 +137,8 @@ def _shards(given: str, paths: Iterable[Path], kinds: Mapping[str, str]) -> list
     return shards
 
 
-def _known(kinds: Mapping[str, str]) -> str:
+def known_kinds(kinds: Mapping[str, str]) -> str:
+    """The ends of file names that are read, as a sentence lists them."""
     *others, last = kinds
     return f"{', '.join(others)} and {last}, and all but the last with .gz, .bz2, .xz or .zst"
 

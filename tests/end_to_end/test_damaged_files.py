@@ -17,7 +17,7 @@ from running import (
 
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.cli import main
-from mjx.data.documents import KINDS, _known
+from mjx.data.documents import KINDS, known_kinds
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_data_build_names_the_file_and_the_line(refused, tmp_path):
     assert build(missing) == f"{missing} does not exist."
     page = tmp_path / "page.html"
     page.write_text("text")
-    assert build(page) == f"{page} is of no known kind; known are {_known(KINDS)}."
+    assert build(page) == f"{page} is of no known kind; known are {known_kinds(KINDS)}."
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "a"}\n{"text": \n')
     assert build(lines).startswith(f"{lines}, line 2: not JSON (")

@@ -8,8 +8,6 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.models.bert.config import BertConfig
 from mjx.models.bert.config_keys import canonical
-from mjx.models.common.norm import NormConfig
-from mjx.models.common.token_model.head import HeadTransformConfig
 from mjx.models.interop.config_map import Absent, ConfigMap, Constant, Fields, Key, Theirs
 from mjx.models.interop.megatron import attention as megatron_attention
 from mjx.models.interop.megatron.keys import (
@@ -94,24 +92,6 @@ class _BinaryHead:
         return {"bert_binary_head": config.sentence_head, "num_tokentypes": config.token_types}
 
 
-@dataclasses.dataclass(frozen=True)
-class _HeadNorm:
-    """The norm between the layer in front of the head and the head, which is of the model's kind."""
-
-    def names(self) -> Sequence[str]:
-        return ()
-
-    def ours(self, theirs: Theirs) -> Fields:
-        epsilon = theirs.get("norm_epsilon")
-        kind = {"RMSNorm": "rmsnorm"}.get(str(theirs.get("normalization")), "layernorm")
-        norm = NormConfig(kind=kind, epsilon=1e-5 if epsilon is None else epsilon)  # type: ignore[arg-type]
-        norm = dataclasses.replace(norm, zero_centered=bool(theirs.get("apply_layernorm_1p")))
-        return {"head_transform": HeadTransformConfig(norm=norm)}
-
-    def theirs(self, config: BertConfig) -> dict[str, Any]:
-        return {}
-
-
 def describes(theirs: Mapping[str, Any]) -> bool:
     """Whether arguments are of this family, be the model one that we can build or not.
 
@@ -135,7 +115,10 @@ SETTINGS = ConfigMap(
         GateOptions(),
         *megatron_attention.settings(),
         _BinaryHead(),
-        _HeadNorm(),
+        # The norm in front of the head is of the model's kind.
+        Key("normalization", "head_transform.norm.kind", "LayerNorm", megatron_attention.NORMS),
+        Key("norm_epsilon", "head_transform.norm.epsilon", 1e-5),
+        Key("apply_layernorm_1p", "head_transform.norm.zero_centered", default=False),
         Constant("head_bias", value=True),
         Key(
             *("apply_residual_connection_post_layernorm", "norm_placement", False),

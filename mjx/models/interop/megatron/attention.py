@@ -11,6 +11,9 @@ from mjx.models.interop.megatron.keys import QueryGroups, RotaryScaling
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import Row
 
+NORMS = {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"}
+"""`normalization` → a norm's kind."""
+
 
 def settings(*, everywhere: bool = True) -> tuple[Entry, ...]:
     """The entries of a config map, for a model with `norm`, and attention in every layer or maybe in none."""
@@ -20,7 +23,7 @@ def settings(*, everywhere: bool = True) -> tuple[Entry, ...]:
         ResolvedKey("kv_channels", "attention.head_dim", None),
         Key(
             *("normalization", ("norm.kind", "attention.qk_norm.kind"), "LayerNorm"),
-            {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"},
+            NORMS,
         ),
         Key("norm_epsilon", ("norm.epsilon", "attention.qk_norm.epsilon"), 1e-5),
         Key("apply_layernorm_1p", ("norm.zero_centered", "attention.qk_norm.zero_centered"), False),
