@@ -15,6 +15,9 @@ RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "mjx plan" in path.
 SAME_BY_EITHER_WAY = ("mamba2-hybrid-8b-128k-64xh100", "nemotron-h-8b-64xh100")
 """Their plans do not depend on how products are compiled: one way is half of a test's time."""
 LIKE_ANOTHER = {
+    "llama3-8b-64xh100": "llama3-8b-8xh100",
+    "llama3-70b-64xh100": "llama3-70b-512xh100",
+    "llama3.1-405b-1024xh100": "llama3-70b-512xh100",
     "mamba2-hybrid-8b-64xh100": "nemotron-h-8b-64xh100",
     "nemotron-h-8b-128k-64xh100": "mamba2-hybrid-8b-128k-64xh100",
 }

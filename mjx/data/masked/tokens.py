@@ -28,8 +28,8 @@ class MaskedTokensConfig(MaskedConfig):
     kind: ClassVar[str] = "bert"
 
     pairs: bool = True
-    """Two segments, exchanged in half of the rows (gives is_random); else one. Megatron: its opposite,
-    --bert-no-binary-head."""
+    """Two segments, exchanged in half of the rows (gives token_types and is_random); else one. Megatron: its
+    opposite, --bert-no-binary-head."""
     cls: SpecialToken = None
     """What begins a row: a token or its id; null: what the tokenizer calls so."""
     sep: SpecialToken = None
@@ -38,7 +38,8 @@ class MaskedTokensConfig(MaskedConfig):
     """What stands for hidden tokens: a token or its id; null: what the tokenizer calls so."""
 
     def arrays(self, rows: int) -> BatchArrays:
-        arrays = token_batch(rows, self.sequence_length, ("token_types", "segment_ids"))
+        types = ("token_types",) if self.pairs else ()
+        arrays = token_batch(rows, self.sequence_length, (*types, "segment_ids"))
         if self.pairs:
             arrays["is_random"] = BatchArray(shape=(rows,), dtype="int32", axes=("batch",))
         return arrays
@@ -123,10 +124,11 @@ class MaskedTokens(Dataset):
 
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         rows = (len(samples), self.sequence_length)
-        batch: Batch = {name: np.zeros(rows, np.int32) for name in ("tokens", "labels", "token_types")}
+        batch: Batch = {name: np.zeros(rows, np.int32) for name in ("tokens", "labels")}
         batch["tokens"][:] = self.padding
         batch["loss_mask"] = np.zeros(rows, np.float32)
         if self.pairs:
+            batch["token_types"] = np.zeros(rows, np.int32)
             batch["is_random"] = np.zeros(len(samples), np.int32)
         random = np.random.RandomState(0)  # seeded again is much faster than made again
         for row, (sample, text) in enumerate(
