@@ -121,6 +121,8 @@ def parse_config(
         parsed = {name: parse(sections[name], value, name) for name, value in tree.items()}
     except UnknownKeyError as error:
         raise _with_its_section(error, sections, tree) from error
+    if isinstance(parsed.get("data"), DatasetConfig):
+        parsed["model"] = parsed["model"].labelled(parsed["data"].labels)
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in parsed:

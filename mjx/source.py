@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,13 @@ class RunSource:
         return read_yaml(self._folder.config)
 
     def load(
-        self, config: ModelConfig, abstract: Tree, *, step: int | None = None, dtype: DTypeLike | None = None
+        self,
+        config: ModelConfig,
+        abstract: Tree,
+        *,
+        step: int | None = None,
+        dtype: DTypeLike | None = None,
+        optional: Collection[str] = (),
     ) -> tuple[Tree, int | None]:
         """The parameters of the newest checkpoint, or of `step`, on `abstract`'s shardings and in its types;
         and their step.
@@ -81,16 +87,23 @@ class HuggingFaceSource:
         return {"model": to_tree(read_config(self.companions)[1])}
 
     def load(
-        self, config: ModelConfig, abstract: Tree, *, step: int | None = None, dtype: DTypeLike | None = None
+        self,
+        config: ModelConfig,
+        abstract: Tree,
+        *,
+        step: int | None = None,
+        dtype: DTypeLike | None = None,
+        optional: Collection[str] = (),
     ) -> tuple[Tree, int | None]:
         """The parameters on `abstract`'s shardings, in `dtype` (None: as they are stored); they have no step.
+        Those that are `optional` are left out where the folder lacks them.
 
         Raises:
             InputError: a step is asked for, a file is damaged, or the tensors are not those of the model.
         """
         if step is not None:
             raise InputError(f"--step {step}: {self.path} is a Hugging Face folder, which has no steps")
-        return load_pretrained(self.companions, config, abstract, dtype), None
+        return load_pretrained(self.companions, config, abstract, dtype, optional), None
 
 
 Source = RunSource | HuggingFaceSource
@@ -167,7 +180,7 @@ def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:
             f"model.preset = {section['preset']} and init_from = {path}: the model is the latter's; leave "
             "the preset out"
         )
-    source = _with_experts(source, section, family)
+    source = _with_heads(_with_experts(source, section, family), section, family)
     free, known = load_family(family).config.training_choices, flatten(source)
     for name, value in flatten(section).items():
         if name not in free and not (name in known and plain(value) == known[name]):
@@ -187,3 +200,9 @@ def _with_experts(source: Tree, section: Tree, family: str) -> Tree:
     dense, model = (parse(ModelConfig, {"family": family, **tree}, "model") for tree in (source, upcycled))
     model.upcycling(dense)  # which says what cannot be
     return {name: value for name, value in upcycled.items() if name != "family"}
+
+
+def _with_heads(source: Tree, section: Tree, family: str) -> Tree:
+    """The source's tree; where the recipe asks for other heads, with them."""
+    reheaded = load_family(family).config.reheaded_tree(source, section)
+    return source if reheaded is None else reheaded

@@ -45,6 +45,11 @@ class DatasetConfig:
     threads: int = 1
     """Threads that read ahead, each a step of its own."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes that rows are of; none where they have no classes."""
+        return ()
+
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
         """What rows that a decoder writes by itself begin with; None: there are none.
 

@@ -9,7 +9,9 @@ from typing import Any
 from mjx.errors import InputError
 from mjx.metrics.sinks import METRICS_FILE, read_metrics
 
-VALIDATION_LOSS = "validation_loss"
+VALIDATION = "validation_"
+"""How the metrics of an evaluation begin."""
+VALIDATION_LOSS = f"{VALIDATION}loss"
 """The metric of an evaluation; `validation_loss/NAME` where a run has validation sets with names."""
 
 SMOOTHING = 0.02

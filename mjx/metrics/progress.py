@@ -115,6 +115,7 @@ class Progress:
 
 FIELDS: Mapping[str, Callable[[float], str]] = {
     "loss": lambda v: f"loss {v:.4f}",
+    "accuracy": lambda v: f"accuracy {v:.3f}",
     "tokens_per_second": lambda v: f"{short_count(v)} tokens/s",
     "mfu": lambda v: f"MFU {v:.1%}",
     "tflops_per_second": lambda v: f"{v:.3g} TFLOP/s",

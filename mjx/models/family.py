@@ -44,6 +44,9 @@ class ModelConfig:
     training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
     """Fields (dotted paths) that a run may choose freely for given weights: the same model has the same
     parameters with any of their values."""
+    heads: ClassVar[tuple[str, ...]] = ()
+    """What a run may begin anew that starts from a model with other heads: how the paths of their parameters
+    begin."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, whose tensor cores it
@@ -62,6 +65,12 @@ class ModelConfig:
     @property
     def vocabulary(self) -> int | None:
         """Token ids are below it; None: the model takes none."""
+        return None
+
+    @property
+    def rows_together(self) -> str | None:
+        """The field by which each row of a batch is compared with all others, so that microbatches would
+        change the loss; None: rows are not."""
         return None
 
     @property
@@ -87,6 +96,24 @@ class ModelConfig:
             InputError: it could not compute the same.
         """
         return None
+
+    @classmethod
+    def reheaded_tree(cls, given: Tree, section: Mapping[str, Any]) -> Tree | None:
+        """The model that a recipe's section asks for where it has other heads than `given`, as a tree; None:
+        it does not ask for that."""
+        return None
+
+    def other_heads(self, given: Any) -> frozenset[str]:
+        """Those of `heads` that mean something else in `given`, whatever their shapes."""
+        return frozenset()
+
+    def labelled(self, labels: tuple[str, ...]) -> Self:
+        """This model, whose classes have the names that the data gives them.
+
+        Raises:
+            InputError: they are others than the model's, or not as many.
+        """
+        return self
 
     def num_parameters(self) -> int:
         """Of the model, without what only pads an array."""
@@ -192,6 +219,10 @@ class Trainable(Protocol):
         """What is worth logging of a whole batch's statistics. Asked of the definition."""
         ...
 
+    def scores(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """How good the model is, of a whole validation set's `Report.rows`. Asked of the definition."""
+        ...
+
 
 class Begun(NamedTuple):
     """What a model makes of prompts: rows that it continues, and what it reads besides."""
@@ -201,6 +232,23 @@ class Begun(NamedTuple):
     rows: Sequence[Sequence[int]]
     beside: Mapping[str, np.ndarray] = {}
     """Everything else in it, [rows, tokens]; zeros behind a row's tokens are padding."""
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A family's module that can tell of which class a row is, or its number."""
+
+    config: Any
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits; empty where what is told is a number."""
+        ...
+
+    def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
+        """Logits of each row's classes, or its number, of `tokens`, `segment_ids` (0 is padding) and, where
+        the model has them, `token_types`; in float32."""
+        ...
 
 
 @runtime_checkable

@@ -68,6 +68,8 @@ class Report:
     """`loss` among them; without gradients."""
     statistics: Any = dataclasses.field(default_factory=dict)
     """Nested dicts of `Statistic`, at the paths of the parameters of what says them."""
+    rows: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    """Of each row of a batch, where the model is evaluated and `scores` asks for it; never in training."""
 
     def join(self, other: "Report") -> "Report":
         """That of both parts together."""

@@ -20,7 +20,7 @@ from mjx.inference.text import check_texts
 from mjx.launch.failure import spared
 from mjx.launch.preemption import Preemption
 from mjx.launch.watchdog import Watchdog
-from mjx.metrics.curve import VALIDATION_LOSS, is_validation_loss
+from mjx.metrics.curve import VALIDATION, VALIDATION_LOSS
 from mjx.metrics.meter import Meter, StepReport
 from mjx.metrics.peak_flops import peak_flops
 from mjx.metrics.profiler import Profiler
@@ -114,9 +114,12 @@ def train(config: RunConfig) -> Result:
             )
         elif config.init_from is not None:
             source = open_source(config.init_from)
-            state = trainer.start(given_parameters(source, trainer, plan.seed))
+            given = given_parameters(source, trainer, plan.seed)
+            state = trainer.start(given.parameters)
             keep_companions(source, folder.huggingface)
             progress.say(f"starting from the weights of {config.init_from}")
+            for sentence in given.said:
+                progress.say(sentence)
         else:
             state = trainer.init(plan.seed)
         checkpointer.prepare(start)
@@ -246,9 +249,11 @@ class _Run:
         return interval is not None and step % interval == 0
 
     def evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """The loss of each validation set, logged and shown."""
+        """The loss of each validation set; logged and shown, with the scores that the model gives itself."""
         plan = self.config.training
         losses: dict[str, float] = {}
+        scores: dict[str, float] = {}
+        shown: list[str] = []
         if not self.validation:
             return losses
         with self.meter.pause():
@@ -259,14 +264,15 @@ class _Run:
                     self.trainer.local_rows(),
                     num_batches=-(-plan.evaluation_rows // plan.batch_size),
                 )
-                metric = f"{VALIDATION_LOSS}/{name}" if name else VALIDATION_LOSS
-                losses[metric] = self.trainer.evaluate(state.parameters, batches)["loss"]
-        new = {metric: loss for metric, loss in losses.items() if (step, metric) not in self.evaluated}
+                found = self.trainer.evaluate(state.parameters, batches)
+                losses[_of_set(VALIDATION_LOSS, name)] = found.losses["loss"]
+                scores |= {_of_set(f"{VALIDATION}{score}", name): one for score, one in found.scores.items()}
+                said = ", ".join(f"{score} {one:.4f}" for score, one in found.scores.items())
+                shown.append(f"{name} {found.losses['loss']:.4f}{said and f' ({said})'}".lstrip())
+        metrics = {**losses, **scores}
+        new = {metric: one for metric, one in metrics.items() if (step, metric) not in self.evaluated}
         if new:
             self.sinks.write(step, new)
-        shown = (
-            f"{name} {loss:.4f}".lstrip() for name, loss in zip(self.validation, losses.values(), strict=True)
-        )
         self.progress.say(f"step {step}: validation loss {', '.join(shown)}")
         return losses
 
@@ -299,7 +305,12 @@ class _Run:
         self.save_due, self.unproven = False, keep_others
 
 
+def _of_set(metric: str, name: str) -> str:
+    """A metric of the validation set with this name."""
+    return f"{metric}/{name}" if name else metric
+
+
 def _evaluated(folder: RunFolder) -> set[tuple[int, str]]:
-    """Step and name of the validation losses that earlier starts of the run have logged."""
+    """Step and name of what earlier starts of the run have logged of validation sets."""
     records = read_metrics(folder.metrics) if folder.metrics.exists() else []
-    return {(record["step"], name) for record in records for name in record if is_validation_loss(name)}
+    return {(record["step"], name) for record in records for name in record if name.startswith(VALIDATION)}

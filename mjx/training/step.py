@@ -1,7 +1,7 @@
 """The compiled steps: one optimizer update, and one evaluation batch."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool
 from mjx.models.common.parameter import bind, differentiated
 from mjx.models.family import Batch, Counts, Metrics
 from mjx.models.report import Loss, Report
+from mjx.sharding import shard
 from mjx.training.gradients import build_gradients, over_replicas
 from mjx.training.optimizer import OptimizerConfig, apply_gradients
 from mjx.training.schedule import Schedule
@@ -80,13 +81,24 @@ def _after_step(model: Any, parameters: Tree, report: Report, applied: Bool[Arra
     )
 
 
-def build_evaluation_step(model: Any) -> Callable[[Tree, Batch], tuple[dict[str, Loss], Counts]]:
-    """`(parameters, batch) → (losses, counts)`, sums over this batch; jitted, no dropout."""
+class Evaluated(NamedTuple):
+    """Of an evaluation batch."""
 
-    def step(parameters: Tree, batch: Batch) -> tuple[dict[str, Loss], Counts]:
+    losses: dict[str, Loss]
+    """Sums."""
+    counts: Counts
+    rows: dict[str, Array]
+    """`Report.rows`, whole on every device."""
+
+
+def build_evaluation_step(model: Any) -> Callable[[Tree, Batch], Evaluated]:
+    """`(parameters, batch) → losses, counts and rows` of this batch; jitted, no dropout."""
+
+    def step(parameters: Tree, batch: Batch) -> Evaluated:
         counts = model.counts(batch)
         ones = {name: jnp.ones(()) for name in counts}
         _, report = bind(model, parameters).loss(batch, ones, training=False)
-        return dict(report.losses), counts
+        rows = {name: shard(array, *[None] * array.ndim) for name, array in report.rows.items()}
+        return Evaluated(dict(report.losses), counts, rows)
 
     return jax.jit(step)

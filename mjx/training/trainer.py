@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,16 @@ from mjx.training.schedule import ScheduleConfig, build_schedule
 from mjx.training.state import TrainState, init_state, plan_state, state_of
 from mjx.training.step import build_evaluation_step, build_train_step
 from mjx.trees import Tree, split
+
+
+class Evaluation(NamedTuple):
+    """Of a validation set."""
+
+    losses: dict[str, float]
+    counts: dict[str, float]
+    """What these were divided by."""
+    scores: dict[str, float]
+    """How good the model is (accuracy, F1, …), whatever the batches and the mesh."""
 
 
 class Trainer:
@@ -67,6 +77,11 @@ class Trainer:
             )
         self.rules: Rules = (sharding or ShardingConfig()).build()
         self.batch_layout = plan_batch(batch, self.mesh, self.rules)
+        if microbatches > 1 and model.rows_together is not None:
+            raise InputError(
+                f"training.microbatches = {microbatches}: {model.rows_together} compares each row with all "
+                "others of its batch, which microbatches would cut; set 1"
+            )
         if microbatches > 1:  # each of them has to divide over the mesh as well
             plan_batch(cut_batch(batch, microbatches), self.mesh, self.rules)
         self.schedule = build_schedule(schedule or ScheduleConfig(), steps)
@@ -152,19 +167,31 @@ class Trainer:
                 self._devices_checked = True
             return self.train_step(state, self._on_devices(batch))
 
-    def evaluate(self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]) -> dict[str, float]:
-        """Each loss over all of the batches (`loss`, …), and what it was divided by (`tokens`, …)."""
+    def evaluate(self, parameters: Tree, batches: Iterator[Mapping[str, np.ndarray]]) -> "Evaluation":
+        """Losses over all of the batches, and what the model makes of all of their rows."""
         totals: tuple[Any, Any] | None = None
+        parts: list[dict[str, jax.Array]] = []
         with self.on_mesh():
             for batch in batches:
-                sums = self.evaluation_step(parameters, self._on_devices(batch))
-                totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+                losses, counts, rows = self.evaluation_step(parameters, self._on_devices(batch))
+                parts.append(rows)
+                totals = (
+                    (losses, counts) if totals is None else jax.tree.map(jnp.add, totals, (losses, counts))
+                )
         losses, counts = jax.device_get(totals) if totals is not None else ({}, {})
         empty = [name for name, count in counts.items() if not count]
         if empty or not counts:
             raise InputError(f"the evaluation batches have no unmasked {' and '.join(empty) or 'rows'}")
         counts = {name: float(count) for name, count in counts.items()}
-        return {name: float(loss.total) / counts[loss.count] for name, loss in losses.items()} | counts
+        whole = {
+            name: np.concatenate([np.asarray(part[name].addressable_data(0)) for part in parts])
+            for name in parts[0]
+        }
+        return Evaluation(
+            {name: float(loss.total) / counts[loss.count] for name, loss in losses.items()},
+            counts,
+            self.model.scores(whole),
+        )
 
     def _on_devices(self, batch: Mapping[str, Any]) -> Batch:
         placed = isinstance(next(iter(batch.values())), jax.Array)

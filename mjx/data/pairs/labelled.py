@@ -44,6 +44,10 @@ class LabelledConfig(PairsConfig):
     separators: int = 1
     """How many of them stand between two texts (RoBERTa: 2)."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classes
+
     def arrays(self, rows: int) -> BatchArrays:
         names = ("tokens", "segment_ids", *(("token_types",) if self.pair_key is not None else ()))
         arrays = {

@@ -3,19 +3,23 @@
 import dataclasses
 import functools
 import itertools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from flax import nnx
 
 from mjx.batch import BatchArrays, check_arrays
 from mjx.errors import InputError
+from mjx.models.bert.heads import other_classifier, reheaded_tree
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.contrastive import ContrastiveConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import NormPlacement, SublayerConfig, placed_norms
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.common.token_model.model import TokenModel
+from mjx.trees import Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,9 @@ class BertConfig(TokenModelConfig):
     training_choices: ClassVar[tuple[str, ...]] = (
         *TokenModelConfig.training_choices,
         *("attention.dropout", "attention.implementation"),
+    )
+    heads: ClassVar[tuple[str, ...]] = (
+        *("head_transform", "head_bias", "head", "pooler", "sentence_head", "classifier"),
     )
 
     num_layers: int
@@ -49,13 +56,20 @@ class BertConfig(TokenModelConfig):
     """Which layers keep attention.window, repeated over the depth: `[false, true, true]` is two of three."""
     window_rope: RoPEConfig | None = None
     """Rotation of the layers that keep attention.window (ModernBERT); null: attention.rope, as in others."""
+    pooling: Literal["first", "mean"] = "first"
+    """Of which tokens what is said of whole rows is made: the first, or the mean of all."""
     pooler: bool = False
-    """A layer and tanh on each row's first token, for what is said of whole rows."""
+    """A layer and tanh behind that."""
     sentence_head: bool = False
     """Tell from the pooled row whether its second sentence is another's (next sentence, or their order)."""
     classes: int | None = None
-    """Labels of whole rows, told from the pooled row and learned in place of hidden tokens; 1: a number
-    (regression). null for none."""
+    """Labels of whole rows, told by a classifier behind `pooler`, or `head_transform` (ModernBERT), and
+    learned in place of hidden tokens; 1: a number (regression). null for none."""
+    labels: tuple[str, ...] = ()
+    """Their names, in order; []: those of data.classes, which stay with the run."""
+    contrastive: ContrastiveConfig | None = None
+    """Learn, in place of hidden tokens, which two texts belong together, by the angle between what `pooling`
+    makes of them; null: do not."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,26 +85,66 @@ class BertConfig(TokenModelConfig):
             )
         if self.classes is not None:
             self._check_classes(self.classes)
+        elif self.labels:
+            raise InputError(f"model.labels = {list(self.labels)} name classes; set model.classes to as many")
+        if self.contrastive is not None:
+            self._check_contrastive()
         self.pattern  # noqa: B018  # its configs check themselves
 
     def _check_classes(self, classes: int) -> None:
         if classes < 1:
             raise InputError(f"model.classes = {classes} must be positive, or null for none")
-        if not self.pooler:
+        if not self.pooler and self.head_transform is None:
             raise InputError(
                 f"model.classes = {classes} reads what the pooler makes; set model.pooler = true"
             )
+        if self.labels and (len(self.labels) != classes or len(set(self.labels)) < classes or classes == 1):
+            raise InputError(
+                f"model.labels = {list(self.labels)} must be model.classes = {classes} different names"
+                + (", or [] of a number" if classes == 1 else "")
+            )
+        self._check_idle(f"model.classes = {classes}", transformed=not self.pooler)
+
+    def _check_contrastive(self) -> None:
+        if self.classes is not None:
+            raise InputError(
+                f"model.contrastive and model.classes = {self.classes} are two tasks; set one of them to null"
+            )
+        self._check_idle("model.contrastive", transformed=False)
+
+    def _check_idle(self, task: str, *, transformed: bool) -> None:
+        """Raise if there is a head that the task leaves untrained."""
         idle = {
             "model.sentence_head = true": self.sentence_head,
-            "model.head_transform": self.head_transform is not None,
+            "model.head_transform": self.head_transform is not None and not transformed,
             "model.head_bias = true": self.head_bias,
             "model.tie_embeddings = false": not self.tie_embeddings,
         }
         for name, is_there in idle.items():
             if is_there:
-                raise InputError(
-                    f"{name} is of a head that model.classes = {classes} leaves untrained; take it out"
-                )
+                raise InputError(f"{name} is of a head that {task} leaves untrained; take it out")
+
+    @classmethod
+    def reheaded_tree(cls, given: Tree, section: Mapping[str, Any]) -> Tree | None:
+        return reheaded_tree(given, section)
+
+    def other_heads(self, given: "BertConfig") -> frozenset[str]:
+        return frozenset({"classifier"} if other_classifier(self, given) else ())
+
+    def labelled(self, labels: tuple[str, ...]) -> Self:
+        if not labels or self.classes is None or self.labels == labels:
+            return self
+        if self.labels:
+            raise InputError(
+                f"data.classes = {list(labels)} are not the model's labels, which are {list(self.labels)}: "
+                "name these, in their order, or begin with a new classifier by model.labels = []"
+            )
+        if len(labels) != self.classes:
+            raise InputError(
+                f"data.classes = {list(labels)} has {len(labels)} names, and model.classes = {self.classes}; "
+                f"set model.classes = {len(labels)}"
+            )
+        return dataclasses.replace(self, labels=labels)
 
     @property
     def final_norm(self) -> NormConfig | None:
@@ -114,13 +168,26 @@ class BertConfig(TokenModelConfig):
         return tuple(itertools.chain.from_iterable(map(of_layer, range(self.num_layers))))
 
     @property
+    def rows_together(self) -> str | None:
+        return None if self.contrastive is None else "model.contrastive"
+
+    @property
+    def rows_apart(self) -> bool:
+        return self.contrastive is None and super().rows_apart
+
+    @property
     def head_flops_per_token(self) -> float:
-        return 0.0 if self.classes is not None else super().head_flops_per_token
+        of_tokens = self.classes is None and self.contrastive is None
+        return super().head_flops_per_token if of_tokens else 0.0
 
     def flops(self, arrays: BatchArrays) -> float:
+        rows, width = arrays["tokens"].shape[0], self.hidden_size
+        if self.contrastive is not None:
+            products = 2 if self.contrastive.symmetric else 1
+            return 2 * super().flops(arrays) + 3 * products * 2 * rows * rows * width
         of_rows = 2 * self.sentence_head + (self.classes or 0)
-        pooled = 2 * self.hidden_size * (self.hidden_size + of_rows) if of_rows else 0
-        return super().flops(arrays) + 3 * arrays["tokens"].shape[0] * pooled
+        pooled = 2 * width * (width + of_rows) if of_rows else 0
+        return super().flops(arrays) + 3 * rows * pooled
 
     def build(self, rngs: nnx.Rngs) -> TokenModel:
         from mjx.models.bert.model import Bert
@@ -130,7 +197,17 @@ class BertConfig(TokenModelConfig):
     def check_batch(self, arrays: BatchArrays) -> None:
         if self.classes is not None:
             self._check_labelled(arrays)
-            return
+        elif self.contrastive is not None:
+            self._check_pairs(arrays)
+        else:
+            self._check_hidden(arrays)
+
+    def _check_hidden(self, arrays: BatchArrays) -> None:
+        if "labels" in arrays and arrays["labels"].axes == ("batch",):
+            raise InputError(
+                "the batches have a label of each row, and model.classes = null: set it to how many there "
+                "are (1: numbers)"
+            )
         rows = {"tokens": "int32", "labels": "int32", "loss_mask": "float32"}
         optional = dict.fromkeys(("positions", "segment_ids", "token_types"), "int32")
         of_rows = {"is_random": "int32"}
@@ -140,21 +217,38 @@ class BertConfig(TokenModelConfig):
 
     def _check_labelled(self, arrays: BatchArrays) -> None:
         of_rows = {"labels": "float32" if self.classes == 1 else "int32", "loss_mask": "float32"}
+        found = arrays.get("labels")
+        if found is not None and found.axes == ("batch",) and found.dtype != of_rows["labels"]:
+            raise InputError(
+                "model.classes = 1 learns numbers; leave data.classes out"
+                if self.classes == 1
+                else f"model.classes = {self.classes} learns classes; name them as data.classes "
+                "(model.classes = 1 learns numbers)"
+            )
         optional: dict[str, str] = dict.fromkeys(("positions", "segment_ids", "token_types"), "int32")
         check_arrays(arrays, {"tokens": "int32", **of_rows}, optional)
-        self._check_types(arrays, "data.pair_key = null")
+        self._check_types(arrays, "data.token_types = false")
         self.check_rows(arrays, [name for name in arrays if name not in of_rows], chunked=False)
+        self._check_of_rows(arrays, tuple(of_rows), f"model.classes = {self.classes}")
+
+    def _check_pairs(self, arrays: BatchArrays) -> None:
+        both = ("tokens", "segment_ids", "other_tokens", "other_segment_ids")
+        check_arrays(arrays, {**dict.fromkeys(both, "int32"), "loss_mask": "float32"}, {})
+        self.check_rows(arrays, both, chunked=False)
+        self._check_of_rows(arrays, ("loss_mask",), "model.contrastive")
+
+    def _check_of_rows(self, arrays: BatchArrays, names: tuple[str, ...], task: str) -> None:
         rows = arrays["tokens"].shape[:1]
-        for name in of_rows:
+        for name in names:
             if arrays[name].shape != rows:
                 raise InputError(
-                    f"batch array '{name}' has the shape {arrays[name].shape}; model.classes = "
-                    f"{self.classes} takes one of each row, {rows}"
+                    f"batch array '{name}' has the shape {arrays[name].shape}; {task} takes one of each row, "
+                    f"{rows}"
                 )
 
     def _check_types(self, arrays: BatchArrays, or_else: str) -> None:
-        if "token_types" in arrays and not self.token_types:
+        if "token_types" in arrays and self.token_types < 2:
             raise InputError(
-                "the batches have an array 'token_types', but model.token_types = 0; set it to 2, or "
-                f"{or_else}"
+                f"the batches have an array 'token_types', but model.token_types = {self.token_types}; set "
+                f"it to 2, or {or_else}"
             )

@@ -18,5 +18,11 @@ def canonical(config: BertConfig) -> BertConfig:
         attention=attention,
         window_pattern=(True,) if window is None else shortest(has_window),
         window_rope=None if local == attention.rope else local,
+        contrastive=None,  # it has no parameters
+        pooling=config.pooling if config.contrastive is None and _reads_rows(config) else "first",
         **training_defaults(BertConfig),
     )
+
+
+def _reads_rows(config: BertConfig) -> bool:
+    return config.pooler or config.classes is not None

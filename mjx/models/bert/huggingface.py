@@ -84,10 +84,14 @@ _MODERN = (
         unless=lambda theirs: not any(_local.local(theirs)),
     ),
 )
+_MODERN_HEAD = (
+    Key("classifier_activation", "head_transform.activation", "gelu", ACTIVATIONS),
+    Key("classifier_bias", "head_transform.bias", default=False),
+)
+"""The layer in front of the head, of tokens or of classes."""
 _MODERN_WITHOUT_MEANING = (
     *("reference_compile", "repad_logits_with_grad", "deterministic_flash_attn", "position_embedding_type"),
     *("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor", "layer_norm_eps"),
-    "classifier_pooling",  # of the class with a classifier
 )
 
 ARCHITECTURES = (
@@ -129,12 +133,11 @@ ARCHITECTURES = (
         *("modernbert", "ModernBertForMaskedLM"),
         *_MODERN,
         Key("tie_word_embeddings", "tie_embeddings", default=True),
-        Key("classifier_activation", "head_transform.activation", "gelu", ACTIVATIONS),
-        Key("classifier_bias", "head_transform.bias", default=False),
+        *_MODERN_HEAD,
         Key("decoder_bias", "head_bias", default=True),
         names=modernbert_names,
         prefix="model.",
-        without_meaning=_MODERN_WITHOUT_MEANING,
+        without_meaning=(*_MODERN_WITHOUT_MEANING, "classifier_pooling"),
     ),
     architecture(
         *("modernbert", "ModernBertModel"),
@@ -143,8 +146,26 @@ ARCHITECTURES = (
         prefix="",
         without_meaning=(
             *_MODERN_WITHOUT_MEANING,
-            *("classifier_activation", "classifier_bias", "decoder_bias", "tie_word_embeddings"),
+            *(
+                "classifier_pooling",
+                "classifier_activation",
+                "classifier_bias",
+                "decoder_bias",
+                "tie_word_embeddings",
+            ),
         ),
+    ),
+    architecture(
+        *("modernbert", "ModernBertForSequenceClassification"),
+        *_MODERN,
+        Constant("head_bias", value=False),
+        Constant("tie_embeddings", value=True),
+        *_MODERN_HEAD,
+        Key("classifier_pooling", "pooling", "cls", {"cls": "first", "mean": "mean"}),
+        Classes(),
+        names=modernbert_names,
+        prefix="model.",
+        without_meaning=(*_MODERN_WITHOUT_MEANING, "decoder_bias", "tie_word_embeddings"),
     ),
 )
 """Ordered: a model that several can hold is written as the first of them."""

@@ -59,17 +59,39 @@ class Classes:
                 f'{theirs.where} has "num_labels": {shown(number)}, which should be a number from 1 on'
             )
         problem = theirs.get("problem_type")
-        known = "regression" if number == 1 else "single_label_classification"
+        known = _PROBLEMS[number == 1]
         if problem not in (None, known):
             raise InputError(
                 f'{theirs.where} has "problem_type": {shown(problem)} with {number} labels, which mjx does '
                 f"not compute; only {shown(known)} is known"
             )
-        return {"classes": number}
+        return {"classes": number, "labels": _labels(theirs, names, number)}
 
     def theirs(self, config: BertConfig) -> dict[str, Any]:
-        labels = {str(label): f"LABEL_{label}" for label in range(config.classes or 0)}
-        return {"id2label": labels, "label2id": {name: int(label) for label, name in labels.items()}}
+        number = config.classes or 0
+        labels = dict(enumerate(config.labels or (f"LABEL_{label}" for label in range(number))))
+        return {
+            "id2label": {str(label): name for label, name in labels.items()},
+            "label2id": {name: label for label, name in labels.items()},
+            "num_labels": number,
+            "problem_type": _PROBLEMS[number == 1],
+        }
+
+
+_PROBLEMS = ("single_label_classification", "regression")
+
+
+def _labels(theirs: Theirs, names: Any, number: int) -> list[str]:
+    """The names in the order of their numbers; none of a number, or where they only count."""
+    listed = [(names or {}).get(str(label)) for label in range(number)]
+    if names is None or number == 1 or listed == [f"LABEL_{label}" for label in range(number)]:
+        return []
+    if any(not isinstance(name, str) for name in listed) or len(set(listed)) < number:
+        raise InputError(
+            f'{theirs.where} has "id2label": {shown(names)}, which should give each number from 0 to '
+            f"{number - 1} a name of its own"
+        )
+    return listed
 
 
 @dataclasses.dataclass(frozen=True)

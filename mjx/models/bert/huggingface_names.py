@@ -91,7 +91,10 @@ def modernbert_names(config: BertConfig, prefix: str) -> NameMap:
         rows.append(Row(f"{layer}.mlp.Wo.bias", "{mlp}.mlp.down.bias"))
     if config.head_bias:
         rows.append(Row("decoder.bias", "head_bias", rows=config.vocab_size))
-    copies = {"decoder.weight": f"{prefix}{table}"} if config.head_transform is not None else {}
+    if config.classes is not None:
+        rows += _classifier_rows("classifier", "classifier")
+    of_tokens = config.head_transform is not None and config.classes is None
+    copies = {"decoder.weight": f"{prefix}{table}"} if of_tokens else {}
     if not config.tie_embeddings:
         rows.append(Row("decoder.weight", "head.weight", rows=config.vocab_size))
         copies = {}

@@ -21,10 +21,12 @@ def _outputs(model: Bert, arrays: Mapping[str, Array]) -> dict[str, Array]:
     )
     hidden = model.hidden_states(inputs)
     found = {"last_hidden_state": hidden}
+    if config.classes is not None:
+        features = model.row_features(hidden, inputs.segment_ids)
+        pooled = {"pooler_output": features} if config.pooler else {}
+        return {**found, **pooled, "logits": model.class_logits(features)}
     if config.pooler:
-        found["pooler_output"] = pooled = model.pooled(hidden)
-        if config.classes is not None:
-            return {**found, "logits": model.class_logits(pooled)}
+        found["pooler_output"] = pooled = model.pooled(hidden, inputs.segment_ids)
         if config.sentence_head:
             found["seq_relationship_logits"] = model.sentence_logits(pooled)
     if config.head_transform is not None:

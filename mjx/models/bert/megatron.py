@@ -38,6 +38,8 @@ def megatron_name_map(config: BertConfig) -> NameMap:
         "model.embedding_norm": config.embedding_norm is not None,
         "model.head_transform = null": config.head_transform is None,
         "model.head_bias = false": not config.head_bias,
+        "model.classes": config.classes is not None,
+        "model.pooling = mean": config.pooler and config.pooling != "first",
         "model.pooler without model.sentence_head": config.pooler != config.sentence_head,
         "model.attention.qk_norm_over = all_heads": config.attention.qk_norm_over != "head",
     }

@@ -1,19 +1,25 @@
-"""An encoder with its heads: of hidden tokens, of pairs of sentences, of classes."""
+"""An encoder with its heads: of hidden tokens, of pairs of sentences, of classes; and texts that belong
+together."""
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
+from mjx.metrics.scores import classification_scores, regression_scores
 from mjx.models.bert.config import BertConfig
 from mjx.models.common.context import Context, counted
+from mjx.models.common.contrastive import contrastive_losses
 from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import Linear
 from mjx.models.common.token_model.inputs import Inputs, Targets
 from mjx.models.common.token_model.model import TokenModel
 from mjx.models.family import Batch, Counts
 from mjx.models.report import Loss, Report
-from mjx.sharding import relayout
+from mjx.sharding import relayout, shard
 from mjx.trees import Tree
 
 
@@ -38,8 +44,8 @@ class Bert(TokenModel):
     def counts(self, batch: Batch) -> dict[str, Float[Array, ""]]:
         """`tokens`: those that are not masked; with a head of pairs `samples`: rows that are not padding.
 
-        With `classes` only `samples`: the rows that count."""
-        if self.classifier is not None:
+        With `classes` or `contrastive` only `samples`: the rows that count."""
+        if self.classifier is not None or self.config.contrastive is not None:
             return {"samples": jnp.sum(batch["loss_mask"], dtype=jnp.float32)}
         counts = super().counts(batch)
         if self.sentence_head is not None:
@@ -57,40 +63,139 @@ class Bert(TokenModel):
     ) -> tuple[Float[Array, ""], Report]:
         """Cross-entropy of the hidden tokens, `loss`, and of what the head of pairs says, `sentence_loss`.
 
-        With `classes`: of the rows' labels, or for a number the squared error, and the `accuracy`."""
+        With `classes`: of the rows' labels, or for a number the squared error, and the `accuracy`. With
+        `contrastive`: of the second text among all of the batch, and how often it is nearest: `accuracy`."""
+        if self.config.contrastive is not None:
+            return self._of_pairs(batch, counts, key, training=training)
         x, context = self.enter(inputs_of(batch, training=training), key)
         run = self.run(x, context, so_far=so_far)
         if self.classifier is not None:
-            total, losses = self._of_classes(run.x, context, batch, counts)
-            return total, Report(losses, run.statistics)
+            total, losses, rows = self._of_classes(run.x, context, batch, counts)
+            return total, Report(losses, run.statistics, {} if training else rows)
         total, report = self.left(run, Targets(batch["labels"], batch["loss_mask"]), counts)
         if self.sentence_head is None:
             return total, report
-        logits = self.sentence_logits(self.pooled(self._normed(run.x)))
+        logits = self.sentence_logits(self.pooled(self._normed(run.x), context.segment_ids))
         loss = -jnp.sum(_chosen(logits, batch["is_random"]) * _is_sample(batch)) / counts["samples"]
         said = Loss(jax.lax.stop_gradient(loss), "samples")
         return total + loss, Report({**report.losses, "sentence_loss": said}, report.statistics)
 
     def _of_classes(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, batch: Batch, counts: Counts
-    ) -> tuple[Float[Array, ""], dict[str, Loss]]:
-        """The loss of the rows' classes, or numbers, behind the stack's `x`."""
-        labels, share = batch["labels"], batch["loss_mask"].astype(jnp.float32) / counts["samples"]
+    ) -> tuple[Float[Array, ""], dict[str, Loss], dict[str, Array]]:
+        """The loss of the rows' classes, or numbers, behind the stack's `x`; what is said of the batch, and
+        of its rows."""
+        labels, counted_rows = batch["labels"], batch["loss_mask"].astype(jnp.float32)
+        share = counted_rows / counts["samples"]
         _, key = context.split_dropout()
-        logits = self.class_logits(dropout(self.pooled(self._normed(x)), self.config.dropout, key))
-        if self.config.classes == 1:
-            loss = jnp.sum(share * (logits[:, 0] - labels) ** 2)
-            return loss, {"loss": Loss(jax.lax.stop_gradient(loss), "samples")}
+        read = self.row_features(self._normed(x), context.segment_ids)
+        logits = self.class_logits(dropout(read, self.config.dropout, key))
+        number = self.config.classes == 1
+        found = logits[:, 0] if number else jnp.argmax(logits, axis=-1)
+        rows = {"found": found, "labels": labels, "counted": counted_rows}
+        if number:
+            loss = jnp.sum(share * (found - labels) ** 2)
+            return loss, {"loss": Loss(jax.lax.stop_gradient(loss), "samples")}, rows
         loss = -jnp.sum(share * _chosen(logits, labels))
-        accuracy = jnp.sum(share * (jnp.argmax(logits, axis=-1) == labels))
+        accuracy = jnp.sum(share * (found == labels))
         said = {"loss": jax.lax.stop_gradient(loss), "accuracy": accuracy}
-        return loss, {name: Loss(total, "samples") for name, total in said.items()}
+        return loss, {name: Loss(total, "samples") for name, total in said.items()}, rows
 
-    def pooled(self, hidden: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
-        """What `hidden_states` are, of whole rows: of their first token."""
+    def _of_pairs(
+        self, batch: Batch, counts: Counts, key: Key[Array, ""] | None, *, training: bool
+    ) -> tuple[Float[Array, ""], Report]:
+        """The loss of texts that belong together; both are read by one pass, each pair by one device."""
+        config = self.config.contrastive
+        assert config is not None
+
+        def side_by_side(name: str) -> Int[Array, "texts sequence"]:
+            both = jnp.stack([batch[name], batch[f"other_{name}"]], axis=1)
+            return shard(both.reshape(-1, both.shape[-1]), "batch", "sequence")
+
+        counted_rows = batch["loss_mask"].astype(jnp.float32)
+        segment_ids = side_by_side("segment_ids")
+        inputs = Inputs(
+            side_by_side("tokens"),
+            segment_ids=segment_ids,
+            counted=segment_ids * jnp.repeat(counted_rows, 2)[:, None],
+            training=training,
+        )
+        x, context = self.enter(inputs, key)
+        run = self.run(x, context)
+        vectors = self.row_states(self._normed(run.x), context.segment_ids)
+        pairs = shard(vectors.reshape(-1, 2, vectors.shape[-1]), "batch", None, "latent")
+        losses, nearest = contrastive_losses(
+            pairs[:, 0], pairs[:, 1], counted_rows, 1 / config.temperature, symmetric=config.symmetric
+        )
+        share = counted_rows / counts["samples"]
+        loss = jnp.sum(share * losses)
+        said = {"loss": jax.lax.stop_gradient(loss), "accuracy": jnp.sum(share * nearest)}
+        report = Report({name: Loss(total, "samples") for name, total in said.items()}, run.statistics)
+        return loss, report
+
+    def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
+        """With `classes`: accuracy, F1 and Matthews' correlation, or of numbers Pearson's and Spearman's."""
+        classes = self.config.classes
+        if classes is None or not rows:
+            return {}
+        some = rows["counted"] > 0
+        found, labels = rows["found"][some], rows["labels"][some]
+        return (
+            regression_scores(found, labels)
+            if classes == 1
+            else classification_scores(found, labels, classes)
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classifier: LABEL_0 and so on where nobody has named them; empty of one that tells a
+        number."""
+        classes = self.config.classes or 0
+        return self.config.labels or tuple(
+            f"LABEL_{number}" for number in range(classes if classes > 1 else 0)
+        )
+
+    def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
+        """Logits of each row's classes, or its number, in float32."""
+        inputs = Inputs(
+            batch["tokens"], segment_ids=batch["segment_ids"], token_types=batch.get("token_types")
+        )
+        return self.class_logits(self.row_features(self.hidden_states(inputs), batch["segment_ids"]))
+
+    def row_states(
+        self,
+        hidden: Float[Array, "batch residual_sequence embed"],
+        segment_ids: Int[Array, "batch sequence"] | None,
+    ) -> Float[Array, "batch embed"]:
+        """Of a row's states what `pooling` makes of them; the mean is in float32."""
+        if self.config.pooling == "first" or segment_ids is None:
+            hidden = relayout(hidden, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+            return hidden[:, 0] if self.config.pooling == "first" else jnp.mean(hidden, axis=1)
+        real = shard((segment_ids > 0).astype(jnp.float32), "batch", "residual_sequence")
+        total = jnp.einsum("bse,bs->be", hidden.astype(jnp.float32), real)
+        return total / jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1)
+
+    def row_features(
+        self,
+        hidden: Float[Array, "batch residual_sequence embed"],
+        segment_ids: Int[Array, "batch sequence"] | None = None,
+    ) -> Float[Array, "batch latent"]:
+        """What the classifier reads."""
+        if self.pooler is not None:
+            return self.pooled(hidden, segment_ids)
+        assert self.head_transform is not None
+        states = self.row_states(hidden, segment_ids).astype(hidden.dtype)
+        return self.head_transform(states[:, None])[:, 0]
+
+    def pooled(
+        self,
+        hidden: Float[Array, "batch residual_sequence embed"],
+        segment_ids: Int[Array, "batch sequence"] | None = None,
+    ) -> Float[Array, "batch latent"]:
+        """What the pooler makes of whole rows."""
         assert self.pooler is not None
-        hidden = relayout(hidden, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        return jnp.tanh(self.pooler(hidden[:, :1]))[:, 0]
+        states = self.row_states(hidden, segment_ids).astype(hidden.dtype)
+        return jnp.tanh(self.pooler(states[:, None]))[:, 0]
 
     def sentence_logits(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch classes"]:
         """Of whether the second sentence follows the first (0), or is another (1); in float32."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -193,7 +193,11 @@ def read_config(folder: HuggingFaceFolder) -> tuple[str, Any]:
 
 
 def load_pretrained(
-    folder: HuggingFaceFolder, config: ModelConfig, abstract: Tree, dtype: DTypeLike | None = None
+    folder: HuggingFaceFolder,
+    config: ModelConfig,
+    abstract: Tree,
+    dtype: DTypeLike | None = None,
+    optional: Collection[str] = (),
 ) -> Tree:
     """The parameters of a Hugging Face folder.
 
@@ -202,6 +206,7 @@ def load_pretrained(
         config: That of its config.json, or one that differs in `training_choices` only.
         abstract: Shapes with shardings.
         dtype: Of the parameters; None: as they are stored.
+        optional: Paths of parameters that are left out where the folder lacks them.
 
     Raises:
         InputError: a file is damaged, or the tensors are not those of the model.
@@ -210,4 +215,5 @@ def load_pretrained(
     with folder.tensors() as tensors:
         names = architecture.name_map(config)
         precise = precise_parameters(abstract_model(config))
-        return load_parameters(names, as_in_table(tensors, names, architecture), abstract, dtype, precise)
+        table = as_in_table(tensors, names, architecture)
+        return load_parameters(names, table, abstract, dtype, precise, optional)

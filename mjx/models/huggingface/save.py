@@ -17,7 +17,7 @@ from mjx.errors import InputError
 from mjx.files import new_folder
 from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig
-from mjx.models.huggingface.architectures import fitting_architecture
+from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_writer import TensorWriter
@@ -138,7 +138,8 @@ def _config_json(
     if before.get("model_type") == architecture.model_type:
         with contextlib.suppress(InputError):
             described = architecture.config.to_ours(before, "config.json")
-            if architecture.canonical(described) == architecture.canonical(config):
+            same = architecture.canonical(described) == architecture.canonical(config)
+            if same and find_architecture(before)[1] is architecture:
                 return {name: value for name, value in before.items() if name != QUANTIZATION}
     # Unsaid, they would be transformers' own for this model_type, perhaps beyond the vocabulary.
     unknown = {} if before else dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))

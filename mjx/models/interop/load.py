@@ -20,6 +20,7 @@ def load_parameters(
     abstract: Tree,
     dtype: Any = None,
     precise: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> Tree:
     """The parameters, one after the other; numbers that are not finite are warned of by name.
 
@@ -31,14 +32,17 @@ def load_parameters(
         abstract: shapes with shardings, of every parameter.
         dtype: of the parameters; None: as they are stored.
         precise: paths of those that are float32, whatever `dtype` is.
+        optional: paths of those that are left out where the checkpoint has none of their tensors.
 
     Raises:
         InputError: the tensors are not those of the model, or cannot be read.
     """
-    names.check(tensors)
+    lacking = {path for path in optional if not any(name in tensors for name in names.sources(path))}
+    names.check(tensors, lacking)
+    abstract = unflatten({path: leaf for path, leaf in flatten(abstract).items() if path not in lacking})
     dtypes = {path: np.dtype(dtype or names.stored_dtype(tensors, path)) for path in flatten(abstract)}
     if dtype is not None:
-        dtypes |= dict.fromkeys(precise, np.dtype(np.float32))
+        dtypes |= dict.fromkeys(set(precise) - lacking, np.dtype(np.float32))
     loaded = {}
     for path, leaf in flatten(abstract).items():
         shards = read_shards(

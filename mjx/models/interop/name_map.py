@@ -22,7 +22,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -148,13 +148,15 @@ class NameMap:
             shapes[name] = shape if rows is None else (*shape[:axis], rows, *shape[axis + 1 :])
         return shapes
 
-    def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise if these are not the tensors of this model; nothing but their shapes is looked at.
+    def check(self, tensors: Mapping[str, Tensor], without: Collection[str] = ()) -> None:
+        """Raise if these are not the tensors of this model, but for the parameters `without`; nothing but
+        their shapes is looked at.
 
         Raises:
             InputError: a tensor that no row takes, a parameter that none fills, or one of another shape.
         """
-        expected = self.theirs
+        absent = {name for path in without for name in self.sources(path)}
+        expected = {name: shape for name, shape in self.theirs.items() if name not in absent}
         unknown = [
             name
             for name in tensors

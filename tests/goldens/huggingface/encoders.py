@@ -48,6 +48,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "modernbert, states": ("ModernBertModel", {**_MODERN, "layer_types": ["full_attention"] * 4}),
+    "modernbert, classes": ("ModernBertForSequenceClassification", {**_MODERN, **_THREE}),
+    "modernbert, a number of the mean": (
+        "ModernBertForSequenceClassification",
+        {
+            **_MODERN,
+            **_NUMBER,
+            **{"classifier_pooling": "mean", "classifier_bias": True, "classifier_activation": "relu"},
+        },
+    ),
 }
 """Between them every class, and every option of a config.json that its outputs depend on."""
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
@@ -215,6 +216,10 @@ class TokenModel(nnx.Module):
         """What the mixers make of the batch's statistics."""
         stacks = ((stack, statistics[name]) for name, stack in self.stacks.items() if name in statistics)
         return {name: value for stack, said in stacks for name, value in stack.summary(said).items()}
+
+    def scores(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Nothing: of tokens, losses say all."""
+        return {}
 
     def hidden_states(self, inputs: Inputs) -> Float[Array, "batch residual_sequence embed"]:
         """The residual stream after the final norm: what the head, and embeddings of texts, are made of."""
