@@ -82,6 +82,27 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", default=[], help="e.g. sampling.temperature=0, mesh.tensor=2"
     )
 
+    classify = _command(
+        commands,
+        "classify",
+        _classify,
+        "tell the classes of texts, or a number of each, with a trained model",
+    )
+    classify.add_argument("path", type=_path, metavar="MODEL", help="a run folder, or a Hugging Face folder")
+    classify.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="a text a line, or two with a tab between; .jsonl, .tsv, .parquet (standard input); and "
+        "overrides, e.g. mesh.tensor=2",
+    )
+    classify.add_argument("--text-key", metavar="KEY", help="key or column of the text (as in training)")
+    classify.add_argument("--pair-key", metavar="KEY", help="key or column of a second one (as in training)")
+    classify.add_argument("--format", choices=["tsv", "jsonl"], default="tsv", help="(tsv)")
+    classify.add_argument("--rows", type=int, default=64, help="texts computed together (64)")
+    classify.add_argument("--step", type=int, help="which checkpoint (the newest)")
+
     explain = _command(commands, "explain", _explain, "show what lives where on a mesh")
     explain.add_argument("config", type=_path, help=_RECIPE)
     explain.add_argument("overrides", nargs="*", default=[], help=_OVERRIDES)
@@ -280,6 +301,28 @@ def _generate(options: argparse.Namespace) -> None:
     from mjx.commands.generate import generate
 
     generate(options.path, options.prompt, options.overrides, options.step, chat=not options.raw)
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from mjx.commands.classify import classify
+
+    overrides = [given for given in options.overrides if _is_override(given)]
+    classify(
+        options.path,
+        [_path(given) for given in options.overrides if given not in overrides],
+        overrides,
+        options.step,
+        text_key=options.text_key,
+        pair_key=options.pair_key,
+        rows=options.rows,
+        format=options.format,
+    )
+
+
+def _is_override(given: str) -> bool:
+    """Whether this is key.path=value, and not a file with such a name."""
+    key, equals, _ = given.partition("=")
+    return bool(equals) and all(part.isidentifier() for part in key.split(".")) and not os.path.exists(given)
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ KINDS = {
     "t5": "mjx.data.masked.spans",
     "seq2seq": "mjx.data.pairs.written",
     "classify": "mjx.data.pairs.labelled",
+    "contrastive": "mjx.data.pairs.contrasted",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -12,14 +11,15 @@ from jaxtyping import Bool, Int, Int64
 
 from mjx.batch import BatchArray, BatchArrays
 from mjx.data.dataset import Batch, Dataset
-from mjx.data.indexed import IndexedDataset, gather
+from mjx.data.indexed import IndexedDataset
 from mjx.data.pairs.config import PairsConfig
-from mjx.data.pairs.order import bucket_of, fitted, row_order
-from mjx.data.pairs.prepared import PairedDataset, Texts
+from mjx.data.pairs.order import bucket_of, row_order
+from mjx.data.pairs.prepared import PairedDataset, Texts, text_lengths, tokens_of, warn_of_cut_rows
 from mjx.data.pairs.rows import read_rows, text_in
+from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.text import SourceConfig
 from mjx.data.tokenizers import Tokenizer
-from mjx.data.tokenizers.special import SpecialToken, SpecialTokens
+from mjx.data.tokenizers.special import SpecialToken
 from mjx.errors import InputError
 
 
@@ -41,15 +41,32 @@ class LabelledConfig(PairsConfig):
     """What begins a row: a token or its id; null: what the tokenizer calls so."""
     sep: SpecialToken = None
     """What ends a text: a token or its id; null: what the tokenizer calls so."""
-    separators: int = 1
-    """How many of them stand between two texts (RoBERTa: 2)."""
+    separators: int | None = None
+    """How many of them stand between two texts; null: as many as the tokenizer sets there (RoBERTa: 2)."""
+    token_types: bool = True
+    """Of two texts, tell the model which is which (RoBERTa and ModernBERT have no such table: false)."""
+
+    @property
+    def texts(self) -> int:
+        """Of a row."""
+        return 1 if self.pair_key is None else 2
+
+    def surrounding(self, tokenizer: Tokenizer | None, vocab_size: int) -> Surrounding:
+        """What stands around the texts of a row."""
+        return Surrounding.of(
+            *(tokenizer, vocab_size),
+            first=self.cls,
+            sep=self.sep,
+            pad=self.pad,
+            separators=self.separators,
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.classes
 
     def arrays(self, rows: int) -> BatchArrays:
-        names = ("tokens", "segment_ids", *(("token_types",) if self.pair_key is not None else ()))
+        names = self.sequences
         arrays = {
             name: BatchArray(shape=(rows, self.sequence_length), dtype="int32", axes=("batch", "sequence"))
             for name in names
@@ -58,6 +75,12 @@ class LabelledConfig(PairsConfig):
         return arrays | {
             name: BatchArray(shape=(rows,), dtype=dtype, axes=("batch",)) for name, dtype in dtypes.items()
         }
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Arrays of tokens."""
+        types = self.texts == 2 and self.token_types
+        return ("tokens", "segment_ids", *(("token_types",) if types else ()))
 
     def rows(self, source: SourceConfig) -> Iterator[Texts]:
         columns = [self.text_key, *(() if self.pair_key is None else (self.pair_key,))]
@@ -81,16 +104,9 @@ class LabelledConfig(PairsConfig):
         vocab_size: int,
     ) -> Dataset:
         assert isinstance(source, PairedDataset)
-        found = SpecialTokens(tokenizer, vocab_size)
+        around = self.surrounding(tokenizer, vocab_size)
         return LabelledTexts(
-            source,
-            documents,
-            num_samples,
-            config=self,
-            cls_id=found.find("cls", self.cls),
-            sep_id=found.find("sep", self.sep),
-            pad_id=found.find_or_none("pad", self.pad) or 0,
-            vocab_size=vocab_size,
+            source, documents, num_samples, config=self, around=around, vocab_size=vocab_size
         )
 
     def _label(self, value: Any, place: str) -> float:
@@ -116,8 +132,8 @@ class LabelledConfig(PairsConfig):
         super().__post_init__()
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise InputError(f"classes = {list(self.classes)} must be two or more, each once; or [].")
-        if self.separators < 1:
-            raise InputError(f"separators = {self.separators} must be at least 1.")
+        if self.separators is not None and self.separators < 1:
+            raise InputError(f"separators = {self.separators} must be at least 1, or null.")
 
 
 CONFIG = LabelledConfig
@@ -133,9 +149,7 @@ class LabelledTexts(Dataset):
         num_samples: int | None,
         *,
         config: LabelledConfig,
-        cls_id: int,
-        sep_id: int,
-        pad_id: int,
+        around: Surrounding,
         vocab_size: int,
     ) -> None:
         """Args:
@@ -143,34 +157,19 @@ class LabelledTexts(Dataset):
         documents: Those of the split.
         num_samples: So many, over as many epochs as it takes; None: every row once.
         config: How rows are made of them.
-        cls_id: Begins a row.
-        sep_id: Ends a text.
-        pad_id: Fills rows.
+        around: What stands around texts.
         vocab_size: A token id that is not below it is an error.
         """
         self.dataset = dataset
-        self.config = config
-        self.cls_id, self.sep_id, self.pad_id = cls_id, sep_id, pad_id
+        self.config, self.around = config, around
         self.vocab_size = vocab_size
-        self.texts = 1 if config.pair_key is None else 2
-        self.special = 2 if self.texts == 1 else 2 + config.separators
-        first = self.texts * documents.start
-        whole = dataset.sequence_lengths[first : self.texts * documents.stop].astype(np.int64)
-        whole = whole.reshape(-1, self.texts)
-        room = config.sequence_length - self.special
-        kept = fitted(whole[:, 0], whole[:, 1] if self.texts == 2 else 0 * whole[:, 0], room)
-        self.kept: Int64[np.ndarray, "rows texts"] = np.stack(kept[: self.texts], axis=1)
+        self.texts = config.texts
+        whole = text_lengths(dataset, documents, self.texts)
+        self.kept: Int64[np.ndarray, "rows texts"] = around.kept(whole, config.sequence_length)
         """The tokens that are read of each text."""
-        cut = int((self.kept < whole).any(axis=1).sum())
-        if cut:
-            logging.getLogger("mjx").warning(
-                "%d of %d rows have more than data.sequence_length = %d tokens, and are cut",
-                cut,
-                len(whole),
-                config.sequence_length,
-            )
+        warn_of_cut_rows(np.any(self.kept < whole, axis=1), config.sequence_length)
         self.documents = documents
-        self.lengths = self.kept.sum(axis=1) + self.special
+        self.lengths = self.kept.sum(axis=1) + around.special(self.texts)
         self.order = row_order(self.lengths, num_samples, config.seed, config.sort_rows)
 
     def __len__(self) -> int:
@@ -181,36 +180,14 @@ class LabelledTexts(Dataset):
         if not config.buckets:
             return {}
         longest = int(self.lengths[self.order[samples]].max())
-        width = bucket_of(longest, config.buckets, config.sequence_length)
-        return dict.fromkeys(("tokens", "segment_ids", "token_types")[: 1 + self.texts], width)
+        return dict.fromkeys(config.sequences, bucket_of(longest, config.buckets, config.sequence_length))
 
     def read(self, samples: Int[np.ndarray, "batch"]) -> Batch:
         rows = self.order[samples]
-        sequences = self.texts * (self.documents.start + rows)[:, None] + np.arange(self.texts)
-        sources = self.dataset.sequence_pointers[sequences] // self.dataset.dtype.itemsize
         kept = self.kept[rows]
-        found = gather(self.dataset, sources.reshape(-1), kept.reshape(-1), self.vocab_size)
-        shape = (len(samples), self.config.sequence_length)
-        tokens = np.full(shape, self.pad_id, np.int32)
-        place = np.arange(shape[1])
-        tokens[:, 0] = self.cls_id
-        end = np.ones(len(samples), np.int64)
-        part = np.zeros((self.texts, *shape), bool)
-        types = np.zeros(shape, np.int32)
-        for text in range(self.texts):
-            begin, end = end, end + kept[:, text]
-            part[text] = (place >= begin[:, None]) & (place < end[:, None])
-            last = text == self.texts - 1
-            after = 1 if last else self.config.separators
-            separator = (place >= end[:, None]) & (place < (end + after)[:, None])
-            tokens[separator] = self.sep_id
-            types[(part[text] | (separator if last else False))] = text
-            end = end + after
-        # The pieces stand one after another, row by row.
-        tokens[part.any(axis=0)] = found
-        batch: Batch = {"tokens": tokens, "segment_ids": (place < end[:, None]).astype(np.int32)}
-        if self.texts == 2:
-            batch["token_types"] = types
+        found = tokens_of(self.dataset, self.documents.start + rows, kept, self.vocab_size)
+        made = self.around.rows(found, kept, self.config.sequence_length)
+        batch: Batch = {name: made[name] for name in self.config.sequences}
         labels = self.dataset.labels[self.documents.start + rows]
         batch["labels"] = labels.astype(np.int32 if self.config.classes else np.float32)
         batch["loss_mask"] = np.ones(len(samples), np.float32)

@@ -3,17 +3,18 @@
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Int64, Shaped
 
 from mjx.data.cache import build_once, save_array
 from mjx.data.documents import find_files
-from mjx.data.indexed import IndexedDataset, IndexedDatasetWriter, token_dtype
+from mjx.data.indexed import IndexedDataset, IndexedDatasetWriter, gather, token_dtype
 from mjx.data.pairs.rows import KINDS
 from mjx.data.tokenizers import Tokenizer, fingerprint
 from mjx.errors import InputError
@@ -85,6 +86,34 @@ def prepare_rows(
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     folder = Path(cache_dir) / f"rows-{digest}"
     return build_once(folder, build, lambda folder: PairedDataset(folder / "rows"), timeout)
+
+
+def text_lengths(dataset: PairedDataset, documents: range, texts: int) -> Int64[np.ndarray, "rows texts"]:
+    """The tokens of each text of some documents."""
+    lengths = dataset.sequence_lengths[texts * documents.start : texts * documents.stop]
+    return lengths.astype(np.int64).reshape(-1, texts)
+
+
+def tokens_of(
+    dataset: PairedDataset,
+    documents: Int[np.ndarray, "rows"],
+    kept: Int64[np.ndarray, "rows texts"],
+    vocab_size: int,
+) -> Int[np.ndarray, "tokens"]:
+    """The first tokens of each text of some documents, so many of each, one after another."""
+    texts = kept.shape[1]
+    sequences = texts * documents[:, None] + np.arange(texts)
+    sources = dataset.sequence_pointers[sequences] // dataset.dtype.itemsize
+    return gather(dataset, sources.reshape(-1), kept.reshape(-1), vocab_size)
+
+
+def warn_of_cut_rows(cut: Any, longest: int) -> None:
+    """Where there are any."""
+    if cut.any():
+        logging.getLogger("mjx").warning(
+            "%d of %d rows have more than data.sequence_length = %d tokens, and are cut",
+            *(cut.sum(), len(cut), longest),
+        )
 
 
 def _states(paths: list[str]) -> list[list[Any]]:

@@ -19,6 +19,7 @@ class ByteTokenizer:
     cls_id: int | None = None
     sep_id: int | None = None
     mask_id: int | None = None
+    separators: int = 1
 
     def encode(self, text: str) -> list[int]:
         return list(checked(text).encode())

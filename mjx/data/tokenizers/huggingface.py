@@ -128,6 +128,11 @@ class HuggingFaceTokenizer:
             files=_read_files(file),
         )
 
+    @property
+    def separators(self) -> int:
+        more = self.tokenizer.num_special_tokens_to_add
+        return max(1, more(True) - more(False))
+
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(checked(text), add_special_tokens=False).ids
 

@@ -43,6 +43,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def separators(self) -> int:
+        """How many `sep_id` stand between two texts of a row."""
+        ...
+
+    @property
     def mask_id(self) -> int | None:
         """The token in the place of a hidden one."""
         ...

@@ -62,6 +62,7 @@ class SentencePieceTokenizer:
         self.pad_id = names.get("pad_token", known(self._processor.pad_id()))
         self.cls_id, self.sep_id = names.get("cls_token"), names.get("sep_token")
         self.mask_id = names.get("mask_token")
+        self.separators = 1
         self._ids = ids
         self._begin = [self.bos_id] if config.flag("add_bos_token") and self.bos_id is not None else []
         self._end = [self.eod_id] if config.flag("add_eos_token") and self.eod_id is not None else []

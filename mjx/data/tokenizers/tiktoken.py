@@ -112,6 +112,7 @@ class TiktokenTokenizer:
         self.cls_id: int | None = None
         self.sep_id: int | None = None
         self.mask_id: int | None = None
+        self.separators = 1
 
     def encode(self, text: str) -> list[int]:
         return [token for part in _parts(checked(text)) for token in self._encoding.encode_ordinary(part)]

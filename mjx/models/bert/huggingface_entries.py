@@ -81,7 +81,7 @@ class Classes:
 _PROBLEMS = ("single_label_classification", "regression")
 
 
-def _labels(theirs: Theirs, names: Any, number: int) -> list[str]:
+def _labels(theirs: Theirs, names: Any, number: int) -> list[Any]:
     """The names in the order of their numbers; none of a number, or where they only count."""
     listed = [(names or {}).get(str(label)) for label in range(number)]
     if names is None or number == 1 or listed == [f"LABEL_{label}" for label in range(number)]:

@@ -63,7 +63,7 @@ def _told_apart(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     own = jnp.sum(rows * columns, axis=-1) * scale
     everywhere = relayout(columns, ("batch", "latent"), (None, "latent"))
-    logits = shard(rows @ everywhere.T, "batch", None) * scale
+    logits = shard(jnp.einsum("rl,cl->rc", rows, everywhere), "batch", None) * scale
     logits = jnp.where(shard(counted, None) > 0, logits, _NEVER)
     nearest = jnp.argmax(logits, axis=-1) == jnp.arange(len(rows))
     return jax.nn.logsumexp(logits, axis=-1) - own, nearest.astype(jnp.float32)

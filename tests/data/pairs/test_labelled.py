@@ -127,7 +127,7 @@ def test_numbers_are_learned_as_such_and_every_row_counts_once(tree):
             "data.classes = ['good', 'good'] must be two or more, each once; or [].",
         ),
         ({"classes": ["good"]}, "data.classes = ['good'] must be two or more, each once; or []."),
-        ({"separators": 0}, "data.separators = 0 must be at least 1."),
+        ({"separators": 0}, "data.separators = 0 must be at least 1, or null."),
         ({"tokenizer": "byte"}, "data.cls = null, and the tokenizer has no cls token; give a token of its"),
     ],
 )
