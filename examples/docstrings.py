@@ -1,9 +1,9 @@
 """What a function is for, told from its docstring: labelled text that comes with every Python.
 
-`python examples/docstrings.py FOLDER` writes `train.jsonl` and `valid.jsonl`: {"text": …, "label": …} a line. A
-text is the first paragraph of the docstring of a function, class or method of the standard library, without
-names in backticks or with underscores that would give it away; its label is the chapter of the library
-reference that its module belongs to. Sources are read, not imported. The same Python gives the same files.
+`python examples/docstrings.py FOLDER` writes `train.jsonl` and `valid.jsonl`: {"text": …, "label": …} a line.
+A text is the first paragraph of the docstring of a function, class or method of the standard library, without
+the words in it that are code; its label is the chapter of the library reference that its module belongs to.
+Sources are read, not imported. The same Python gives the same files.
 """
 
 import argparse

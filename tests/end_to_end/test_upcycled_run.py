@@ -74,7 +74,7 @@ def test_weights_are_the_dense_ones_on_any_mesh_from_either_folder(recipe, dense
     assert config.model.moe_layers == (False, True)
     assert (config.model.moe.mlp.features, config.model.mlp) == (32, dense.mlp)
     trainer = build_trainer(config)
-    given = flatten(given_parameters(open_source(path / kind), trainer, seed=0))
+    given = flatten(given_parameters(open_source(path / kind), trainer, seed=0).parameters)
     abstract = flatten(trainer.layout.abstract.parameters)
     assert {name: leaf.sharding for name, leaf in given.items()} == {
         name: leaf.sharding for name, leaf in abstract.items()

@@ -5,6 +5,7 @@ import functools
 from families.encoder_variant import EncoderVariant
 from mjx.models.bert import BertConfig
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.contrastive import ContrastiveConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.rope import RoPEConfig
@@ -81,5 +82,16 @@ def tiny() -> tuple[EncoderVariant, ...]:
             num_parameters=first + 33 * 3,
             unseen=KEY_BIAS,
             huggingface="bert",
+        ),
+        EncoderVariant(
+            name="pairs told from others",
+            config=SMALL(
+                num_layers=1,
+                attention=AttentionConfig(num_heads=4, rope=RoPEConfig(base=500.0)),
+                mlp=MLPConfig(features=24, gated=True),
+                contrastive=ContrastiveConfig(symmetric=True),
+                pooling="mean",
+            ),
+            num_parameters=1952 + 6400 + 3 * 64,
         ),
     )

@@ -7,10 +7,13 @@ import numpy as np
 from families.variant import Arrays, NotApplicableError, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.data.gpt.config import token_batch
+from mjx.data.pairs.contrasted import ContrastedConfig
+from mjx.data.text import SourceConfig
 from mjx.models.bert import BertConfig
 from mjx.models.common.attention import AttentionConfig
 from mjx.trees import Tree
 
+SOURCES = (SourceConfig(path="rows.jsonl"),)
 MASK = 3
 """Stands for hidden tokens."""
 
@@ -25,6 +28,10 @@ class EncoderVariant(Variant):
     """Whether the rows that it trains on hold several documents."""
 
     def arrays(self) -> BatchArrays:
+        if self.config.contrastive is not None:
+            return ContrastedConfig(sources=SOURCES, vocab_size=61, sequence_length=self.sequence).arrays(
+                self.rows
+            )
         types = ("token_types",) if self.config.token_types else ()
         positions = ("positions",) if self.packs else ()
         arrays = token_batch(self.rows, self.sequence, extras=(*positions, "segment_ids", *types))
@@ -57,6 +64,14 @@ class EncoderVariant(Variant):
             labels = text[:, 1] * self.config.classes // self.config.vocab_size
             dtype = np.float32 if self.config.classes == 1 else np.int32
             return {"tokens": text * real, "labels": labels.astype(dtype), "loss_mask": mask, **arrays}
+        if self.config.contrastive is not None:
+            mask = np.ones(self.rows, np.float32)
+            mask[-1] = 0
+            other = np.where(real, self._text(random, self.rows, self.sequence), 0)
+            near = np.where(place % 3 == 0, other, text) * real  # much of the first
+            segments = real.astype(np.int32)
+            pair = {"tokens": text * real, "other_tokens": near.astype(np.int32)}
+            return {**pair, "segment_ids": segments, "other_segment_ids": segments, "loss_mask": mask}
         hidden = (random.rand(*shape) < 0.3) & real
         hidden[-1] = False
         if self.config.sentence_head:
@@ -76,6 +91,8 @@ class EncoderVariant(Variant):
         unread = (batch["segment_ids"] == 0) | fills[:, None]
         other = random.randint(0, self.config.vocab_size, unread.shape).astype(np.int32)
         changed = {"tokens": np.where(unread, other, batch["tokens"])}
+        if self.config.contrastive is not None:
+            return batch | changed | {"other_tokens": np.where(unread, other, batch["other_tokens"])}
         if "token_types" in batch:
             changed["token_types"] = np.where(unread, 1 - batch["token_types"], batch["token_types"])
         labels = other if counts.ndim > 1 else other[:, 0] % (self.config.classes or 1)
@@ -115,6 +132,8 @@ class EncoderVariant(Variant):
                 "pair_key": "other",
                 "classes": labels,
             }
+        if self.config.contrastive is not None:
+            data = {"kind": "contrastive", "sources": [{"path": "rows.jsonl"}]}
         sizes = {"sequence_length": self.sequence, "vocab_size": self.config.vocab_size}
         return super().recipe() | {"data": data | {"cls": 1, "sep": 2} | sizes}
 

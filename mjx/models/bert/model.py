@@ -172,7 +172,7 @@ class Bert(TokenModel):
             hidden = relayout(hidden, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
             return hidden[:, 0] if self.config.pooling == "first" else jnp.mean(hidden, axis=1)
         real = shard((segment_ids > 0).astype(jnp.float32), "batch", "residual_sequence")
-        total = jnp.einsum("bse,bs->be", hidden.astype(jnp.float32), real)
+        total = jnp.sum(hidden.astype(jnp.float32) * real[..., None], axis=1)
         return total / jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1)
 
     def row_features(
