@@ -96,3 +96,10 @@ def test_a_recipe_takes_the_tokenizer_where_it_names_none(downloaded):
     (downloaded / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=f"init_from = {path} has no tokenizer"):
         fill_in({"data": {"corpus": "x"}}, path)
+
+
+def test_a_decoder_has_no_classes(downloaded):
+    with pytest.raises(
+        InputError, match=r"model.classes = 2 differs from the model of init_from = .* not there"
+    ):
+        fill_in({"model": {"classes": 2}}, str(downloaded))

@@ -223,7 +223,7 @@ REFUSED = {
     "model.classes = 3 learns classes; name them as data.classes": {
         **{"data__classes": [], "data__label_key": "score"}
     },
-    "the label 'late' is no number": {"data__classes": [], "classes": 1},
+    "the label 'early' is no number": {"data__classes": [], "classes": 1},
     'no key "stars"': {"data__label_key": "stars"},
     "model.hidden_size = 64 differs from the model of init_from": {"model__hidden_size": 64},
 }
