@@ -1,5 +1,6 @@
 """An encoder's folder, fine-tuned to tell classes: from its weights to `mjx classify`, and transformers."""
 
+import dataclasses
 import io
 import json
 import random
@@ -143,6 +144,24 @@ def test_the_encoder_is_the_folder_s_and_the_heads_are_drawn_and_named(recipe):
             np.testing.assert_array_equal(ours[name][:rows_], value[:rows_])
     for name in NEW:
         np.testing.assert_array_equal(ours[name], fresh[name])
+
+
+def test_a_pooler_that_the_folder_lacks_is_new_and_all_else_that_it_lacks_is_an_error(recipe, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    states = dataclasses.replace(BERT, head_transform=None, head_bias=False, pooler=True)
+    save_pretrained(PretrainedModel(states, parameters_of(states.build(nnx.Rngs(3)))), tmp_path / "m")
+    tree = changed(recipe, init_from=str(tmp_path / "m"), data__tokenizer=f"{recipe['init_from']}")
+    trainer, file = build_trainer(parse_config(tree)), tmp_path / "m" / "model.safetensors"
+    tensors = numpy.load_file(file)
+    (said,) = given_parameters(open_source(tmp_path / "m"), trainer, 0).said
+    assert said == "new, drawn by training.seed: classifier.bias, classifier.kernel"
+    numpy.save_file({name: each for name, each in tensors.items() if "pooler" not in name}, file)
+    (said,) = given_parameters(open_source(tmp_path / "m"), trainer, 0).said
+    assert set(said.partition(": ")[2].split(", ")) == NEW
+    lost = "encoder.layer.1.output.dense.bias"
+    numpy.save_file({name: each for name, each in tensors.items() if name != lost}, file)
+    with pytest.raises(InputError, match=rf"1 missing \({lost}\)"):
+        given_parameters(open_source(tmp_path / "m"), trainer, 0)
 
 
 def test_other_classes_have_a_new_classifier_and_the_same_ones_keep_it(run, recipe):
