@@ -37,6 +37,8 @@ def test_every_recipe_of_the_readme_fits_the_mesh_that_is_shown_with_it(capsys):
     shown = re.findall(r"^mjx (?:train|explain) (configs/\S+)(.*?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert len(shown) >= 3
     for recipe, rest in shown:
+        if "\ninit_from:" in (ROOT / recipe).read_text(encoding="utf-8"):
+            continue  # of a model that is downloaded first
         overrides = [word for word in rest.split() if "=" in word and not word.startswith("-")]
         main(["explain", str(ROOT / recipe), *overrides])
         assert "Parameters" in capsys.readouterr().out

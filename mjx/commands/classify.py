@@ -135,9 +135,9 @@ def _chunks(texts: Iterator[tuple[str, list[str]]], asked: int | None) -> Iterat
     for place, row in texts:
         seen, wanted = True, asked or (len(some[0]) if some else min(len(row), 2))
         if len(row) != wanted:
-            has = "one text" if len(row) == 1 else f"{len(row)} texts"
+            has = "is one text" if len(row) == 1 else f"are {len(row)} texts"
             needs = "one text a row" if wanted == 1 else "two texts a row, a tab or --pair-key between them"
-            raise InputError(f"{place}: there is {has}; " + (f"the model reads {needs}" if asked else needs))
+            raise InputError(f"{place}: there {has}; " + (f"the model reads {needs}" if asked else needs))
         some.append(row)
         asked = wanted
         if len(some) == _AT_ONCE:

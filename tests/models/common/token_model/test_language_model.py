@@ -345,7 +345,8 @@ def test_a_loss_over_the_whole_batch_knows_the_microbatches_before():
 
 def test_evaluation_takes_each_loss_over_all_batches():
     model, values = filled(counting())
-    losses, counts = build_evaluation_step(model)(unflatten(dict(values)), batch_of())
+    losses, counts, rows = build_evaluation_step(model)(unflatten(dict(values)), batch_of())
+    assert rows == {}
     whole = model.loss(batch_of(), model.counts(batch_of()))[1].losses
     for name, loss in losses.items():
         assert float(loss.total / counts[loss.count]) == pytest.approx(float(whole[name].total), rel=1e-5)
