@@ -51,7 +51,9 @@ def main() -> None:
             print(f"logistic regression, {name}, C = {strength:g}: {accuracy:.4f}")
     start = time.perf_counter()
     command = [sys.executable, "-m", "mjx", "classify", options.run, options.folder / "valid.jsonl"]
-    told = subprocess.run([*command, "--format", "jsonl"], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        [*command, "--format", "jsonl"], check=True, capture_output=True, encoding="utf-8"
+    ).stdout
     found = [json.loads(line)["label"] for line in told.splitlines()]
     accuracy = float(np.mean(np.array(found) == np.array(truth)))
     seconds = time.perf_counter() - start

@@ -89,7 +89,8 @@ def tiny() -> tuple[EncoderVariant, ...]:
                 num_layers=1,
                 attention=AttentionConfig(num_heads=4, rope=RoPEConfig(base=500.0)),
                 mlp=MLPConfig(features=24, gated=True),
-                contrastive=ContrastiveConfig(symmetric=True),
+                # Rounding of the states is rounding of the loss, divided by the temperature.
+                contrastive=ContrastiveConfig(temperature=0.5, symmetric=True),
                 pooling="mean",
             ),
             num_parameters=1952 + 6400 + 3 * 64,

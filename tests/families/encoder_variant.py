@@ -113,7 +113,7 @@ class EncoderVariant(Variant):
                 heads, _, head_dim = mixer.dims
                 hidden += 4 * heads * head_dim * (self.sequence - min(2 * mixer.window, self.sequence))
         padding = self.config.padded_vocab_size - self.config.vocab_size
-        if self.config.classes is not None:
+        if self.config.classes is not None or self.config.contrastive is not None:
             padding = 0
         return tokens * (hidden + 2 * self.config.hidden_size * padding)
 
