@@ -103,6 +103,44 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--rows", type=int, default=64, help="texts computed together (64)")
     classify.add_argument("--step", type=int, help="which checkpoint (the newest)")
 
+    embed = _command(commands, "embed", _embed, "make vectors of texts, with any encoder")
+    embed.add_argument(
+        "path",
+        type=_path,
+        metavar="MODEL",
+        help="a run folder, or a folder of Hugging Face or sentence-transformers",
+    )
+    embed.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=".txt (a text a line), .jsonl, .parquet, …; none: standard input; and overrides (mesh.data=2)",
+    )
+    embed.add_argument(
+        "--output",
+        type=_path,
+        metavar="FILE",
+        help=".npy, or .parquet with the texts (without: printed, a JSON list a line)",
+    )
+    embed.add_argument(
+        "--pooling",
+        metavar="HOW",
+        help="mean, cls, max, pooler, inner, …, or several joined: cls+mean (as the folder says, else mean)",
+    )
+    embed.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, help="to length 1 (as the folder says)"
+    )
+    embed.add_argument(
+        "--max-length", type=int, metavar="N", help="cut texts behind so many tokens (as the folder says)"
+    )
+    embed.add_argument("--prompt", metavar="TEXT", help="in front of every text (as the folder says)")
+    embed.add_argument("--text-key", default="text", metavar="KEY", help="JSON key or Parquet column (text)")
+    embed.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="of a batch, padding included (4096, on GPUs 65536)"
+    )
+    embed.add_argument("--step", type=int, help="which checkpoint (the newest)")
+
     explain = _command(commands, "explain", _explain, "show what lives where on a mesh")
     explain.add_argument("config", type=_path, help=_RECIPE)
     explain.add_argument("overrides", nargs="*", default=[], help=_OVERRIDES)
@@ -323,6 +361,12 @@ def _is_override(given: str) -> bool:
     """Whether this is key.path=value, and not a file with such a name."""
     key, equals, _ = given.partition("=")
     return bool(equals) and all(part.isidentifier() for part in key.split(".")) and not os.path.exists(given)
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from mjx.commands.embed import embed
+
+    embed(options)
 
 
 def _import(options: argparse.Namespace) -> None:

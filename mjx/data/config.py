@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mjx.batch import BatchArrays
@@ -59,9 +60,9 @@ class DatasetConfig:
         """
         return None
 
-    def prompt(self, tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
-        """The tokens of a text that is to be continued or answered, as those that are learnt from."""
-        return tokenizer.encode_prompt(text)
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
+        """The tokens of texts that are to be read, continued or answered, as those that are learnt from."""
+        return tokenizer.encode_prompts(texts)
 
     def arrays(self, rows: int) -> BatchArrays:
         """What a batch of so many rows has."""

@@ -43,6 +43,7 @@ def read_documents(
     *,
     key: str = "text",
     blank_line_separated: bool = False,
+    lines: bool = False,
     bad_lines: BadLines | None = None,
 ) -> Iterator[str]:
     """The documents of text files, in order; the kind of a file is its suffix.
@@ -51,6 +52,7 @@ def read_documents(
         inputs: As `find_files` takes them.
         key: The key of the text in a JSON object, the column of the text in a Parquet file.
         blank_line_separated: A .txt file holds many documents, with blank lines between them.
+        lines: Every line of a .txt file is a document, those that are empty too.
         bad_lines: What is done with lines that cannot be read (None: the first is an error).
 
     Raises:
@@ -79,6 +81,8 @@ def read_documents(
             texts = (text for place, record in records for text in _text_of(record, key, place, bad))
         elif blank_line_separated:
             texts = _paragraphs(path, bad)
+        elif lines:
+            texts = (line.rstrip("\r\n") for _, line in read_lines(path, bad))
         else:
             texts = iter(["".join(text for _, text in read_lines(path, bad))])
         for text in texts:

@@ -1,23 +1,23 @@
 """Continuing prompts: a pass over them, a long one's in parts, then token by token with caches."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.inference.beams import Beam, BeamPrograms
+from mjx.inference.placement import Placement
+from mjx.inference.rows import rounded
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
-from mjx.models.common.parameter import bind, parameter_specs, parameters_of
+from mjx.models.common.parameter import bind, parameters_of
 from mjx.models.family import Batch, Begun, Generates
-from mjx.sharding import Rule, Rules, current_rules, shard, use_mesh
+from mjx.sharding import Rules, shard
 from mjx.trees import Tree
 
 OnTokens = Callable[[list[list[int]]], None]
@@ -65,16 +65,11 @@ class Generator:
         Without `mesh`, the one in force is used, if any. Of `rules` the rows of the token axes are
         left out: a step has one token, which nothing can split.
         """
-        if mesh is None and not jax.sharding.get_mesh().empty:
-            mesh = jax.sharding.get_mesh()
-        rows = (rules or current_rules()).rows
-        self._rules = Rules({**rows, "sequence": Rule(), "residual_sequence": Rule()})
-        self._mesh = mesh
+        self._placement = Placement(mesh, rules)
         self._stacked = model
         self._model = jax.eval_shape(lambda model: model.unrolled(), model)
-        places = here = None
-        if mesh is not None:  # what is read lies on every device, so that every process can read it
-            here = NamedSharding(mesh, PartitionSpec())
+        places, here = None, self._placement.everywhere
+        if here is not None:
             others: Any = dict.fromkeys(("step", "last", "lengths", "caches"))
             read: Any = dict.fromkeys(("ended", "counts", "drawn"), here)
             places = DecodeState(**others, **read)
@@ -97,8 +92,9 @@ class Generator:
 
     def load(self, parameters: Tree) -> None:
         """Take other parameters of the same model; what is compiled stays."""
-        stacked = bind(self._stacked, self._lay_out(self._stacked, parameters))
-        self._parameters = self._lay_out(self._model, parameters_of(stacked.unrolled()))
+        lay_out = self._placement.lay_out
+        stacked = bind(self._stacked, lay_out(self._stacked, parameters))
+        self._parameters = lay_out(self._model, parameters_of(stacked.unrolled()))
 
     def __call__(
         self,
@@ -135,13 +131,15 @@ class Generator:
 
         static = _static(config)
         texts = [[] for _ in prompts]
-        with self._in_mesh():
-            prompt, lengths, seed, rows = self._put((laid.prompt, laid.lengths, seed, rows))
+        with self._placement.in_force():
+            prompt, lengths, seed, rows = self._placement.put((laid.prompt, laid.lengths, seed, rows))
             state = self._prefill(
                 self._parameters, prompt, lengths, seed, rows, slots=laid.slots, config=static
             )
             for part in laid.parts:
-                state = self._read_on(self._parameters, state, *self._put(part), seed, rows, config=static)
+                state = self._read_on(
+                    self._parameters, state, *self._placement.put(part), seed, rows, config=static
+                )
             limit = 1
             while True:
                 ended = self._read(state, texts, on_tokens)
@@ -150,7 +148,7 @@ class Generator:
                 block = config.max_new_tokens if on_tokens is None else STREAM_BLOCK
                 limit = min(limit + block, config.max_new_tokens)
                 state = self._decode(
-                    self._parameters, state, self._put(np.int32(limit)), seed, rows, config=static
+                    self._parameters, state, self._placement.put(np.int32(limit)), seed, rows, config=static
                 )
 
     def search(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[list[Beam]]:
@@ -162,16 +160,16 @@ class Generator:
         laid = self._laid(prompts, config)
         if laid is None:
             return []
-        with self._in_mesh():
-            prompt, lengths = self._put((laid.prompt, laid.lengths))
+        with self._placement.in_force():
+            prompt, lengths = self._placement.put((laid.prompt, laid.lengths))
             logits, caches = self._beams.begin(self._parameters, prompt, lengths, slots=laid.slots)
             for part in laid.parts:
                 logits, caches = self._beams.read_on(
-                    self._parameters, logits, caches, lengths, *self._put(part)
+                    self._parameters, logits, caches, lengths, *self._placement.put(part)
                 )
             numbers = (np.int32(config.max_new_tokens), np.float32(config.length_penalty))
             found = self._beams.search(
-                *(self._parameters, logits, caches, lengths, *self._put(numbers)),
+                *(self._parameters, logits, caches, lengths, *self._placement.put(numbers)),
                 slots=rounded(config.max_new_tokens, 16),
                 config=_static(config),
             )
@@ -200,7 +198,7 @@ class Generator:
         width = -(-longest // chunk) * chunk
         filled = max(longest + config.max_new_tokens, width)
         slots = rounded(filled if self._model.caches_grow else config.max_new_tokens, 64)
-        shards = self._batch_shards()
+        shards = self._placement.batch_shards
         batch = -(-len(prompts) // shards) * shards
         tokens = np.zeros((batch, width), np.int32)
         lengths = np.zeros(batch, np.int32)
@@ -215,9 +213,6 @@ class Generator:
             prompt[name][len(array) :] = prompt[name][0]
         parts = [(tokens[:, at : at + chunk], np.int32(at)) for at in range(chunk, width, chunk)]
         return _Laid(prompt, parts, lengths, slots)
-
-    def _in_mesh(self) -> AbstractContextManager[Any]:
-        return use_mesh(self._mesh, self._rules) if self._mesh is not None else nullcontext()
 
     def _prefill_program(
         self,
@@ -299,27 +294,6 @@ class Generator:
             on_tokens(new)
         return bool(ended.all())
 
-    def _batch_shards(self) -> int:
-        """What the number of rows must be a multiple of."""
-        sizes = {} if self._mesh is None else dict(self._mesh.shape)
-        return math.prod(sizes.get(axis, 1) for axis in self._rules.mesh_axes("batch"))
-
-    def _put(self, arrays: Any) -> Any:
-        """Small host arrays on every device."""
-        return jax.device_put(
-            arrays, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
-        )
-
-    def _lay_out(self, model: Generates, parameters: Tree) -> Tree:
-        """Parameters where the rule table wants them; those that are there already are not copied."""
-        mesh = self._mesh
-        if mesh is None:
-            return parameters
-        specs = parameter_specs(model, self._rules, dict(mesh.shape))
-        return jax.tree.map(
-            lambda array, spec: jax.device_put(array, NamedSharding(mesh, spec)), parameters, specs
-        )
-
 
 def generate(
     model: Generates,
@@ -368,15 +342,6 @@ def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: Sa
             f"{only}; lower sampling.max_new_tokens"
         )
     return begun
-
-
-def rounded(length: int, least: int) -> int:
-    """Up to a multiple of `least`, or of an eighth to a quarter of itself where that is more.
-
-    Few distinct sizes mean few compilations; little waste means little attention to empty slots.
-    """
-    step = max(least, 2 ** max(length.bit_length() - 3, 0))
-    return -(-length // step) * step
 
 
 class _Laid(NamedTuple):

@@ -1,67 +1,59 @@
-"""Rows of many lengths in batches of few shapes: what a model makes of each is a program per shape."""
+"""Rows of different lengths in batches of few distinct shapes: little is compiled, and little is padding."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Int
 
-from mjx.sharding import Rules
+NARROWEST = 16
+"""Tokens by which widths differ at least; wider ones differ by an eighth to a quarter of themselves."""
 
-_LEAST = 16
-"""Tokens of the narrowest batch."""
+
+def rounded(length: int, least: int) -> int:
+    """Up to a multiple of `least`, or of an eighth to a quarter of itself where that is more.
+
+    Few distinct sizes mean few compilations; little waste means little attention to empty slots.
+    """
+    step = max(least, 2 ** max(length.bit_length() - 3, 0))
+    return -(-length // step) * step
 
 
 class RowBatch(NamedTuple):
-    """Some rows, and the shape that they are read in."""
+    """Some of the rows, padded on the right; rows without tokens only fill the batch."""
 
-    rows: Int[np.ndarray, "rows"]
-    """Their numbers; fewer than `height` at the end."""
-    height: int
-    width: int
+    tokens: Int[np.ndarray, "rows width"]
+    lengths: Int[np.ndarray, " rows"]
+    members: list[int]
+    """Which of the rows these are."""
 
 
-def row_batches(
-    lengths: Sequence[int], height: int, *, multiples: tuple[int, int] = (1, 1), longest: int | None = None
+def batches_of_rows(
+    rows: Sequence[Sequence[int]], batch_tokens: int, *, widest: int | None = None, multiple: int = 1
 ) -> Iterator[RowBatch]:
-    """All rows, sorted by length, the longest first; widths are two to the n, and half of that more.
+    """All rows once, the longest first, in batches of rows that are about as long.
+
+    A batch of one width has always as many rows but for the last one, so that there are about as many
+    shapes as widths.
 
     Args:
-        lengths: Of the rows.
-        height: Rows of a batch.
-        multiples: What the mesh divides rows and tokens by (`mesh_multiples`).
-        longest: Tokens that the model takes; no batch is wider, but where the mesh asks for it.
+        rows: Of tokens.
+        batch_tokens: Of a batch, padding included; one row may have more.
+        widest: No batch is wider, as positions end there; None: they do not.
+        multiple: Of which the number of rows of a batch has to be one.
     """
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-    height = -(-height // multiples[0]) * multiples[0]
-    for begin in range(0, len(order), height):
-        rows = order[begin : begin + height]
-        width = _width(int(lengths[rows[0]]))
-        width = width if longest is None else min(width, longest)
-        yield RowBatch(rows, height, -(-width // multiples[1]) * multiples[1])
-
-
-def mesh_multiples(mesh: Mesh, rules: Rules) -> tuple[int, int]:
-    """What rows and tokens have to be multiples of on a mesh."""
-
-    def over(name: str) -> int:
-        return math.prod(mesh.shape[axis] for axis in rules.mesh_axes(name))
-
-    return over("batch"), math.lcm(over("sequence"), over("residual_sequence"))
-
-
-def padded(arrays: Mapping[str, np.ndarray], height: int) -> dict[str, np.ndarray]:
-    """With rows of zeros behind."""
-    return {
-        name: np.pad(array, ((0, height - len(array)), *[(0, 0)] * (array.ndim - 1)))
-        for name, array in arrays.items()
-    }
-
-
-def _width(length: int) -> int:
-    power = _LEAST
-    while power < length:
-        power *= 2
-    return power * 3 // 4 if power > _LEAST and length <= power * 3 // 4 else power
+    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    start = 0
+    while start < len(order):
+        width = rounded(max(len(rows[order[start]]), 1), NARROWEST)
+        width = width if widest is None else min(width, widest)
+        size = -(-max(batch_tokens // width, 1) // multiple) * multiple
+        members = order[start : start + size]
+        start += size
+        if len(members) < size:
+            size = min(size, -(-rounded(len(members), 1) // multiple) * multiple)
+        tokens, lengths = np.zeros((size, width), np.int32), np.zeros(size, np.int32)
+        for place, member in enumerate(members):
+            lengths[place] = length = len(rows[member])
+            tokens[place, :length] = rows[member]
+        yield RowBatch(tokens, lengths, members)

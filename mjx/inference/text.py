@@ -61,8 +61,8 @@ def _encoded(
     model: Generates, tokenizer: Tokenizer, prompts: Sequence[str], data: DatasetConfig | None
 ) -> list[list[int]]:
     if data is None:
-        return [tokenizer.encode_prompt(prompt) for prompt in prompts]
-    return [data.prompt(tokenizer, prompt, model.vocab_size) for prompt in prompts]
+        return tokenizer.encode_prompts(prompts)
+    return data.prompts(tokenizer, prompts, model.vocab_size)
 
 
 def _started(

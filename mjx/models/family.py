@@ -224,6 +224,34 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
+class Embeds(Trainable, Protocol):
+    """A family's module that reads whole rows, of which embeddings are made: an encoder."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that a row may have; None where positions have no end."""
+        ...
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether `pooled` says something."""
+        ...
+
+    def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
+        """A state for everything that a row has, such as its `tokens` (`segment_ids` 0: padding)."""
+        ...
+
+    def pooled(self, states: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
+        """What the model itself has learnt to make of a row's states."""
+        ...
+
+
 class Begun(NamedTuple):
     """What a model makes of prompts: rows that it continues, and what it reads besides."""
 

@@ -11,7 +11,7 @@ from reference.decoder import decode
 
 from mjx.errors import InputError
 from mjx.inference import Generator, SamplingConfig, generate
-from mjx.inference.generate import rounded
+from mjx.inference.rows import rounded
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import DispatchConfig, MoEConfig

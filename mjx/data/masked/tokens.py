@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -43,6 +44,12 @@ class MaskedTokensConfig(MaskedConfig):
         if self.pairs:
             arrays["is_random"] = BatchArray(shape=(rows,), dtype="int32", axes=("batch",))
         return arrays
+
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
+        """As a row of one segment."""
+        found = SpecialTokens(tokenizer, vocab_size)
+        cls, sep = found.find("cls", self.cls), found.find("sep", self.sep)
+        return [[cls, *row, sep] for row in tokenizer.encode_batch(texts)]
 
     def samples(
         self,

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,6 +93,12 @@ class LabelledConfig(PairsConfig):
             "columns": [self.text_key, self.pair_key, self.label_key],
             "classes": list(self.classes),
         }
+
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
+        """As a row of one text."""
+        found = SpecialTokens(tokenizer, vocab_size)
+        cls, sep = found.find("cls", self.cls), found.find("sep", self.sep)
+        return [[cls, *row, sep] for row in tokenizer.encode_batch(texts)]
 
     def samples(
         self,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,12 +75,11 @@ class WrittenConfig(PairsConfig):
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int:
         return SpecialTokens(tokenizer, vocab_size).start(self.start, self.pad)
 
-    def prompt(self, tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
         """As the encoder reads sources: the prefix, the text, and what ends it."""
-        tokens = list(tokenizer.encode(self.prefix + text))
-        if self.source_eos:
-            tokens.append(SpecialTokens(tokenizer, vocab_size).find("eos", self.eos))
-        return tokens
+        rows = tokenizer.encode_batch([self.prefix + text for text in texts])
+        end = [SpecialTokens(tokenizer, vocab_size).find("eos", self.eos)] if self.source_eos else []
+        return [[*row, *end] for row in rows]
 
     def rows(self, source: SourceConfig) -> Iterator[Texts]:
         assert isinstance(source, PairSourceConfig)

@@ -30,6 +30,9 @@ class ByteTokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         return self.encode(text)
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode_prompt(text) for text in texts]
+
     def encode_chat(self, text: str) -> list[int]:
         return self.encode(text)
 

@@ -137,13 +137,18 @@ class HuggingFaceTokenizer:
         return self.tokenizer.encode(checked(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        whole = [checked(text) for text in texts]
-        return [
-            encoding.ids for encoding in self.tokenizer.encode_batch_fast(whole, add_special_tokens=False)
-        ]
+        return self._encode_all(texts, specials=False)
 
     def encode_prompt(self, text: str) -> list[int]:
         return self.tokenizer.encode(checked(text)).ids
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encode_all(texts, specials=True)
+
+    def _encode_all(self, texts: Sequence[str], *, specials: bool) -> list[list[int]]:
+        whole = [checked(text) for text in texts]
+        encodings = self.tokenizer.encode_batch_fast(whole, add_special_tokens=specials)
+        return [encoding.ids for encoding in encodings]
 
     def encode_chat(self, text: str) -> list[int]:
         return self.encode(text)

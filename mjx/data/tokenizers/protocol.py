@@ -64,6 +64,10 @@ class Tokenizer(Protocol):
         transformers' `tokenizer(text)["input_ids"]`."""
         ...
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_prompt` of each, on all cores where the library can."""
+        ...
+
     def encode_chat(self, text: str) -> list[int]:
         """Of a chat that a template has written out: its special tokens are recognised, none is added."""
         ...

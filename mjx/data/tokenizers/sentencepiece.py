@@ -90,6 +90,9 @@ class SentencePieceTokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         return self._begin + self.encode_chat(text) + self._end
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode_prompt(text) for text in texts]
+
     def encode_chat(self, text: str) -> list[int]:
         if self._special is None:
             return self.encode(text)

@@ -125,6 +125,9 @@ class TiktokenTokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         return self.encode_chat(text)
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode_prompt(text) for text in texts]
+
     def encode_chat(self, text: str) -> list[int]:
         parts = _parts(checked(text))
         return [token for part in parts for token in self._encoding.encode(part, allowed_special="all")]

@@ -162,6 +162,15 @@ class Bert(TokenModel):
         )
         return self.class_logits(self.row_features(self.hidden_states(inputs), batch["segment_ids"]))
 
+    @property
+    def has_pooler(self) -> bool:
+        return self.pooler is not None
+
+    def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
+        """The states of `tokens` behind the final norm."""
+        names = ("positions", "segment_ids", "token_types")
+        return self.hidden_states(Inputs(batch["tokens"], *(batch.get(name) for name in names)))
+
     def row_states(
         self,
         hidden: Float[Array, "batch residual_sequence embed"],

@@ -16,6 +16,7 @@ from mjx.errors import InputError
 from mjx.models.common.context import Memory, counted
 from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import Lengths, SublayerConfig
+from mjx.models.common.split import in_row_order, token_order
 from mjx.models.common.stack import Caches, Stack
 from mjx.models.common.token_model.embedding import Embedding
 from mjx.models.common.token_model.inputs import Inputs, Targets
@@ -119,6 +120,19 @@ class EncoderDecoder(LanguageModel):
         run = run_stack(self.encoder, "encoder", x, context, so_far=so_far)
         states = run.x if self.encoder_norm is None else self.encoder_norm(run.x)
         return Memory(states, context.segment_ids), dict(run.losses), run.statistics
+
+    @property
+    def has_pooler(self) -> bool:
+        return False
+
+    def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
+        """The states of `tokens` that the decoder would look at."""
+        inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
+        order = token_order(inputs.tokens.shape[1])
+        return in_row_order(order, self.encode(inputs)[0].states)
+
+    def pooled(self, states: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
+        raise NotImplementedError("an encoder-decoder has no pooler")
 
     def loss(
         self,
