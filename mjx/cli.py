@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--prompt", metavar="TEXT", help="in front of every text (as the folder says)")
     embed.add_argument("--text-key", default="text", metavar="KEY", help="JSON key or Parquet column (text)")
     embed.add_argument(
-        "--batch-tokens", type=int, metavar="N", help="of a batch, padding included (4096, on GPUs 65536)"
+        "--batch-tokens", type=int, metavar="N", help="of a batch, padding included (2048, on GPUs 65536)"
     )
     embed.add_argument("--step", type=int, help="which checkpoint (the newest)")
 

@@ -45,6 +45,14 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, a real encoder of sentences."""
+    if "MJX_MINILM" not in os.environ:
+        pytest.skip("MJX_MINILM names no folder (docs/huggingface.md says where one is)")
+    return Path(os.environ["MJX_MINILM"])
+
+
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:
     """A folder of all pytest processes of this session."""
     own = tmp_path_factory.getbasetemp()

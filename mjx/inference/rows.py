@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-NARROWEST = 16
+NARROWEST = 8
 """Tokens by which widths differ at least; wider ones differ by an eighth to a quarter of themselves."""
 
 

@@ -21,7 +21,7 @@ from mjx.models.huggingface.sentence_modules import ACTIVATIONS, Dense
 from mjx.sharding import Rules, relayout
 from mjx.trees import Tree
 
-BATCH_TOKENS = {"cpu": 4096}
+BATCH_TOKENS = {"cpu": 2048}
 """Platform → tokens of a batch, padding included: a CPU is no faster with more."""
 _OTHERWISE = 65536
 
@@ -130,7 +130,9 @@ class Embedder:
         lengths = jnp.maximum(lengths, 1)
         real = jnp.arange(tokens.shape[1]) < lengths[:, None]
         states = model.encoded({"tokens": tokens, "segment_ids": real.astype(jnp.int32)})
-        states = relayout(states, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        states: Any = relayout(
+            states, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed")
+        )
         x = jnp.concatenate([pool(mode, model, states, lengths) for mode in self._modes], axis=1)
         for layer, weights in zip(self._dense, layers, strict=True):
             y = x @ weights["kernel"]

@@ -49,7 +49,7 @@ def check_embedding_file(path: str | os.PathLike[str]) -> None:
     if not file.absolute().parent.is_dir():
         raise InputError(f"{path} cannot be made: there is no folder {file.parent}")
     if file.suffix.lower() == ".parquet":
-        optional_package("pyarrow.parquet", path)
+        optional_package("pyarrow.parquet", file)
 
 
 class _File:

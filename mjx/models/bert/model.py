@@ -168,8 +168,8 @@ class Bert(TokenModel):
 
     def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
         """The states of `tokens` behind the final norm."""
-        names = ("positions", "segment_ids", "token_types")
-        return self.hidden_states(Inputs(batch["tokens"], *(batch.get(name) for name in names)))
+        given = (batch.get("positions"), batch.get("segment_ids"), batch.get("token_types"))
+        return self.hidden_states(Inputs(batch["tokens"], *given))
 
     def row_states(
         self,
