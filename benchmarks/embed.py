@@ -2,7 +2,7 @@
 
 Run: python benchmarks/embed.py DIR [--torch-python PATH] [--sentences 2000] [--rounds 5]
 
-DIR is a sentence-transformers folder, such as that of all-MiniLM-L6-v2. The sentences are of Python's language
+DIR is a sentence-transformers folder, such as that of all-MiniLM-L6-v2. The sentences are of Python's own
 reference (`pydoc_data.topics`), in its order. Both read texts and give embeddings in float32, with batches of
 their own: sentence-transformers of 32 texts sorted by length, its default. The contenders are processes of
 their own with the same number of threads, and compile or warm up on all sentences first. Ratios are medians

@@ -29,9 +29,8 @@ def lines(tmp_path) -> Path:
 def test_files_of_texts_become_arrays_and_tables_in_their_order(main_here, lines, tmp_path, capsys, caplog):
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "more.jsonl").write_text('{"line": "a token"}\n')
-    main_here(
-        "embed", CUT, lines, "--output", tmp_path / "out.npy", tmp_path / "more.jsonl", "--text-key=line"
-    )
+    out = ("--output", tmp_path / "out.npy")
+    main_here("embed", CUT, lines, *out, tmp_path / "more.jsonl", "--text-key=line")
     assert capsys.readouterr().out == f"wrote 4 embeddings of 16 features to {tmp_path}/out.npy\n"
     assert "1 of 4 texts have more than 24 tokens, and were cut" in caplog.text
     found = np.load(tmp_path / "out.npy")
@@ -60,6 +59,19 @@ def test_standard_input_is_read_and_embeddings_are_printed(main_here, lines, tmp
     printed = np.array([json.loads(line) for line in said.stdout.splitlines()])
     main_here("embed", MEAN, lines, "--pooling", "cls", "--output", tmp_path / "out.npy")
     np.testing.assert_allclose(printed, np.load(tmp_path / "out.npy"), atol=1e-5)
+
+
+def test_an_imported_model_and_its_export_embed_as_the_folder_did(main_here, lines, tmp_path):
+    folder = FOLDERS / "cls-dense"
+    main_here("import", folder, tmp_path / "run")
+    main_here("export", tmp_path / "run", tmp_path / "back", "--format", "huggingface")
+    found = []
+    for each in (folder, tmp_path / "run", tmp_path / "back"):
+        main_here("embed", each, lines, "--output", tmp_path / "out.npy")
+        found.append(np.load(tmp_path / "out.npy"))
+    assert found[0].shape == (3, 8)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_what_cannot_be_embedded_is_refused_with_a_sentence(refused, lines, half, tmp_path):

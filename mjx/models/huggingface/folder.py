@@ -8,6 +8,7 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.files import local_path
+from mjx.models.huggingface.sentence_modules import sentence_files
 from mjx.models.huggingface.tensor_files import TensorFolder, open_tensors
 from mjx.models.interop.stored_file import open_file, read_object
 
@@ -68,16 +69,18 @@ class HuggingFaceFolder:
         return open_tensors(self.path)
 
     def copy_companions(self, target: Path) -> None:
-        """Copies everything that is neither weights nor code into the folder `target`, byte for byte.
+        """Copies everything that is neither the model's weights nor code into the folder `target`, byte for
+        byte.
 
         Links are followed. Raises InputError when it cannot be written.
         """
-        names = [CONFIG, GENERATION_CONFIG, *self.tokenizer_files]
+        names = [CONFIG, GENERATION_CONFIG, *self.tokenizer_files, *sentence_files(self.path)]
         for name in names:
             if not os.path.lexists(self.path / name):
                 continue
             with open_file(self.path / name) as source:
                 try:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
                     with open(target / name, "xb") as copy:
                         shutil.copyfileobj(source, copy)
                 except OSError as error:

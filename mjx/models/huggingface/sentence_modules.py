@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mjx.errors import InputError
-from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_files import WHOLE, open_tensors
 from mjx.models.interop.stored_file import open_file, parse_object, read_object
 
 MODULES = "modules.json"
@@ -117,6 +117,19 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
     )
 
 
+def sentence_files(folder: Path) -> list[str]:
+    """The files by which a sentence-transformers folder differs from one of transformers, as paths in it.
+
+    Raises:
+        InputError: modules.json is damaged.
+    """
+    if not os.path.lexists(folder / MODULES):
+        return []
+    found = [name for name in (MODULES, SETTINGS, PROMPTS) if os.path.lexists(folder / name)]
+    parts = [(path, name) for _, path in _modules(folder) if path for name in ("config.json", WHOLE)]
+    return found + [f"{path}/{name}" for path, name in parts if os.path.lexists(folder / path / name)]
+
+
 def _optional(path: Path) -> dict[str, Any]:
     return read_object(path) if os.path.lexists(path) else {}
 
@@ -131,6 +144,9 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         for each in listed
     ):
         raise InputError(f"{path} is not a list of modules that have a type and a path")
+    for each in listed:
+        if os.path.isabs(each["path"]) or ".." in Path(each["path"]).parts:
+            raise InputError(f"{path} names the module {each['path']}, which is not in the folder")
     return [(each["type"].rpartition(".")[2], each["path"]) for each in listed]
 
 
