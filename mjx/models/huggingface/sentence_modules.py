@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mjx.errors import InputError
-from mjx.models.huggingface.tensor_files import WHOLE, open_tensors
+from mjx.models.huggingface.tensor_files import open_tensors
+from mjx.models.huggingface.tensor_writer import WHOLE
 from mjx.models.interop.stored_file import open_file, parse_object, read_object
 
 MODULES = "modules.json"
-SETTINGS = "sentence_bert_config.json"
+SETTINGS = "sentence_*_config.json"
+"""The star stands for the kind of model, mostly the first that there was."""
 PROMPTS = "config_sentence_transformers.json"
 TOKENIZER = "tokenizer_config.json"
 
@@ -102,10 +104,10 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
             )
     if pooling is None:
         raise InputError(f"{folder / MODULES} has no Pooling module, so that a text would have no embedding")
-    settings = _settings(folder)
+    path, settings = _settings(folder)
     longest = settings.get("max_seq_length")
     if longest is not None and (type(longest) is not int or longest < 1):
-        raise InputError(f'{folder / SETTINGS} has "max_seq_length": {longest}, which should be from 1 on')
+        raise InputError(f'{path} has "max_seq_length": {longest}, which should be a number from 1 on')
     return SentenceModules(
         pooling=pooling,
         dense=tuple(dense),
@@ -125,7 +127,8 @@ def sentence_files(folder: Path) -> list[str]:
     """
     if not os.path.lexists(folder / MODULES):
         return []
-    found = [name for name in (MODULES, SETTINGS, PROMPTS) if os.path.lexists(folder / name)]
+    settings = [path.name for path in _settings_files(folder)]
+    found = [name for name in (MODULES, *settings, PROMPTS) if os.path.lexists(folder / name)]
     parts = [(path, name) for _, path in _modules(folder) if path for name in ("config.json", WHOLE)]
     return found + [f"{path}/{name}" for path, name in parts if os.path.lexists(folder / path / name)]
 
@@ -150,19 +153,23 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     return [(each["type"].rpartition(".")[2], each["path"]) for each in listed]
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    settings = _optional(folder / SETTINGS)
+def _settings_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(SETTINGS))[:1]
+
+
+def _settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file of the encoder's settings, and what is in it."""
+    (path,) = _settings_files(folder) or (folder / SETTINGS,)
+    settings = _optional(path)
     task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
-        raise InputError(f'{folder / SETTINGS} has "transformer_task": {task}; mjx embeds feature-extraction')
+        raise InputError(f'{path} has "transformer_task": {task}; mjx embeds feature-extraction')
     modality = settings.get("modality_config")
     of_text = modality.get("text", {}) if isinstance(modality, dict) else {}
     output = of_text.get("method_output_name", "last_hidden_state")
     if output != "last_hidden_state":
-        raise InputError(
-            f'{folder / SETTINGS} has "method_output_name": {output}; mjx pools last_hidden_state'
-        )
-    return settings
+        raise InputError(f'{path} has "method_output_name": {output}; mjx pools last_hidden_state')
+    return path, settings
 
 
 def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
@@ -180,11 +187,11 @@ def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
 def _dense(folder: Path) -> Dense:
     path = folder / "config.json"
     config = read_object(path)
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    module, _, name = activation.rpartition(".")
-    if not module.startswith("torch.nn") or name not in ACTIVATIONS:
+    activation = str(config.get("activation_function", "nn.Tanh"))
+    name = activation.rpartition(".")[2]
+    if "nn" not in activation.split(".") or name not in ACTIVATIONS:
         raise InputError(
-            f'{path} has "activation_function": {activation}; mjx knows {", ".join(ACTIVATIONS)} of torch.nn'
+            f'{path} has "activation_function": {activation}; mjx knows {", ".join(ACTIVATIONS)} of nn'
         )
     reads = config.get("module_input_name", "sentence_embedding")
     writes = config.get("module_output_name") or reads

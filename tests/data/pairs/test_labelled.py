@@ -8,6 +8,7 @@ import tokenizers
 
 from mjx.data import Loader, evaluation_batches
 from mjx.data.config import DatasetConfig
+from mjx.data.tokenizers import load_tokenizer
 from mjx.data.tokenizers.huggingface import HuggingFaceTokenizer
 from mjx.errors import InputError
 from mjx.parse import parse, to_tree
@@ -135,3 +136,13 @@ def test_what_cannot_work_is_refused(tree, choices, sentence):
     with pytest.raises(InputError) as refused:
         config(tree, **choices).open().dataset("train")
     assert sentence in str(refused.value)
+
+
+def test_a_text_to_read_stands_between_the_special_tokens_of_a_row(tree):
+    data = config(tree)
+    tokenizer = load_tokenizer(tree["tokenizer"])
+    cls, sep = WORDS.index("[CLS]"), WORDS.index("[SEP]")
+    rows = data.prompts(tokenizer, ["a b", ""], len(WORDS))
+    assert rows == [[cls, WORDS.index("a"), WORDS.index("b"), sep], [cls, sep]]
+    masked = parse(DatasetConfig, {"kind": "bert", "corpus": "python-docs", "sep": "[UNK]"}, "data")
+    assert masked.prompts(tokenizer, ["a"], len(WORDS)) == [[cls, WORDS.index("a"), WORDS.index("[UNK]")]]

@@ -220,3 +220,9 @@ def test_llama_3s_tiktoken_file_reads_chats(tmp_path):
 def test_bytes_have_no_special_tokens_in_text():
     tokenizer = load_tokenizer("byte")
     assert tokenizer.encode_prompt("a<s>") == tokenizer.encode_chat("a<s>") == list(b"a<s>")
+
+
+def test_prompts_are_encoded_together_as_each_alone(bpe_folder, sentencepiece_folder):
+    for tokenizer in map(load_tokenizer, (bpe_folder, sentencepiece_folder, "byte")):
+        texts = ["the fox", "", "what?"]
+        assert tokenizer.encode_prompts(texts) == [tokenizer.encode_prompt(text) for text in texts]

@@ -13,7 +13,7 @@ from running import environment
 from mjx.data.tokenizers import load_tokenizer
 from mjx.models.huggingface import from_pretrained
 
-FOLDERS = Path(__file__).parents[1] / "goldens" / "huggingface" / "sentence_folders"
+FOLDERS = Path(__file__).parents[2] / "goldens" / "huggingface" / "sentence_folders"
 MEAN, CUT = FOLDERS / "mean", FOLDERS / "local-cut"
 TEXTS = ["the mesh of the model", "", "shard " * 30]
 SENTENCES = ["A man is eating food.", "A man eats a meal.", "The stock market fell."]
