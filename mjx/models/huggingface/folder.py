@@ -80,7 +80,8 @@ class HuggingFaceFolder:
                 continue
             with open_file(self.path / name) as source:
                 try:
-                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    for parent in Path(name).parents[-2::-1]:
+                        (target / parent).mkdir(exist_ok=True)
                     with open(target / name, "xb") as copy:
                         shutil.copyfileobj(source, copy)
                 except OSError as error:
