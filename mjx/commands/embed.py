@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mjx.data.documents import BadLines, read_documents, read_lines
 from mjx.errors import InputError
@@ -117,11 +117,6 @@ def _texts(files: Sequence[str], key: str) -> Iterator[str]:
 
 def _progress(is_first: bool) -> Progress:
     console = Console(stderr=True, highlight=False)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} texts"), TimeElapsedColumn())
     shown = is_first and console.is_terminal
     return Progress(*columns, console=console, transient=True, disable=not shown)
