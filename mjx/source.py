@@ -18,6 +18,7 @@ from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.huggingface import load_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.models.huggingface.generation import sampling_of, start_token_of
 from mjx.parse import parse, to_tree
 from mjx.trees import Tree, flatten, merge, plain, read_yaml
 
@@ -138,7 +139,8 @@ def keep_companions(source: Source, folder: Path) -> None:
 
 
 def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
-    """The recipe with the model of `init_from = path`, and with its tokenizer where the recipe names none.
+    """The recipe with the model of `init_from = path`, and where the recipe does not say them, its tokenizer,
+    what its decoder begins with, and what must be in its texts.
 
     Raises:
         InputError: there is no model that mjx can read, or the recipe asks for another one.
@@ -152,7 +154,11 @@ def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
     recipe = dict(recipe)
     recipe["model"] = {"family": family, **_with_choices(model, recipe.get("model"), family, path)}
     data = recipe.get("data")
-    if isinstance(data, dict) and data.get("tokenizer") is None and _takes_tokenizer(data):
+    recipe = with_sampling(recipe, source)
+    if isinstance(data, dict) and data.get("start") is None and _takes(data, "start"):
+        start = None if source.companions is None else start_token_of(source.companions)
+        recipe["data"] = data = data if start is None else {**data, "start": start}
+    if isinstance(data, dict) and data.get("tokenizer") is None and _takes(data, "tokenizer"):
         if source.has_tokenizer:
             recipe["data"] = {**data, "tokenizer": str(source.tokenizer_folder)}
         elif data.get("corpus") is not None:
@@ -160,10 +166,23 @@ def fill_in(recipe: Mapping[str, Any], path: str) -> Tree:
     return recipe
 
 
-def _takes_tokenizer(data: Tree) -> bool:
-    """Whether the kind of data has text; of a kind that does not exist, parsing says so."""
+def with_sampling(tree: Tree, source: Source) -> Tree:
+    """With what the folder of a Hugging Face model says of how it continues text, where `tree` does not.
+
+    Raises:
+        InputError: a value there is none that mjx knows.
+    """
+    given = tree.get("sampling")
+    said = {} if source.companions is None else sampling_of(source.companions)
+    if not said or not isinstance(given, dict | None):
+        return tree
+    return {**tree, "sampling": {**said, **(given or {})}}
+
+
+def _takes(data: Tree, name: str) -> bool:
+    """Whether the kind of data has this field; of a kind that does not exist, parsing says so."""
     kind = data.get(DatasetConfig.tag.key, DatasetConfig.tag.default)
-    return kind in KINDS and any(field.name == "tokenizer" for field in dataclasses.fields(load_kind(kind)))
+    return kind in KINDS and any(field.name == name for field in dataclasses.fields(load_kind(kind)))
 
 
 def _with_choices(source: Tree, section: Any, family: str, path: str) -> Tree:

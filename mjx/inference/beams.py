@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
+from mjx.inference.constraints import Texts, constrained
 from mjx.inference.sampling import SamplingConfig
 from mjx.models.common.parameter import bind
 from mjx.models.family import Batch, Generates
@@ -95,6 +96,7 @@ class BeamPrograms:
         parameters: Tree,
         logits: Float[Array, "batch vocab"],
         caches: Any,
+        prompts: Int[Array, "batch width"],
         lengths: Int[Array, " batch"],
         limit: Int[Array, ""],
         penalty: Float[Array, ""],
@@ -123,7 +125,9 @@ class BeamPrograms:
             return (state.step < limit) & jnp.any(state.open)
 
         def step(state: BeamState) -> BeamState:
-            state, came_from = _longer(state, limit, penalty, config)
+            new = state.running.reshape(-1, slots)
+            standing = Texts(prompts[texts], offset, new, state.step)
+            state, came_from = _longer(state, standing, limit, penalty, config)
             rows = (jnp.arange(batch)[:, None] * beams + came_from).reshape(-1)
             last = jnp.take(state.running, state.step - 1, axis=2).reshape(-1, 1)
             logits, caches = model.next(last, model.rows_of(state.caches, rows), offset + state.step - 1)
@@ -133,7 +137,11 @@ class BeamPrograms:
 
 
 def _longer(
-    state: BeamState, limit: Int[Array, ""], penalty: Float[Array, ""], config: SamplingConfig
+    state: BeamState,
+    standing: Texts,
+    limit: Int[Array, ""],
+    penalty: Float[Array, ""],
+    config: SamplingConfig,
 ) -> tuple[BeamState, Int[Array, "batch beams"]]:
     """Texts with one more token, and which text each of them was; logits and caches are still the old ones.
 
@@ -142,6 +150,7 @@ def _longer(
     """
     batch, beams, slots = state.running.shape
     log_probabilities = jax.nn.log_softmax(shard(state.logits, "batch", None).astype(jnp.float32), axis=-1)
+    log_probabilities = constrained(log_probabilities, standing, limit, config)
     vocab = log_probabilities.shape[-1]
     totals = state.scores[:, :, None] + log_probabilities.reshape(batch, beams, vocab)
     number = min(max(2, 1 + len(config.stop_tokens)) * beams, beams * vocab)
@@ -163,14 +172,18 @@ def _longer(
 
     left, on = jax.lax.top_k(scores + _NEVER * ends, beams)
     worst = jnp.where(found.there, found.scores.min(axis=1, keepdims=True), _NEVER)
-    improvable = jnp.any(left[:, :1] / divisor > worst, axis=1)
+    if config.early_stopping == "never":
+        divisor = jnp.where(penalty > 0, limit.astype(jnp.float32) ** penalty, divisor)
+    goes_on = jnp.any(left[:, :1] / divisor > worst, axis=1)
+    if config.early_stopping is True:
+        goes_on &= ~jnp.all(found.there, axis=1)
     longer = dataclasses.replace(
         state,
         step=count,
         running=_chosen(texts, on),
         scores=left,
         found=found,
-        open=state.open & improvable,
+        open=state.open & goes_on,
     )
     return longer, _chosen(came_from, on)
 

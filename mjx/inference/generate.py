@@ -12,11 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
 from mjx.inference.beams import Beam, BeamPrograms
+from mjx.inference.constraints import Texts, constrained
 from mjx.inference.placement import Placement
+from mjx.inference.prompts import lay_prompts
 from mjx.inference.rows import rounded
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
 from mjx.models.common.parameter import bind, parameters_of
-from mjx.models.family import Batch, Begun, Generates
+from mjx.models.family import Batch, Generates
 from mjx.sharding import Rules, shard
 from mjx.trees import Tree
 
@@ -43,6 +45,19 @@ class DecodeState:
     """Tokens drawn before a stop token."""
     drawn: Int[Array, "batch slots"]
     caches: Any
+
+
+class Request(NamedTuple):
+    """What is asked for, in arrays: all that draws depend on besides logits."""
+
+    seed: Int[Array, ""]
+    row_seeds: Int[Array, " batch"]
+    rows: Int[Array, "batch width"]
+    """What the texts continue (`LaidPrompts.rows`)."""
+    lengths: Int[Array, " batch"]
+    """Tokens of the prompts."""
+    limit: Int[Array, ""]
+    """New tokens of a text, at most."""
 
 
 class Generator:
@@ -123,22 +138,22 @@ class Generator:
             raise InputError(
                 f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each"
             )
-        laid = self._laid(prompts, config)
+        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards)
         if laid is None:
             return []
-        seed = np.uint32(config.seed)
-        rows = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
+        row_seeds = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
+        numbers = np.uint32(config.seed), row_seeds, laid.rows, laid.lengths, np.int32(config.max_new_tokens)
 
         static = _static(config)
         texts = [[] for _ in prompts]
         with self._placement.in_force():
-            prompt, lengths, seed, rows = self._placement.put((laid.prompt, laid.lengths, seed, rows))
+            request = Request(*self._placement.put(numbers))
             state = self._prefill(
-                self._parameters, prompt, lengths, seed, rows, slots=laid.slots, config=static
+                self._parameters, self._placement.put(laid.prompt), request, slots=laid.slots, config=static
             )
             for part in laid.parts:
                 state = self._read_on(
-                    self._parameters, state, *self._placement.put(part), seed, rows, config=static
+                    self._parameters, state, *self._placement.put(part), request, config=static
                 )
             limit = 1
             while True:
@@ -147,9 +162,8 @@ class Generator:
                     return texts
                 block = config.max_new_tokens if on_tokens is None else STREAM_BLOCK
                 limit = min(limit + block, config.max_new_tokens)
-                state = self._decode(
-                    self._parameters, state, self._placement.put(np.int32(limit)), seed, rows, config=static
-                )
+                until = self._placement.put(np.int32(limit))
+                state = self._decode(self._parameters, state, until, request, config=static)
 
     def search(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[list[Beam]]:
         """The best texts of each row that a search with `config.beams` finds, at most so many, best first.
@@ -157,11 +171,11 @@ class Generator:
         Raises:
             InputError: as a call.
         """
-        laid = self._laid(prompts, config)
+        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards)
         if laid is None:
             return []
         with self._placement.in_force():
-            prompt, lengths = self._placement.put((laid.prompt, laid.lengths))
+            prompt, rows, lengths = self._placement.put((laid.prompt, laid.rows, laid.lengths))
             logits, caches = self._beams.begin(self._parameters, prompt, lengths, slots=laid.slots)
             for part in laid.parts:
                 logits, caches = self._beams.read_on(
@@ -169,7 +183,7 @@ class Generator:
                 )
             numbers = (np.int32(config.max_new_tokens), np.float32(config.length_penalty))
             found = self._beams.search(
-                *(self._parameters, logits, caches, lengths, *self._placement.put(numbers)),
+                *(self._parameters, logits, caches, rows, lengths, *self._placement.put(numbers)),
                 slots=rounded(config.max_new_tokens, 16),
                 config=_static(config),
             )
@@ -183,44 +197,11 @@ class Generator:
             for row in range(len(prompts))
         ]
 
-    def _laid(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> "_Laid | None":
-        """The prompts in arrays of few distinct sizes; None: there are none.
-
-        Raises:
-            InputError: as a call.
-        """
-        if not prompts:
-            return None
-        begun = check_prompts(self._model, prompts, config)
-        longest, chunk = max(map(len, begun.rows)), config.prefill_chunk
-        if longest <= chunk:
-            chunk = rounded(longest, 16)
-        width = -(-longest // chunk) * chunk
-        filled = max(longest + config.max_new_tokens, width)
-        slots = rounded(filled if self._model.caches_grow else config.max_new_tokens, 64)
-        shards = self._placement.batch_shards
-        batch = -(-len(prompts) // shards) * shards
-        tokens = np.zeros((batch, width), np.int32)
-        lengths = np.zeros(batch, np.int32)
-        for row, tokens_of_row in enumerate(begun.rows):
-            tokens[row, : len(tokens_of_row)] = tokens_of_row
-            lengths[row] = len(tokens_of_row)
-        prompt = {begun.name: tokens[:, :chunk]}
-        for name, array in begun.beside.items():
-            wide = rounded(array.shape[1], 16) - array.shape[1]
-            # Rows that only fill the batch have something to read, so that no softmax is over nothing.
-            prompt[name] = np.pad(array, ((0, batch - len(array)), (0, wide)), mode="constant")
-            prompt[name][len(array) :] = prompt[name][0]
-        parts = [(tokens[:, at : at + chunk], np.int32(at)) for at in range(chunk, width, chunk)]
-        return _Laid(prompt, parts, lengths, slots)
-
     def _prefill_program(
         self,
         parameters: Tree,
         prompt: Batch,
-        lengths: Int[Array, " batch"],
-        seed: Int[Array, ""],
-        row_seeds: Int[Array, " batch"],
+        request: Request,
         *,
         slots: int,
         config: SamplingConfig,
@@ -231,8 +212,8 @@ class Generator:
         and decoding overwrites the padding's slots before it reads them. A row of length 0 is padding.
         Behind a prompt that is longer than its row, nothing is drawn that counts.
         """
-        logits, caches = bind(self._model, parameters).begin(prompt, lengths, slots)
-        return _draw(_undrawn(lengths, caches, slots), logits, seed, row_seeds, config)
+        logits, caches = bind(self._model, parameters).begin(prompt, request.lengths, slots)
+        return _draw(_undrawn(request.lengths, caches, slots), logits, request, config)
 
     def _read_on_program(
         self,
@@ -240,8 +221,7 @@ class Generator:
         state: DecodeState,
         tokens: Int[Array, "batch sequence"],
         start: Int[Array, ""],
-        seed: Int[Array, ""],
-        row_seeds: Int[Array, " batch"],
+        request: Request,
         *,
         config: SamplingConfig,
     ) -> DecodeState:
@@ -249,7 +229,7 @@ class Generator:
         lengths, slots = state.lengths, state.drawn.shape[1]
         offset = jnp.minimum(start, lengths)
         logits, caches = bind(self._model, parameters).read_on(tokens, state.caches, offset, lengths)
-        new = _draw(_undrawn(lengths, caches, slots), logits, seed, row_seeds, config)
+        new = _draw(_undrawn(lengths, caches, slots), logits, request, config)
         has_any = offset < lengths
         return dataclasses.replace(
             new,
@@ -264,8 +244,7 @@ class Generator:
         parameters: Tree,
         state: DecodeState,
         limit: Int[Array, ""],
-        seed: Int[Array, ""],
-        row_seeds: Int[Array, " batch"],
+        request: Request,
         *,
         config: SamplingConfig,
     ) -> DecodeState:
@@ -280,7 +259,7 @@ class Generator:
             # An ended row stays where it is, and its slots within the caches.
             lengths = state.lengths + ~state.ended
             state = dataclasses.replace(state, lengths=lengths, caches=caches)
-            return _draw(state, logits[:, 0], seed, row_seeds, config)
+            return _draw(state, logits[:, 0], request, config)
 
         return jax.lax.while_loop(unfinished, step, state)
 
@@ -306,55 +285,6 @@ def generate(
     return Generator(model, parameters)(prompts, config, **options)
 
 
-def check_prompts(model: Generates, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> Begun:
-    """What the texts begin with.
-
-    Raises:
-        InputError: a prompt is empty, has an unknown id, or leaves no room for what is to follow.
-    """
-    vocab, positions = model.vocab_size, model.max_positions
-    for row, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise InputError(
-                f"prompt {row} is empty; it needs at least one token, such as the begin-of-text one"
-            )
-        for token in prompt:
-            if not 0 <= token < vocab:
-                raise InputError(
-                    f"prompt {row} has the token id {token}; the model's ids are 0 to {vocab - 1}"
-                )
-    begun = model.begun(prompts, config.start_token)
-    for row, (prompt, first) in enumerate(zip(prompts, begun.rows, strict=True)):
-        total = len(first) + config.max_new_tokens
-        if positions is None or max(total, len(prompt)) <= positions:
-            continue
-        only = f"the model has only {positions} learned positions"
-        if not model.answers:
-            raise InputError(
-                f"prompt {row} has {len(prompt)} tokens, with sampling.max_new_tokens = "
-                f"{config.max_new_tokens} that is {total}, but {only}; shorten it or lower "
-                "sampling.max_new_tokens"
-            )
-        if len(prompt) > positions:
-            raise InputError(f"prompt {row} has {len(prompt)} tokens, but {only}; shorten it")
-        raise InputError(
-            f"sampling.max_new_tokens = {config.max_new_tokens} and the start token are {total} tokens, but "
-            f"{only}; lower sampling.max_new_tokens"
-        )
-    return begun
-
-
-class _Laid(NamedTuple):
-    """Prompts in arrays."""
-
-    prompt: dict[str, np.ndarray]
-    """For `begin`."""
-    parts: list[tuple[np.ndarray, np.int32]]
-    """For `read_on`: tokens, and the place of the first."""
-    lengths: np.ndarray
-    slots: int
-
-
 def _static(config: SamplingConfig) -> SamplingConfig:
     """What programs depend on."""
     others = {"max_new_tokens": 1, "seed": 0, "prefill_chunk": 1, "start_token": None, "length_penalty": 1.0}
@@ -378,13 +308,14 @@ def _undrawn(lengths: Int[Array, " batch"], caches: Any, slots: int) -> DecodeSt
 def _draw(
     state: DecodeState,
     logits: Float[Array, "batch vocab"],
-    seed: Int[Array, ""],
-    row_seeds: Int[Array, " batch"],
+    request: Request,
     config: SamplingConfig,
 ) -> DecodeState:
     """The state with one more token in every row that has not ended."""
-    keys = row_keys(seed, row_seeds, state.lengths)
-    tokens = sample(shard(logits, "batch", None), keys, config)
+    keys = row_keys(request.seed, request.row_seeds, state.lengths)
+    standing = Texts(request.rows, request.lengths, state.drawn, state.step)
+    logits = constrained(shard(logits, "batch", None), standing, request.limit, config)
+    tokens = sample(logits, keys, config)
     stops = jnp.isin(tokens, jnp.array(config.stop_tokens, jnp.int32))
     ended = state.ended | stops
     drawn = jax.lax.dynamic_update_slice_in_dim(state.drawn, tokens[:, None], state.step, 1)

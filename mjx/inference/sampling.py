@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,21 @@ class SamplingConfig:
     length_penalty: float = 1.0
     """Of a search with beams: log-probabilities are divided by length ** length_penalty. Above 0 longer texts
     gain by it."""
+    early_stopping: bool | Literal["never"] = False
+    """Of a search with beams: when a row is done. true: as soon as there are `beams` finished texts. never:
+    when no unfinished one could beat them however long it became. false: could, as long as it is."""
+    min_new_tokens: int = 0
+    """No stop token before so many tokens are added."""
+    min_length: int = 0
+    """No stop token before prompt and text (of a model with an encoder: start token and text) have so many
+    tokens together."""
+    no_repeat_ngram_size: int = 0
+    """No so many tokens in a row, prompt or start token counted, come a second time; 0: they may."""
+    forced_bos_token: int | None = None
+    """Token id that follows where a single token stands, such as the start token: the language of a
+    translation."""
+    forced_eos_token: int | None = None
+    """Token id of the last token where max_new_tokens ends a text."""
     prefill_chunk: int = 2048
     """A longer prompt is read in parts of so many tokens, so that what is there of it at once does not grow
     with it (but for the caches of attention layers)."""
@@ -51,6 +67,9 @@ class SamplingConfig:
             raise InputError(f"sampling.beams = {self.beams} must be at least 1 (1 is no search)")
         if not math.isfinite(self.length_penalty):
             raise InputError(f"sampling.length_penalty = {self.length_penalty} must be a number")
+        for name in ("min_new_tokens", "min_length", "no_repeat_ngram_size"):
+            if getattr(self, name) < 0:
+                raise InputError(f"sampling.{name} = {getattr(self, name)} must be at least 0 (0 is none)")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
                 f"sampling.temperature = {self.temperature} must be a number of at least 0 (0 is greedy)"

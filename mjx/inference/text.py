@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from mjx.data.config import DatasetConfig
 from mjx.data.tokenizers import ChatTemplate, Tokenizer, decode_continuation
 from mjx.errors import InputError
-from mjx.inference.generate import Generator, check_prompts
+from mjx.inference.generate import Generator
+from mjx.inference.prompts import check_prompts
 from mjx.inference.sampling import SamplingConfig
 from mjx.models.family import Generates
 

@@ -15,10 +15,11 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import abstract_parameters
 from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.models.huggingface.generation import start_token_of
 from mjx.parse import parse
 from mjx.run.vocabulary import compare_vocabularies
 from mjx.sharding import Rules, build_mesh, use_mesh
-from mjx.source import open_source
+from mjx.source import open_source, with_sampling
 from mjx.trees import Tree
 
 
@@ -60,12 +61,7 @@ class OpenedModel:
 
     def start_token(self) -> int | None:
         """What the decoder of a Hugging Face model with an encoder begins with; None: nothing says it."""
-        if self.companions is not None:
-            for said in (self.companions.generation_config, self.companions.config):
-                named = said.get("decoder_start_token_id")
-                if type(named) is int:
-                    return named
-        return None
+        return None if self.companions is None else start_token_of(self.companions)
 
     def stop_tokens(self) -> tuple[int, ...]:
         """What ends a text besides the tokenizer's end of document, by generation_config.json."""
@@ -99,7 +95,8 @@ def read_inference_config(path: str, overrides: Sequence[str] = ()) -> Inference
     Raises:
         InputError: the folder is neither a run nor a Hugging Face model that mjx knows.
     """
-    tree = without_training(open_source(path).recipe())
+    source = open_source(path)
+    tree = with_sampling(without_training(source.recipe()), source)
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree, InferenceConfig)

@@ -1,6 +1,7 @@
 """What transformers' encoders take and return."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,12 +48,12 @@ def _loss(outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> Float[Ar
     return cross_entropy(outputs["logits"], labels["labels"])
 
 
-def _completed(config: BertConfig, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _completed(config: BertConfig, settings: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """RoBERTa counts positions without the padding in front."""
-    if not config.first_position or "segment_ids" not in arrays or "positions" in arrays:
-        return arrays
-    real = arrays["segment_ids"] > 0
-    return {**arrays, "positions": np.maximum(np.cumsum(real, axis=1) - 1, 0)}
+    if not config.first_position or "attention_mask" not in given or "position_ids" in given:
+        return given
+    real = np.asarray(given["attention_mask"]) > 0
+    return {**given, "position_ids": np.maximum(np.cumsum(real, axis=1) - 1, 0)}
 
 
 INTERFACE = Interface(

@@ -1,5 +1,6 @@
 """Which of the families' architectures a config.json is, and which can hold a model of ours."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,8 @@ def _lost(config: ModelConfig, architecture: Architecture) -> list[str]:
     except InputError as error:
         reason = str(error).removeprefix("config.json describes a model that mjx cannot build: ")
         return [f"{_SIZES} ({reason})"]
+    with contextlib.suppress(ValueError):  # it has tensors that the architecture cannot name, and is lost
+        returned = architecture.told(returned, architecture.name_map(config).theirs)
     ours = flatten(to_tree(architecture.canonical(config)))
     theirs = flatten(to_tree(architecture.canonical(returned)))
     return [

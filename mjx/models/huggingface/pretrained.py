@@ -44,7 +44,9 @@ class PretrainedModel:
         self.config, self.parameters, self.source = config, parameters, source
         self.mesh, self.rules = mesh, rules or default_rules()
         self.definition = abstract_model(config)
-        self._forward = jax.jit(lambda parameters, arrays: bind(self.definition, parameters)(**arrays))
+        self._forward = jax.jit(
+            lambda parameters, arrays: {"logits": bind(self.definition, parameters)(**arrays)}
+        )
         self._interface = interface = load_family(config.family).interface
         if interface is not None:
             self._outputs = jax.jit(
@@ -54,37 +56,54 @@ class PretrainedModel:
     def __call__(
         self,
         tokens: Int[Array, "batch sequence"],
+        decoder_tokens: Int[Array, "batch decoder_sequence"] | None = None,
         *,
         attention_mask: Int[Array, "batch sequence"] | None = None,
         positions: Int[Array, "batch sequence"] | None = None,
         segment_ids: Int[Array, "batch sequence"] | None = None,
+        decoder_attention_mask: Int[Array, "batch decoder_sequence"] | None = None,
+        decoder_positions: Int[Array, "batch decoder_sequence"] | None = None,
+        decoder_segment_ids: Int[Array, "batch decoder_sequence"] | None = None,
     ) -> Float[Array, "batch sequence vocab"]:
-        """Logits of the next token, in float32; compiled once per shape.
+        """Logits of the next token, in float32; compiled once per shape. Those of an encoder-decoder stand
+        behind `decoder_tokens`.
 
         Args:
             tokens: Ids.
+            decoder_tokens: Of a model whose encoder reads `tokens`: what its decoder reads.
             attention_mask: As transformers takes it: 1 for tokens, 0 for padding, whose logits mean nothing.
             positions: Of the tokens; None: counted from the row's start, padding included.
             segment_ids: Documents of packed rows, from 1, which do not see each other; 0 is padding. It
                 says all that attention_mask says.
+            decoder_attention_mask: As attention_mask, of decoder_tokens; so are the others.
+            decoder_positions: …
+            decoder_segment_ids: …
 
         Raises:
-            InputError: both masks are given.
+            InputError: both masks are given, or the model has no decoder besides, or has one.
         """
-        if attention_mask is not None and segment_ids is not None:
-            raise InputError("attention_mask and segment_ids are both given; segment_ids = 0 is padding too")
-        segments: Any = attention_mask if segment_ids is None else segment_ids
-        given = {"tokens": tokens, "positions": positions, "segment_ids": segments}
+        answers = getattr(self.definition, "answers", False)
+        of_decoder = {
+            "decoder_tokens": decoder_tokens,
+            "decoder_positions": decoder_positions,
+            "decoder_segment_ids": _segments("decoder_", decoder_attention_mask, decoder_segment_ids),
+        }
+        if answers and decoder_tokens is None:
+            raise InputError("the model has an encoder, which reads tokens; give decoder_tokens too")
+        if not answers and any(array is not None for array in of_decoder.values()):
+            raise InputError("the model has no encoder, and reads tokens alone; leave the decoder's out")
+        segments = _segments("", attention_mask, segment_ids)
+        given = {"tokens": tokens, "positions": positions, "segment_ids": segments, **of_decoder}
         arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
-        return self._computed(self._forward, arrays)
+        return self._computed(self._forward, arrays)["logits"]
 
     def outputs(self, **inputs: Any) -> dict[str, Array]:
         """What transformers' model of this kind returns, by its names, of inputs by its names.
 
         Args:
             inputs: `input_ids` and, as the model takes them, `attention_mask`, `position_ids`,
-                `token_type_ids`, and `labels` (-100: of none), with which there is a `loss`. Arrays, or what
-                `np.asarray` takes.
+                `token_type_ids`, `decoder_input_ids`, `decoder_attention_mask`, `encoder_outputs`, and
+                `labels` (-100: of none), with which there is a `loss`. Arrays, or what `np.asarray` takes.
 
         Returns:
             What the model has heads for: `logits`, `last_hidden_state`, `pooler_output`, …
@@ -99,38 +118,57 @@ class PretrainedModel:
             )
         named, labels = interface.inputs, interface.labels
         unknown = [name for name in inputs if name not in (*named, *labels)]
-        first = next(iter(named))
-        if unknown or inputs.get(first) is None:
-            wrong = f"has no input {', '.join(unknown)}" if unknown else f"needs {first}"
+        if unknown or all(inputs.get(name) is None for name in interface.needed):
+            wrong = (
+                f"has no input {', '.join(unknown)}" if unknown else f"needs {' or '.join(interface.needed)}"
+            )
             raise InputError(f"the model {wrong}; it takes {', '.join((*named, *labels))}")
-        given = {name: np.asarray(array) for name, array in inputs.items() if array is not None}
-        arrays = {ours: given[theirs] for theirs, ours in named.items() if theirs in given}
-        outputs = self._computed(self._outputs, interface.completed(self.config, arrays))
-        told = {name: jnp.asarray(given[name]) for name in labels if name in given}
+        settings = {} if self.source is None else self.source.config
+        given = {name: value for name, value in inputs.items() if value is not None}
+        given = interface.completed(self.config, settings, given)
+        arrays = {ours: np.asarray(given[theirs]) for theirs, ours in named.items() if theirs in given}
+        outputs = self._computed(self._outputs, arrays)
+        told = {name: jnp.asarray(np.asarray(given[name])) for name in labels if name in given}
         loss = interface.loss(outputs, told) if told else None
         return outputs if loss is None else {"loss": loss, **outputs}
 
-    def _computed(self, program: Callable[..., Any], arrays: dict[str, np.ndarray]) -> Any:
-        """What a program makes of arrays, which are padded to what the mesh divides, and cut again."""
-        rows, length = arrays["tokens"].shape
-        padding = [(0, -size % shards) for size, shards in zip((rows, length), self._shards(), strict=True)]
-        if padding[1][1]:
-            # No position beyond the row's own: a table may end, or another RoPE begin there.
-            ours = {
-                "segment_ids": np.ones((rows, length), np.int32),
-                "positions": np.broadcast_to(np.arange(length), (rows, length)),
-            }
-            arrays = ours | arrays
-        padded = {name: jnp.asarray(np.pad(array, padding), jnp.int32) for name, array in arrays.items()}
-        if self.mesh is None:
-            return program(self.parameters, padded)
-        whole = length + padding[1][1]
+    def _computed(self, program: Callable[..., Any], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
+        """What a program makes of arrays, which are padded to what the mesh divides, and cut again: what is
+        called encoder_… to the encoder's row, the rest to that of the decoder, where there are both."""
+        of_rows, of_tokens = self._shards()
+        sides = {}
+        for side, names in (("encoder", ("tokens", "states")), ("decoder", ("decoder_tokens",))):
+            first = next((arrays[name] for name in names if name in arrays), None)
+            if first is None:
+                continue
+            rows, length = first.shape[:2]
+            sides[side] = rows, length
+            if -length % of_tokens:
+                # No position beyond the row's own: a table may end, or another RoPE begin there.
+                prefix = "" if side == "encoder" else "decoder_"
+                ours = {
+                    f"{prefix}segment_ids": np.ones((rows, length), np.int32),
+                    f"{prefix}positions": np.broadcast_to(np.arange(length), (rows, length)),
+                }
+                arrays = ours | arrays
 
-        def cut(array: Array) -> Array:
+        def padded(array: np.ndarray) -> Array:
+            sizes = (-array.shape[0] % of_rows, -array.shape[1] % of_tokens, *[0] * (array.ndim - 2))
+            dtype = jnp.float32 if array.ndim > 2 else jnp.int32
+            return jnp.asarray(np.pad(array, [(0, size) for size in sizes]), dtype)
+
+        given = {name: padded(array) for name, array in arrays.items()}
+        if self.mesh is None:
+            return program(self.parameters, given)
+
+        def cut(name: str, array: Array) -> Array:
+            encoded = name.startswith("encoder_") or "decoder" not in sides
+            rows, length = sides["encoder" if encoded else "decoder"]
+            whole = length + -length % of_tokens
             return array[:rows, :length] if array.shape[1:2] == (whole,) and array.ndim > 2 else array[:rows]
 
         with use_mesh(self.mesh, self.rules):
-            return jax.tree.map(cut, program(self.parameters, padded))
+            return {name: cut(name, array) for name, array in program(self.parameters, given).items()}
 
     def _shards(self) -> tuple[int, int]:
         """What rows and tokens have to be multiples of on the mesh."""
@@ -140,6 +178,15 @@ class PretrainedModel:
             return math.prod(sizes.get(axis, 1) for axis in self.rules.mesh_axes(name))
 
         return over("batch"), math.lcm(over("sequence"), over("residual_sequence"))
+
+
+def _segments(side: str, attention_mask: Any, segment_ids: Any) -> Any:
+    """Of the two ways to say what is padding, the one that is given."""
+    if attention_mask is not None and segment_ids is not None:
+        raise InputError(
+            f"{side}attention_mask and {side}segment_ids are both given; {side}segment_ids = 0 is padding too"
+        )
+    return attention_mask if segment_ids is None else segment_ids
 
 
 def from_pretrained(
@@ -180,16 +227,22 @@ def from_pretrained(
 
 
 def read_config(folder: HuggingFaceFolder) -> tuple[str, Any]:
-    """The family, and the config of ours that config.json describes.
+    """The family, and the config of ours that config.json describes, and the weights where they are there.
 
     Raises:
         InputError: mjx does not know the model, or would compute it differently.
     """
     family, architecture = find_architecture(folder.config)
     try:
-        return family, architecture.config.to_ours(folder.config, "config.json")
+        config = architecture.config.to_ours(folder.config, "config.json")
     except InputError as error:
         raise InputError(f"{folder.path}: {error}") from error
+    try:
+        with folder.tensors() as tensors:
+            names = tuple(tensors)
+    except InputError:  # which says so again where the weights are read
+        return family, config
+    return family, architecture.told(config, names)
 
 
 def load_pretrained(

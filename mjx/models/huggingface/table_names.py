@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from mjx.models.huggingface.packed import PARTS, unpacked
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.name_map import NameMap
-from mjx.models.interop.tensor_layout import Tensor
+from mjx.models.interop.tensor_layout import InMemory, Tensor
 
 
 def as_in_table(
@@ -29,4 +31,6 @@ def as_in_table(
         known = {*expected, *(f"{name}{part}" for name in expected for part in PARTS)}
         table |= {name: f"{prefix}{name}" for name in tensors if f"{prefix}{name}" in known}
     renamed = {table.get(name, name): tensor for name, tensor in tensors.items()} if table else tensors
-    return unpacked(renamed, expected)
+    absent = [name for name in architecture.zeros if name in expected and name not in renamed]
+    zeros = {name: InMemory(np.zeros(expected[name], np.float32)) for name in absent}
+    return unpacked({**renamed, **zeros} if zeros else renamed, expected)

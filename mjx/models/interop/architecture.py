@@ -1,7 +1,7 @@
 """What a family says of one of Hugging Face's model classes that it can be."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from mjx.errors import InputError
@@ -117,3 +117,8 @@ class Architecture:
     are equal."""
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Other names of tensors in checkpoints, as regular expressions → those in the table."""
+    zeros: Collection[str] = ()
+    """Tensors that are zero where a checkpoint lacks them."""
+    told: Callable[[Any, Collection[str]], Any] = lambda config, tensors: config
+    """`told(config, tensors)`: the config, with what config.json leaves open and the tensors that there are
+    say."""

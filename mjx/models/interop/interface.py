@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 IGNORED = -100
 """The label of what counts for nothing."""
+
+
+Completed = Callable[[Any, Mapping[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,15 +20,18 @@ class Interface:
     """The inputs and outputs of a family's models by transformers' names."""
 
     inputs: Mapping[str, str]
-    """Their names → those of a batch's arrays. The first one has to be there."""
+    """Their names → those of a batch's arrays."""
+    needed: tuple[str, ...] = ("input_ids",)
+    """One of these has to be there."""
     labels: tuple[str, ...]
     """What only the loss reads."""
     outputs: Callable[[Any, Mapping[str, Array]], dict[str, Array]]
     """`outputs(model, arrays)`: by their names, all that the model has heads for."""
     loss: Callable[[Mapping[str, Array], Mapping[str, Array]], Float[Array, ""] | None]
     """`loss(outputs, labels)`: as their model says it of labels; None: these are not all that it needs."""
-    completed: Callable[[Any, dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda config, arrays: arrays
-    """`completed(config, arrays)`: with what their model derives of its inputs."""
+    completed: Completed = lambda config, settings, given: given
+    """`completed(config, settings, given)`: what is given by their names, with what their model derives of
+    it; `settings` are those of its config.json."""
 
 
 def cross_entropy(logits: Float[Array, "*places classes"], labels: Int[Array, "*places"]) -> Float[Array, ""]:

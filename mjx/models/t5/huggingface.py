@@ -1,6 +1,7 @@
 """Hugging Face's encoder-decoders that a T5 can be."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
 from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Key, Only, ResolvedKey
@@ -14,6 +15,8 @@ from mjx.models.t5.huggingface_keys import (
     FeedForward,
     OffsetPositions,
     ScaledHead,
+    UnscaledHead,
+    tied_without_head,
 )
 from mjx.models.t5.huggingface_names import bart_names, t5_names
 
@@ -25,6 +28,7 @@ def _architecture(
     names: Callable[[T5Config], NameMap],
     prefix: str,
     without_meaning: Sequence[str] = (),
+    **others: Any,
 ) -> Architecture:
     return Architecture(
         model_type=model_type,
@@ -33,34 +37,55 @@ def _architecture(
         name_map=names,
         prefix=prefix,
         canonical=canonical,
+        **others,
     )
 
 
 _ONLY_ENCODER_DECODER = Only("is_encoder_decoder", True)
 
-ARCHITECTURES = (
-    _architecture(
-        *("t5", "T5ForConditionalGeneration"),
-        Key("vocab_size", "vocab_size", 32128),
+_WITHOUT_MEANING_IN_T5 = ("initializer_factor", "n_positions")
+"""Of initial weights, and how long the rows were."""
+
+
+def _t5(vocab_size: int, layers: int, heads: int, features: int, feed_forward: str) -> tuple[Entry, ...]:
+    """All but the head, with what is taken where a key is missing."""
+    return (
+        Key("vocab_size", "vocab_size", vocab_size),
         Key("d_model", "hidden_size", 512, also=("hidden_size",)),
-        EncoderLayers("num_layers", "encoder_layers", 6, also=("num_hidden_layers",)),
-        DecoderLayers("num_decoder_layers", like="num_layers", default=6),
-        Key("num_heads", "attention.num_heads", 8, also=("num_attention_heads",)),
+        EncoderLayers("num_layers", "encoder_layers", layers, also=("num_hidden_layers",)),
+        DecoderLayers("num_decoder_layers", like="num_layers", default=layers),
+        Key("num_heads", "attention.num_heads", heads, also=("num_attention_heads",)),
         ResolvedKey("d_kv", "attention.head_dim", 64, also=("head_dim",)),
         Key("relative_attention_num_buckets", "attention.relative_bias.buckets", 32),
         Key("relative_attention_max_distance", "attention.relative_bias.max_distance", 128),
         Constant("attention.scale", 1.0),
-        Key("d_ff", "mlp.features", 2048),
-        FeedForward(),
+        Key("d_ff", "mlp.features", features),
+        FeedForward(feed_forward),
         Key("dropout_rate", ("dropout", "attention.dropout"), 0.1),
         Key("layer_norm_epsilon", "norm.epsilon", 1e-6),
         Constant("norm.kind", "rmsnorm"),
-        ScaledHead(),
         _ONLY_ENCODER_DECODER,
+    )
+
+
+ARCHITECTURES = (
+    _architecture(
+        *("t5", "T5ForConditionalGeneration"),
+        *_t5(vocab_size=32128, layers=6, heads=8, features=2048, feed_forward="relu"),
+        ScaledHead(),
         names=t5_names,
         prefix="",
-        # initializer_factor is of initial weights; n_positions, how long the rows were.
-        without_meaning=("initializer_factor", "n_positions"),
+        without_meaning=_WITHOUT_MEANING_IN_T5,
+        told=tied_without_head,
+    ),
+    _architecture(
+        *("mt5", "MT5ForConditionalGeneration"),
+        *_t5(vocab_size=250112, layers=8, heads=6, features=1024, feed_forward="gated-gelu"),
+        UnscaledHead(),
+        names=t5_names,
+        prefix="",
+        without_meaning=_WITHOUT_MEANING_IN_T5,
+        told=tied_without_head,
     ),
     _architecture(
         *("bart", "BartForConditionalGeneration"),
@@ -93,6 +118,7 @@ ARCHITECTURES = (
         Constant("attention.output_bias", True),
         names=bart_names,
         prefix="model.",
+        zeros=("final_logits_bias",),
         without_meaning=(
             # Of training, by its own layers' dropout
             *("activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "classif_dropout"),

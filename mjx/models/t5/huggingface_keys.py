@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mjx.errors import InputError
@@ -45,11 +45,13 @@ class FeedForward:
     """`feed_forward_proj`: an activation, behind `gated-` where it is gated. What transformers derives of it
     (`dense_act_fn`, `is_gated_act`) is read where a config.json has it, as transformers does."""
 
+    default: str
+
     def names(self) -> Sequence[str]:
         return ("feed_forward_proj", "dense_act_fn", "is_gated_act")
 
     def ours(self, theirs: Theirs) -> Fields:
-        written = theirs.get("feed_forward_proj", "relu")
+        written = theirs.get("feed_forward_proj", self.default)
         first, *rest = written.split("-")
         if len(rest) > 1 or (rest and first != "gated"):
             raise InputError(
@@ -78,7 +80,8 @@ class FeedForward:
 
 @dataclasses.dataclass(frozen=True)
 class ScaledHead:
-    """T5's head is the token table, its input scaled by 1/√d_model, or a table of its own, not scaled.
+    """T5's head is the token table, its input scaled by 1/√d_model, or not scaled, and a table of its own
+    where a checkpoint has one.
 
     transformers says so by `tie_word_embeddings`; from its version 5 on, which ties whatever a file does not
     have, by `scale_decoder_outputs`.
@@ -95,7 +98,29 @@ class ScaledHead:
         return {"tie_embeddings": scaled, "logit_scale": width**-0.5 if scaled else 1.0}
 
     def theirs(self, config: T5Config) -> dict[str, Any]:
-        return dict.fromkeys(self.names(), config.tie_embeddings)
+        return {
+            "tie_word_embeddings": config.tie_embeddings,
+            "scale_decoder_outputs": config.logit_scale != 1,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class UnscaledHead:
+    """mT5's, whatever `tie_word_embeddings` is: a table of its own where a checkpoint has one."""
+
+    def names(self) -> Sequence[str]:
+        return ("tie_word_embeddings",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        return {"tie_embeddings": False, "logit_scale": 1.0}
+
+    def theirs(self, config: T5Config) -> dict[str, Any]:
+        return {"tie_word_embeddings": config.tie_embeddings}
+
+
+def tied_without_head(config: T5Config, tensors: Collection[str]) -> T5Config:
+    """The token table is the head where a checkpoint has no other."""
+    return config if "lm_head.weight" in tensors else dataclasses.replace(config, tie_embeddings=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,9 +35,20 @@ CASES: dict[str, dict[str, Any]] = {
     "bart": _BART,
     "bart, scaled embeddings": {**_BART, "scale_embedding": True, "activation_function": "relu"},
     "llama": _LLAMA,
+    "mt5": {**_T5, "tie_word_embeddings": False, "d_kv": 8},
+    "mt5, without a head": {**_T5, "feed_forward_proj": "gated-silu", "tie_word_embeddings": False},
+    "t5, gated, without a head": {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "bart, without a bias of logits": _BART,
 }
+LACKING = {
+    "mt5, without a head": "lm_head.weight",
+    "t5, gated, without a head": "lm_head.weight",
+    "bart, without a bias of logits": "final_logits_bias",
+}
+"""Tensors that their files do not have, though the model does."""
 CLASSES = {
     "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
     "bart": "BartForConditionalGeneration",
     "llama": "LlamaForCausalLM",
 }
@@ -46,6 +57,18 @@ STOPS = (1, 7, 20, 33)
 """Some of them are soon met."""
 BEAMS = ((1, 1.0), (2, 1.0), (2, -0.5), (4, 1.0), (4, 2.0), (4, 0.0))
 """How many, and the length penalty."""
+CONSTRAINED = (
+    *({"no_repeat_ngram_size": size, "num_beams": beams} for size, beams in ((1, 1), (2, 1), (2, 4), (3, 2))),
+    *({"min_new_tokens": 8, "num_beams": beams} for beams in (1, 4)),
+    *({"min_length": 9, "num_beams": beams} for beams in (1, 2)),
+    {"forced_bos_token_id": 5, "num_beams": 1},
+    {"forced_bos_token_id": 5, "forced_eos_token_id": 33, "num_beams": 3},
+    {"forced_eos_token_id": 33, "min_new_tokens": 4, "no_repeat_ngram_size": 2, "num_beams": 3},
+    *({"early_stopping": True, "length_penalty": penalty, "num_beams": 4} for penalty in (1.0, 2.0)),
+    *({"early_stopping": "never", "length_penalty": penalty, "num_beams": 3} for penalty in (-1.0, 2.0)),
+)
+"""What texts must have and must not, and when a search ends: options of `generate`."""
+CONSTRAINED_CASES = ("t5", "bart", "llama")
 
 
 def config_of(case: str) -> dict[str, Any]:
@@ -66,6 +89,18 @@ def text_name(case: str, row: int, beams: int, penalty: float) -> str:
     return f"{case}/row {row}, {beams} beams, penalty {penalty}"
 
 
+def labels_of(case: str) -> np.ndarray:
+    """The decoder's tokens, some of which do not count."""
+    _, _, tokens = inputs_of(case)
+    return np.where(np.arange(7) < np.array([[5], [7], [2]]), tokens, -100)
+
+
+def constrained_name(case: str, row: int, options: dict[str, Any]) -> str:
+    """As `text_name`."""
+    said = ", ".join(f"{name} = {value}" for name, value in options.items())
+    return f"{case}/row {row}, {said}"
+
+
 def _texts(model: Any, case: str) -> dict[str, np.ndarray]:
     """Rows by themselves, so that no padding stands in front of a decoder's prompt."""
     import torch
@@ -73,22 +108,26 @@ def _texts(model: Any, case: str) -> dict[str, np.ndarray]:
     arrays, (tokens, mask, _) = {}, inputs_of(case)
     for row, length in enumerate(mask.sum(1)):
         prompt = torch.from_numpy(tokens[row : row + 1, :length])
-        for beams, penalty in BEAMS:
+        asked = {
+            text_name(case, row, beams, penalty): {"num_beams": beams, "length_penalty": penalty}
+            for beams, penalty in BEAMS
+        }
+        if case in CONSTRAINED_CASES:
+            asked |= {constrained_name(case, row, options): options for options in CONSTRAINED}
+        for name, options in asked.items():
             made = model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 max_new_tokens=NEW_TOKENS,
-                num_beams=beams,
-                length_penalty=penalty,
                 eos_token_id=list(STOPS),
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_scores=True,
+                **options,
             )
             begun = 1 if model.config.is_encoder_decoder else length
-            name = text_name(case, row, beams, penalty)
             arrays[name] = made.sequences[0, begun:].numpy()
-            if beams > 1:
+            if options["num_beams"] > 1:
                 arrays[f"score/{name}"] = made.sequences_scores[0].numpy()
     return arrays
 
@@ -113,6 +152,7 @@ def main() -> None:
                 for name, each in fresh.state_dict().items()
                 if "embed_tokens" not in name or case == "llama"
                 if name != "lm_head.weight" or untied or case == "llama"
+                if name != LACKING.get(case)
             }
             weights = variants.weights_of(config["model_type"], shapes, number)
             save_file(weights, f"{folder}/model.safetensors", {"format": "pt"})
@@ -127,6 +167,13 @@ def main() -> None:
                     attention_mask=torch.from_numpy(mask),
                     decoder_input_ids=torch.from_numpy(decoder_tokens),
                 )
+                of_labels = model(
+                    input_ids=torch.from_numpy(tokens),
+                    attention_mask=torch.from_numpy(mask),
+                    labels=torch.from_numpy(labels_of(case)),
+                )
+            arrays[f"{case}/loss"] = of_labels.loss.numpy()
+            arrays[f"{case}/logits of labels"] = of_labels.logits.numpy()[:, ::2, ::3]
             arrays[f"{case}/logits"] = made.logits.numpy()[:, ::2, ::3]
             arrays[f"{case}/states"] = made.encoder_last_hidden_state.numpy()[:, ::2, ::3]
             print(case, made.logits.std(), len(shapes))

@@ -103,12 +103,14 @@ class EncoderDecoder(LanguageModel):
         tokens: Int[Array, "batch memory"],
         decoder_tokens: Int[Array, "batch sequence"],
         *,
+        positions: Int[Array, "batch memory"] | None = None,
         segment_ids: Int[Array, "batch memory"] | None = None,
+        decoder_positions: Int[Array, "batch sequence"] | None = None,
         decoder_segment_ids: Int[Array, "batch sequence"] | None = None,
     ) -> Float[Array, "batch sequence vocab"]:
         """Logits of the decoder's next token, in float32."""
-        memory, _, _ = self.encode(Inputs(tokens, segment_ids=segment_ids))
-        inputs = Inputs(decoder_tokens, segment_ids=decoder_segment_ids, memory=memory)
+        memory, _, _ = self.encode(Inputs(tokens, positions, segment_ids))
+        inputs = Inputs(decoder_tokens, decoder_positions, decoder_segment_ids, memory=memory)
         return self.logits(self.hidden_states(inputs))
 
     def encode(
