@@ -1,9 +1,10 @@
 """transformers' side of `mjx verify`: a program of its own, which never loads JAX.
 
 `python -m mjx.commands.transformers_child DIR REQUEST RESULT`; the last two are .npz files. A request has
-`tokens` and `mask` (rows padded to one length), `new_tokens`, and whether `gradients` are wanted. The result
-has `logits`, `loss`, `gradient_norm`, each row's greedy `continuation` with the logits that chose it, and
-`versions`; or `error`, a sentence for what the user can mend.
+`tokens` and `mask` (rows padded to one length), `labels` and where they are `counted`, `new_tokens`, and
+whether `gradients` are wanted; of an encoder-decoder these are the decoder's, and there are `encoder_tokens`,
+`encoder_mask`, and the `start` of its texts. The result has `logits`, `loss`, `gradient_norm`, each row's greedy
+`continuation` with the logits that chose it, and `versions`; or `error`, a sentence for what the user can mend.
 """
 
 import json
@@ -26,13 +27,15 @@ def main(folder: str, request_file: str, result_file: str) -> None:
         np.savez(result_file, error=np.array(sentence))
         return
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-        quantization = json.load(file).get("quantization_config") or {}
+        settings = json.load(file)
+    quantization = settings.get("quantization_config") or {}
     unpacked = {}
     if quantization.get("quant_method") == "mxfp4":  # to be computed in float32
         packing = transformers.Mxfp4Config  # pyright: ignore[reportAttributeAccessIssue]
         unpacked["quantization_config"] = packing(dequantize=True)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        kind = "AutoModelForSeq2SeqLM" if "start" in request else "AutoModelForCausalLM"
+        model = getattr(transformers, kind).from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True, **unpacked
         )
     except (ValueError, KeyError, OSError) as error:
@@ -43,42 +46,55 @@ def main(folder: str, request_file: str, result_file: str) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # it leaves one token's gradient out, wherever the token stands
+    # BART's bias of the logits is a buffer; others, which nothing differentiates, get no gradient.
+    stored = model.state_dict()
+    for name, buffer in model.named_buffers():
+        if name in stored and buffer.is_floating_point():
+            buffer.requires_grad_(bool(request["gradients"]))
     results: dict[str, Any] = _compute(torch, model.float().eval(), request)
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     np.savez(result_file, **{**results, "versions": np.array(versions)})
 
 
 def _compute(torch, model, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    tokens, mask = (torch.from_numpy(request[name]) for name in ("tokens", "mask"))
+    arrays = {name: torch.from_numpy(array) for name, array in request.items() if array.ndim}
+    inputs = {"input_ids": arrays["tokens"], "attention_mask": arrays["mask"]}
+    if "start" in request:
+        inputs = {"input_ids": arrays["encoder_tokens"], "attention_mask": arrays["encoder_mask"]}
+        inputs |= {"decoder_input_ids": arrays["tokens"], "decoder_attention_mask": arrays["mask"]}
     results: dict[str, np.ndarray] = {}
     with torch.set_grad_enabled(bool(request["gradients"])):
-        logits = model(input_ids=tokens, attention_mask=mask).logits
-        # Of every token that a token precedes: theirs would count what stands after padding as well.
-        counted = (mask[:, 1:] * mask[:, :-1]).bool()
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1][counted], tokens[:, 1:][counted])
+        logits = model(**inputs).logits
+        counted = arrays["counted"].bool()
+        loss = torch.nn.functional.cross_entropy(logits[counted], arrays["labels"][counted])
     if request["gradients"]:
         loss.backward()
-        gradients = [p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]
+        arrays_of = (*model.parameters(), *model.buffers())
+        gradients = [p.grad.double().square().sum() for p in arrays_of if p.grad is not None]
         results["gradient_norm"] = torch.stack(gradients).sum().sqrt().numpy()
     results |= {"logits": logits.detach().numpy(), "loss": loss.detach().numpy()}
 
-    rows = [
-        _continue(torch, model, row[real.bool()], int(request["new_tokens"]))
-        for row, real in zip(tokens, mask, strict=True)
+    prompts = [
+        row[real.bool()] for row, real in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     ]
+    start = None if "start" not in request else int(request["start"])
+    rows = [_continue(torch, model, prompt, int(request["new_tokens"]), start) for prompt in prompts]
     results["continuation"] = np.array([chosen for chosen, _ in rows], np.int64)
     results["continuation_logits"] = np.array([logits for _, logits in rows], np.float32)
     return results
 
 
-def _continue(torch, model, prompt, count: int) -> tuple[list[int], list[np.ndarray]]:
+def _continue(torch, model, prompt, count: int, start: int | None) -> tuple[list[int], list[np.ndarray]]:
     """The most likely tokens one by one, from its cache; `generate` would heed generation_config.json."""
     chosen: list[int] = []
     logits: list[np.ndarray] = []
-    given, cache = prompt[None], None
     with torch.no_grad():
+        encoded, name, given, cache = {}, "input_ids", prompt[None], None
+        if start is not None:
+            encoded = {"encoder_outputs": model.get_encoder()(input_ids=given)}
+            name, given = "decoder_input_ids", torch.tensor([[start]])
         for _ in range(count):
-            output = model(input_ids=given, past_key_values=cache, use_cache=True)
+            output = model(**{name: given}, **encoded, past_key_values=cache, use_cache=True)
             logits.append(output.logits[0, -1].numpy())
             chosen.append(int(logits[-1].argmax()))
             given, cache = torch.tensor([[chosen[-1]]]), output.past_key_values

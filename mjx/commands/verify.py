@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from rich.console import Console
@@ -24,11 +23,12 @@ from mjx.models.common.parameter import bind
 from mjx.models.family import abstract_model
 from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.models.huggingface.generation import start_token_of
 from mjx.training.optimizer import global_norm
 
 RANGES = 16
 """Lines of the table of positions: of longer rows a line has several."""
-CONTINUES_TEXT = ("ForCausalLM", "LMHeadModel")
+CONTINUES_TEXT = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How transformers' classes end whose head gives the next token."""
 
 
@@ -58,6 +58,23 @@ class VerifyOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What both read, padded, in transformers' order."""
+
+    prompts: list[list[int]]
+    tokens: Int[np.ndarray, "batch sequence"]
+    """Behind which the logits stand: of an encoder-decoder the decoder's."""
+    mask: Int[np.ndarray, "batch sequence"]
+    labels: Int[np.ndarray, "batch sequence"]
+    counted: Int[np.ndarray, "batch sequence"]
+    """Where there is a label, 1."""
+    encoder: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """`encoder_tokens` and `encoder_mask`, where an encoder reads the prompts."""
+    start: int | None = None
+    """The decoder's first token, then."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Side:
     """What one of the two makes of the prompts."""
 
@@ -80,29 +97,33 @@ def verify(path: str, options: VerifyOptions) -> bool:
     if config.vocabulary is None:
         raise InputError(f"{folder.path} holds a model that takes no tokens, so that it continues no text")
     prompts = _prompts(folder, config.vocabulary, options)
-    tokens, mask = _pad(prompts, options.padding_side)
-    length, longest = tokens.shape[1] + options.new_tokens, abstract_model(config).max_positions
+    answers = abstract_model(config).answers
+    rows = (_pairs if answers else _texts)(folder, prompts, options)
+    read = rows.tokens.shape[1]
+    length = max(read, options.new_tokens + 1) if answers else read + options.new_tokens
+    longest = abstract_model(config).max_positions
     if longest is not None and length > longest:
         raise InputError(
-            f"rows of {tokens.shape[1]} tokens with {options.new_tokens} new ones do not fit the model, "
+            f"rows of {read} tokens with {options.new_tokens} new ones do not fit the model, "
             f"which has {longest} positions"
         )
 
-    result = _transformers(folder.path, tokens, mask, options)
+    result = _transformers(folder.path, rows, options)
     norm = float(result["gradient_norm"]) if options.gradients else None
     theirs = _Side(result["logits"], float(result["loss"]), norm, result["continuation"])
     with jax.default_matmul_precision("highest"):
-        ours = _mjx(from_pretrained(path, dtype="float32"), tokens, mask, prompts, options)
+        ours = _mjx(from_pretrained(path, dtype="float32"), rows, options)
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     given = "given" if options.texts or options.prompt_file else f"random (seed {options.seed})"
     console.print(
-        f"{folder.path}: {len(prompts)} {given} rows of up to {tokens.shape[1]} tokens, padded on the "
+        f"{folder.path}: {len(prompts)} {given} rows of up to {read} tokens, padded on the "
         f"{options.padding_side}; float32; {result['versions']}\n",
         soft_wrap=True,
     )
-    console.print(_positions(ours, theirs, mask.astype(bool)))
-    table, within = _summary(ours, theirs, mask.astype(bool), result["continuation_logits"], options.limit)
+    real = rows.mask.astype(bool)
+    console.print(_positions(ours, theirs, real))
+    table, within = _summary(ours, theirs, real, result["continuation_logits"], options.limit)
     console.print()
     console.print(table)
     return within
@@ -169,12 +190,42 @@ def _pad(prompts: list[list[int]], side: str) -> tuple[np.ndarray, np.ndarray]:
     return tokens, mask
 
 
-def _transformers(
-    path: Path, tokens: np.ndarray, mask: np.ndarray, options: VerifyOptions
-) -> dict[str, np.ndarray]:
+def _texts(folder: HuggingFaceFolder, prompts: list[list[int]], options: VerifyOptions) -> _Rows:
+    """Prompts whose tokens are held against the next ones; those that stand behind padding are not."""
+    tokens, mask = _pad(prompts, options.padding_side)
+    counted = np.zeros_like(mask)
+    counted[:, :-1] = mask[:, 1:] * mask[:, :-1]
+    return _Rows(prompts, tokens, mask, np.roll(tokens, -1, axis=1), counted)
+
+
+def _pairs(folder: HuggingFaceFolder, prompts: list[list[int]], options: VerifyOptions) -> _Rows:
+    """Prompts for an encoder; what its decoder is held against is the prompt of the next row.
+
+    Raises:
+        InputError: nothing says what it begins with.
+    """
+    start = start_token_of(folder)
+    if start is None:
+        raise InputError(
+            f"{folder.path}: neither generation_config.json nor config.json has decoder_start_token_id, so "
+            "that it is not known what the decoder begins with"
+        )
+    tokens, mask = _pad(prompts, options.padding_side)
+    written = [*prompts[1:], prompts[0]]
+    labels, counted = _pad(written, options.padding_side)
+    read, _ = _pad([[start, *row[:-1]] for row in written], options.padding_side)
+    encoder = {"encoder_tokens": tokens, "encoder_mask": mask}
+    return _Rows(prompts, read, counted, labels, counted, encoder, start)
+
+
+def _transformers(path: Path, rows: _Rows, options: VerifyOptions) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="mjx-verify-") as scratch:
         asked, answer = Path(scratch) / "request.npz", Path(scratch) / "result.npz"
-        np.savez(asked, tokens=tokens, mask=mask, new_tokens=options.new_tokens, gradients=options.gradients)
+        arrays = {
+            name: getattr(rows, name) for name in ("tokens", "mask", "labels", "counted")
+        } | rows.encoder
+        begun = {} if rows.start is None else {"start": np.array(rows.start)}
+        np.savez(asked, **arrays, **begun, new_tokens=options.new_tokens, gradients=options.gradients)
         child = subprocess.run(
             [sys.executable, "-m", "mjx.commands.transformers_child", path, asked, answer],
             stdout=subprocess.PIPE,
@@ -193,21 +244,14 @@ def _transformers(
     return result
 
 
-def _mjx(
-    model: PretrainedModel,
-    tokens: np.ndarray,
-    mask: np.ndarray,
-    prompts: list[list[int]],
-    options: VerifyOptions,
-) -> _Side:
-    counted = np.zeros(tokens.shape, np.float32)
-    counted[:, :-1] = mask[:, 1:] * mask[:, :-1]
-    batch = {
-        "tokens": tokens.astype(np.int32),
-        "labels": np.roll(tokens, -1, axis=1).astype(np.int32),
-        "loss_mask": counted,
-        "segment_ids": mask.astype(np.int32),
-    }
+def _mjx(model: PretrainedModel, rows: _Rows, options: VerifyOptions) -> _Side:
+    side = "" if rows.start is None else "decoder_"
+    arrays = {f"{side}tokens": rows.tokens, f"{side}segment_ids": rows.mask}
+    if rows.encoder:
+        arrays |= {"tokens": rows.encoder["encoder_tokens"], "segment_ids": rows.encoder["encoder_mask"]}
+    read = {name: array.astype(np.int32) for name, array in arrays.items()}
+    counted = rows.counted.astype(np.float32)
+    batch = read | {"labels": rows.labels.astype(np.int32), "loss_mask": counted}
 
     def loss(parameters: Any):
         module = bind(model.definition, parameters)
@@ -219,11 +263,11 @@ def _mjx(
         value, norm = jax.jit(lambda p: _value_and_norm(loss, p))(model.parameters)
     else:
         value = jax.jit(loss)(model.parameters)
-    continuation = np.zeros((len(prompts), 0), np.int64)
+    continuation = np.zeros((len(rows.prompts), 0), np.int64)
     if options.new_tokens:
-        greedy = SamplingConfig(temperature=0.0, max_new_tokens=options.new_tokens)
-        continuation = np.array(Generator(model.definition, model.parameters)(prompts, greedy))
-    logits = np.asarray(model(jnp.asarray(batch["tokens"]), attention_mask=jnp.asarray(mask, jnp.int32)))
+        greedy = SamplingConfig(temperature=0.0, max_new_tokens=options.new_tokens, start_token=rows.start)
+        continuation = np.array(Generator(model.definition, model.parameters)(rows.prompts, greedy))
+    logits = np.asarray(model(**read))
     return _Side(logits, float(value), None if norm is None else float(norm), continuation)
 
 

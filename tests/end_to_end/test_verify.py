@@ -73,6 +73,36 @@ def test_a_mixture_of_experts_is_equal_in_both(tmp_path, main_here, capsys):
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize(("kind", "side"), [("MT5", "left"), ("Bart", "right")])
+def test_an_encoder_decoder_is_equal_in_both(kind, side, tmp_path, main_here, capsys):
+    """mT5's head is the token table; BART has a bias of the logits, which is no parameter of its."""
+    transformers = pytest.importorskip("transformers", minversion="5")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    sizes = {
+        "MT5": {"d_kv": 6, "d_ff": 40, "num_heads": 4, "num_layers": 1, "num_decoder_layers": 2},
+        "Bart": {
+            **{"encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40},
+            **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 20},
+            "init_std": 0.2,
+        },
+    }
+    config = getattr(transformers, f"{kind}Config")(vocab_size=61, d_model=32, **sizes[kind])
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    if kind == "Bart":
+        model.final_logits_bias.normal_()
+    model.save_pretrained(tmp_path / "theirs")
+    main_here(
+        *("verify", tmp_path / "theirs", "--padding-side", side, "--rows", 3, "--length", 9),
+        *("--new-tokens", 5, "--limit", 1e-5),
+    )
+    out = capsys.readouterr().out
+    for words in ("loss", "gradient norm", "3 of 3 rows"):
+        assert words in out
+    assert "differs" not in out
+
+
+@pytest.mark.parity
 def test_given_prompts_are_compared_and_a_limit_that_is_crossed_exits_with_1(
     llama, main_here, capsys, tmp_path
 ):
@@ -108,6 +138,12 @@ def test_a_model_with_another_head_is_not_compared(folder, refused):
         json.dumps({**CONFIG, "architectures": ["LlamaForSequenceClassification"]})
     )
     assert "holds a LlamaForSequenceClassification" in refused("verify", folder)
+
+
+def test_a_decoder_without_a_start_token_is_not_compared(folder, refused):
+    config = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "vocab_size": 61}
+    (folder / "config.json").write_text(json.dumps({**config, "d_model": 32, "d_ff": 40, "num_layers": 1}))
+    assert "config.json has decoder_start_token_id, so that it is not known" in refused("verify", folder)
 
 
 @pytest.mark.parametrize(
