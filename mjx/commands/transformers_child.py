@@ -3,8 +3,9 @@
 `python -m mjx.commands.transformers_child DIR REQUEST RESULT`; the last two are .npz files. A request has
 `tokens` and `mask` (rows padded to one length), `labels` and where they are `counted`, `new_tokens`, and
 whether `gradients` are wanted; of an encoder-decoder these are the decoder's, and there are `encoder_tokens`,
-`encoder_mask`, and the `start` of its texts. The result has `logits`, `loss`, `gradient_norm`, each row's greedy
-`continuation` with the logits that chose it, and `versions`; or `error`, a sentence for what the user can mend.
+`encoder_mask`, and the `start` of its texts. The result has `logits`, `loss`, `gradient_norm`, each row's
+greedy `continuation` with the logits that chose it, and `versions`; or `error`, a sentence for what the user
+can mend.
 """
 
 import json

@@ -140,7 +140,8 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1
-        size = FLOAT32 if weight.float32 else scheme.dtype_bytes
+        in_float32 = weight.float32 or weight in scheme.tables[-1:]  # the head's, from the loss
+        size = FLOAT32 if in_float32 else scheme.dtype_bytes
         summed = weight.elements * FLOAT32 if whole else weight.stored * size
         sent = 2 * summed * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent
