@@ -2,8 +2,8 @@
 
 Run: python benchmarks/generate.py DIR [--torch-python PATH] [--batch 1] [--prompt 64] [--new 64] [--rounds 5]
 
-DIR is a local Hugging Face folder, such as that of SmolLM2-135M-Instruct (examples/smollm2.md). Both
-compute in float32 and choose greedily; transformers uses its eager mode, torch's fused attention (sdpa) and
+DIR is a local Hugging Face folder, such as that of SmolLM2-135M-Instruct (examples/smollm2.md). Of an
+encoder-decoder the prefill is the encoder's pass and the first token. Both compute in float32 and choose greedily; transformers uses its eager mode, torch's fused attention (sdpa) and
 its key/value cache. The contenders are processes of their own with the same number of threads. In each
 round every one generates the same number of tokens twice, one token and `--new` tokens: the first is the
 prefill, the difference the decoding. Ratios are medians over rounds of the times within one round, since
@@ -33,23 +33,26 @@ def mjx_generate(folder: str, batch: int, length: int) -> Generate:
     """mjx through its public API."""
     from mjx.inference import Generator, SamplingConfig
     from mjx.models.huggingface import from_pretrained
+    from mjx.models.huggingface.folder import HuggingFaceFolder
+    from mjx.models.huggingface.generation import start_token_of
 
     model = from_pretrained(folder, dtype="float32")
     generator = Generator(model.definition, model.parameters)
     rows = prompts(model.config.vocab_size, batch, length).tolist()
     del model
-    return lambda new: generator(rows, SamplingConfig(max_new_tokens=new, temperature=0.0))
+    start = start_token_of(HuggingFaceFolder(folder))
+    return lambda new: generator(rows, SamplingConfig(max_new_tokens=new, temperature=0.0, start_token=start))
 
 
 def transformers_generate(folder: str, batch: int, length: int) -> Generate:
-    """`AutoModelForCausalLM.generate`."""
+    """`generate` of `AutoModelForCausalLM`, or `AutoModelForSeq2SeqLM`."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa"
-    ).eval()
+    answers = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    kind = AutoModelForSeq2SeqLM if answers else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     tokens = torch.from_numpy(prompts(model.config.vocab_size, batch, length))
     mask = torch.ones_like(tokens)
 
@@ -65,7 +68,7 @@ def transformers_generate(folder: str, batch: int, length: int) -> Generate:
                 eos_token_id=None,
                 pad_token_id=0,
             )
-        return out[:, length:].tolist()
+        return out[:, 1 if answers else length :].tolist()
 
     return run
 

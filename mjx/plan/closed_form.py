@@ -140,8 +140,9 @@ def _replica_terms(scheme: Scheme) -> list[Term]:
         )
         group = math.prod(scheme.mesh[axis] for axis in axes)
         times = scheme.microbatches if weight.name in stacked else 1
-        in_float32 = weight.float32 or weight in scheme.tables[-1:]  # the head's, from the loss
-        size = FLOAT32 if in_float32 else scheme.dtype_bytes
+        # A tied table's two gradients meet before they are summed over devices, as they are kept.
+        tied = len(scheme.tables) == 1 and weight is scheme.tables[0]
+        size = FLOAT32 if weight.float32 or tied else scheme.dtype_bytes
         summed = weight.elements * FLOAT32 if whole else weight.stored * size
         sent = 2 * summed * _ring(group) * times
         terms[axes] = terms.get(axes, 0) + sent

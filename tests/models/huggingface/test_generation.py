@@ -39,7 +39,7 @@ def test_generation_config_says_it_and_config_only_where_there_is_none(tmp_path)
     ("said", "right"),
     [
         ({"min_length": -1}, '"min_length": -1, which should be a number from 0 on'),
-        ({"no_repeat_ngram_size": "3"}, '"no_repeat_ngram_size": \'3\', which should be a number from 0 on'),
+        ({"no_repeat_ngram_size": "3"}, "\"no_repeat_ngram_size\": '3', which should be a number from 0 on"),
         ({"forced_eos_token_id": [2, 3]}, r'"forced_eos_token_id": [2, 3], which should be a token id'),
         ({"early_stopping": "soon"}, '"early_stopping": \'soon\', which should be true, false or "never"'),
     ],
