@@ -103,3 +103,18 @@ def test_a_decoder_has_no_classes(downloaded):
         InputError, match=r"model.classes = 2 differs from the model of init_from = .* not there"
     ):
         fill_in({"model": {"classes": 2}}, str(downloaded))
+
+
+def test_what_a_folder_says_of_its_texts_is_taken_where_the_recipe_does_not_say_it(tmp_path):
+    folder = tmp_path / "bart"
+    folder.mkdir()
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 40}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_ffn_dim": 40}
+    said = {"model_type": "bart", "vocab_size": 300, "decoder_start_token_id": 2, "forced_bos_token_id": 5}
+    (folder / "config.json").write_text(json.dumps({**sizes, **heads, **said, "min_length": 9}))
+    data = {"kind": "seq2seq", "tokenizer": "byte"}
+    recipe = fill_in({"data": data, "sampling": {"min_length": 4}}, str(folder))
+    assert recipe["data"] == {**data, "start": 2}
+    assert recipe["sampling"] == {"forced_bos_token": 5, "min_length": 4}
+    assert fill_in({"data": {**data, "start": 7}}, str(folder))["data"]["start"] == 7
+    assert "start" not in fill_in({"data": {"kind": "gpt", "tokenizer": "byte"}}, str(folder))["data"]

@@ -166,7 +166,20 @@ def test_what_is_beyond_the_positions_of_either_side_is_refused(length, new, sai
         Generator(*model_of("bart"))([[5] * length], sampling)
 
 
-@pytest.mark.parametrize("options", [{"beams": 0}, {"length_penalty": float("nan")}])
+@pytest.mark.parametrize("name", ["forced_bos_token", "forced_eos_token"])
+def test_a_forced_token_that_the_model_does_not_have_is_refused(name, t5):
+    sampling = dataclasses.replace(sampling_of("t5, gated"), **{name: 61})
+    with pytest.raises(InputError, match=rf"sampling\.{name} = 61: the model's token ids are 0 to 60"):
+        Generator(*t5)(prompts_of("t5, gated"), sampling)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"beams": 0}, {"length_penalty": float("nan")}, {"min_new_tokens": -1}, {"min_length": -1}),
+        {"no_repeat_ngram_size": -1},
+    ],
+)
 def test_what_is_no_search_is_refused(options):
     with pytest.raises(InputError, match=f"sampling.{next(iter(options))} = "):
         SamplingConfig(**options)
