@@ -2,9 +2,10 @@
 
     python examples/handbook_pairs.py data/handbook-en-fr [--unpacked DIR] [--languages en-US fr-FR]
 
-Writes train.jsonl and valid.jsonl, a paragraph or heading a row under its language's two letters, and
+Writes train.jsonl and valid.jsonl, a sentence or heading a row under its language's two letters, and
 tokenizer/, a byte-level BPE learnt from the former. The pages of both languages have the same elements in the
-same order; console sessions are dropped, and what a translator left as it was. Every tenth page is held out.
+same order. A paragraph is cut into its sentences where both sides have as many, else it is one row; dropped are
+console sessions, headings' numbers, and what a translator left as it was. Every tenth page is held out.
 
 The book is the package `debian-handbook` of Debian and Ubuntu (GPL-2+ or CC-BY-SA-3.0): `apt-get download`
 and `dpkg-deb -x` bring it, or DIR is where it is unpacked (the folder with en-US and the others in it, or any
@@ -13,6 +14,7 @@ above).
 
 import argparse
 import json
+import re
 import subprocess
 import tempfile
 from html.parser import HTMLParser
@@ -29,7 +31,11 @@ ALONE = ("area", "br", "col", "hr", "img", "input", "link", "meta")
 """Tags that nothing closes."""
 HELD_OUT = 10
 """Of so many pages one."""
-VOCABULARY = 4096
+VOCABULARY = 2048
+SENTENCE = re.compile(r"(?<=[.!?:;])\s+(?=[A-ZÀ-Ý0-9“«(])")
+"""Between two of them."""
+NUMBER = re.compile(r"^(?:[0-9A-Z]+\.)+[0-9]*\s+")
+"""Of a heading."""
 
 
 class Page(HTMLParser):
@@ -77,9 +83,16 @@ def pages(book: Path, languages: tuple[str, str]) -> list[list[tuple[str, str]]]
         if len(one) != len(two):
             print(f"{path.name}: {len(one)} texts and {len(two)}, left out")
             continue
-        pairs = [pair for pair in zip(one, two, strict=True) if all(pair) and pair[0] != pair[1]]
-        found.append(pairs)
+        cut = (pair for texts in zip(one, two, strict=True) for pair in sentences(*texts))
+        found.append([pair for pair in cut if all(pair) and pair[0] != pair[1]])
     return found
+
+
+def sentences(one: str, other: str) -> list[tuple[str, str]]:
+    """The pairs in a pair of paragraphs."""
+    parts = [SENTENCE.split(NUMBER.sub("", text)) for text in (one, other)]
+    same = len(parts[0]) == len(parts[1])
+    return list(zip(*parts, strict=True)) if same else [(one, other)]
 
 
 def book_in(folder: Path, languages: tuple[str, str]) -> Path:

@@ -1,7 +1,7 @@
 """Prints translations that a model makes of held-out pairs, and their chrF.
 
     pip install 'mjx[examples]'
-    python examples/translate_pairs.py RUN data/handbook-en-fr/valid.jsonl [--pairs 100] [--show 8] [KEY=VALUE …]
+    python examples/translate_pairs.py RUN data/handbook-en-fr/valid.jsonl [--pairs 100] [KEY=VALUE …]
 
 chrF (Popović 2015) is that of sacrebleu, over all pairs together. Beside it stands what needs no model: the
 sources as they are, and the next pair's reference in each one's place.

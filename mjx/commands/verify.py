@@ -221,11 +221,12 @@ def _pairs(folder: HuggingFaceFolder, prompts: list[list[int]], options: VerifyO
 def _transformers(path: Path, rows: _Rows, options: VerifyOptions) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="mjx-verify-") as scratch:
         asked, answer = Path(scratch) / "request.npz", Path(scratch) / "result.npz"
-        arrays = {
+        request: dict[str, Any] = {
             name: getattr(rows, name) for name in ("tokens", "mask", "labels", "counted")
-        } | rows.encoder
-        begun = {} if rows.start is None else {"start": np.array(rows.start)}
-        np.savez(asked, **arrays, **begun, new_tokens=options.new_tokens, gradients=options.gradients)
+        }
+        request |= rows.encoder | ({} if rows.start is None else {"start": rows.start})
+        request |= {"new_tokens": options.new_tokens, "gradients": options.gradients}
+        np.savez(asked, **request)
         child = subprocess.run(
             [sys.executable, "-m", "mjx.commands.transformers_child", path, asked, answer],
             stdout=subprocess.PIPE,
@@ -249,7 +250,7 @@ def _mjx(model: PretrainedModel, rows: _Rows, options: VerifyOptions) -> _Side:
     arrays = {f"{side}tokens": rows.tokens, f"{side}segment_ids": rows.mask}
     if rows.encoder:
         arrays |= {"tokens": rows.encoder["encoder_tokens"], "segment_ids": rows.encoder["encoder_mask"]}
-    read = {name: array.astype(np.int32) for name, array in arrays.items()}
+    read: dict[str, Any] = {name: array.astype(np.int32) for name, array in arrays.items()}
     counted = rows.counted.astype(np.float32)
     batch = read | {"labels": rows.labels.astype(np.int32), "loss_mask": counted}
 

@@ -141,8 +141,8 @@ class Generator:
         laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards)
         if laid is None:
             return []
-        row_seeds = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
-        numbers = np.uint32(config.seed), row_seeds, laid.rows, laid.lengths, np.int32(config.max_new_tokens)
+        of_rows = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
+        numbers = np.uint32(config.seed), of_rows, laid.rows, laid.lengths, np.int32(config.max_new_tokens)
 
         static = _static(config)
         texts = [[] for _ in prompts]
