@@ -6,9 +6,9 @@ DIR is a local Hugging Face folder, such as that of SmolLM2-135M-Instruct (examp
 encoder-decoder the prefill is the encoder's pass and the first token. Both compute in float32 and choose
 greedily; transformers uses its eager mode, torch's fused attention (sdpa) and its key/value cache. The
 contenders are processes of their own with the same number of threads. In each round every one generates the
-same number of tokens twice, one token and `--new` tokens: the first is the prefill, the difference the decoding.
-Ratios are medians over rounds of the times within one round, since what disturbs a shared machine lasts longer
-than a round. Both have to generate the same tokens.
+same number of tokens twice, one token and `--new` tokens: the first is the prefill, the difference the
+decoding. Ratios are medians over rounds of the times within one round, since what disturbs a shared machine
+lasts longer than a round. Both have to generate the same tokens.
 """
 
 import argparse

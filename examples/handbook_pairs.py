@@ -3,9 +3,10 @@
     python examples/handbook_pairs.py data/handbook-en-fr [--unpacked DIR] [--languages en-US fr-FR]
 
 Writes train.jsonl and valid.jsonl, a sentence or heading a row under its language's two letters, and
-tokenizer/, a byte-level BPE learnt from the former. The pages of both languages have the same elements in the
-same order. A paragraph is cut into its sentences where both sides have as many, else it is one row; dropped are
-console sessions, headings' numbers, and what a translator left as it was. Every tenth page is held out.
+tokenizer/, a byte-level BPE learnt from the former. The pages of both languages have the same elements in
+the same order. A paragraph is cut into its sentences where both sides have as many, else it is one row;
+dropped are console sessions, headings' numbers, and what a translator left as it was. Every tenth page is
+held out.
 
 The book is the package `debian-handbook` of Debian and Ubuntu (GPL-2+ or CC-BY-SA-3.0): `apt-get download`
 and `dpkg-deb -x` bring it, or DIR is where it is unpacked (the folder with en-US and the others in it, or any

@@ -47,6 +47,7 @@ FLOORS = [
     {"mjx.run"},  # a whole run: needs the whole config, data and launch
     {"mjx.plan"},  # what a run would need, without running it
     {"mjx.commands"},
+    {"mjx.arguments"},
     {"mjx.cli"},
     {"mjx.__main__"},
 ]

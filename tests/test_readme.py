@@ -22,13 +22,13 @@ def test_the_training_script_of_the_readme_runs_and_learns(tmp_path):
 
 
 def test_every_command_of_the_readme_is_one_that_mjx_has():
-    from mjx.cli import _parser
+    from mjx.arguments import parser
 
     commands = re.findall(r"^(?:srun )?mjx (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert len(commands) >= 7
     for command in commands:
         words = re.findall(r'"[^"]*"|\S+', command)
-        _parser().parse_args([word.strip('"') for word in words])
+        parser().parse_args([word.strip('"') for word in words])
 
 
 def test_every_recipe_of_the_readme_fits_the_mesh_that_is_shown_with_it(capsys):

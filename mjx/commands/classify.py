@@ -32,13 +32,13 @@ def classify(
     *,
     text_key: str | None,
     pair_key: str | None,
-    rows: int,
+    batch_tokens: int | None,
     format: Format,
 ) -> None:
     """Print the label of each text with the probabilities of all, or its number, in the texts' order."""
     with end_together():
-        if rows < 1:
-            raise InputError(f"--rows {rows} must be at least 1")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise InputError(f"--batch-tokens {batch_tokens} must be at least 1")
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)
         if not files and processes.num_processes > 1:
@@ -46,7 +46,7 @@ def classify(
         opened = open_model(path, config, step)
         trained_on = opened.data()
         trained_on = trained_on if isinstance(trained_on, LabelledConfig) else None
-        classifier = _classifier(path, opened, trained_on, rows)
+        classifier = _classifier(path, opened, trained_on, batch_tokens)
         tokenizer = opened.tokenizer()
         if trained_on is not None:
             text_key = text_key or trained_on.text_key
@@ -60,7 +60,9 @@ def classify(
                 write(names, told, number == 0)
 
 
-def _classifier(path: str, opened: OpenedModel, data: LabelledConfig | None, rows: int) -> Classifier:
+def _classifier(
+    path: str, opened: OpenedModel, data: LabelledConfig | None, batch_tokens: int | None
+) -> Classifier:
     """The model with what it has learnt its rows by, or else what its tokenizer says."""
     model, config = opened.model, opened.config.model
     if not isinstance(model, Classifies) or getattr(config, "classes", None) is None:
@@ -83,7 +85,7 @@ def _classifier(path: str, opened: OpenedModel, data: LabelledConfig | None, row
         around=around,
         longest=longest,
         token_types=types,
-        height=rows,
+        batch_tokens=batch_tokens,
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -13,10 +12,11 @@ from jaxtyping import Float
 from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
-from mjx.inference.rows import mesh_multiples, padded, row_batches
+from mjx.inference.placement import Placement
+from mjx.inference.rows import batch_tokens_here, row_batches
 from mjx.models.common.parameter import bind
 from mjx.models.family import Classifies
-from mjx.sharding import Rules, shard, use_mesh
+from mjx.sharding import Rules
 from mjx.trees import Tree
 
 
@@ -29,7 +29,7 @@ class Classifier:
         around: what stands around texts.
         longest: tokens of a row; what is longer is cut.
         token_types: whether the model is told which of two texts a token is of.
-        height: rows of a batch.
+        batch_tokens: of a batch, padding included; None: what suits the device.
     """
 
     def __init__(
@@ -42,16 +42,17 @@ class Classifier:
         around: Surrounding,
         longest: int,
         token_types: bool,
-        height: int = 64,
+        batch_tokens: int | None = None,
     ):
-        self.model, self.parameters, self.mesh, self.rules = model, parameters, mesh, rules
-        self.around, self.longest, self.token_types, self.height = around, longest, token_types, height
-        self._program = jax.jit(self._told)
+        self.model, self._placement = model, Placement(mesh, rules)
+        self._parameters = self._placement.lay_out(model, parameters)
+        self.around, self.longest, self.token_types = around, longest, token_types
+        self._batch_tokens = batch_tokens
+        self._program = jax.jit(self._told, out_shardings=self._placement.everywhere)
 
     def _told(self, parameters: Tree, batch: dict[str, Any]) -> Float[jax.Array, "batch classes"]:
         logits = bind(self.model, parameters).classified(batch)
-        told = jax.nn.softmax(logits) if self.model.class_names else logits
-        return shard(told, None, None)
+        return jax.nn.softmax(logits) if self.model.class_names else logits
 
     def __call__(
         self, tokenizer: Tokenizer, rows: Sequence[Sequence[str]]
@@ -77,21 +78,21 @@ class Classifier:
                 "%d of %d rows have more than %d tokens, and are cut", cut, len(rows), self.longest
             )
         lengths = kept.sum(axis=1) + self.around.special(texts)
-        multiples = mesh_multiples(self.mesh, self.rules)
-        found: np.ndarray | None = None
-        with use_mesh(self.mesh, self.rules):
-            for some, height, width in row_batches(
-                lengths.tolist(), min(self.height, len(rows)), multiples=multiples, longest=self.longest
-            ):
+        names = ("tokens", "segment_ids", *(("token_types",) if self.token_types else ()))
+        found = np.zeros((len(rows), max(1, len(self.model.class_names))), np.float32)
+        with self._placement.in_force():
+            batches = row_batches(
+                lengths.tolist(),
+                self._batch_tokens or batch_tokens_here(),
+                widest=self.longest,
+                multiple=self._placement.batch_shards,
+            )
+            for some, height, width in batches:
                 parts = [
                     encoded[texts * row + text][: kept[row, text]] for row in some for text in range(texts)
                 ]
                 arrays = self.around.rows(np.concatenate(parts), kept[some], width)
-                names = ("tokens", "segment_ids", *(("token_types",) if self.token_types else ()))
-                batch = padded({name: arrays[name] for name in names}, height)
-                told = self._program(self.parameters, {k: jnp.asarray(v) for k, v in batch.items()})
-                told = np.asarray(told.addressable_data(0))[: len(some)]
-                found = np.zeros((len(rows), told.shape[1]), np.float32) if found is None else found
-                found[some] = told
-        assert found is not None
+                behind = ((0, height - len(some)), (0, 0))
+                batch = self._placement.put({name: np.pad(arrays[name], behind) for name in names})
+                found[some] = np.asarray(self._program(self._parameters, batch))[: len(some)]
         return found

@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Int
+from mjx.kernels.capability import current_device
+
+BATCH_TOKENS = {"cpu": 2048}
+"""Platform → tokens of a batch, padding included: a CPU is no faster with more."""
+_OTHERWISE = 65536
 
 NARROWEST = 8
 """Tokens by which widths differ at least; wider ones differ by an eighth to a quarter of themselves."""
@@ -20,16 +23,16 @@ def rounded(length: int, least: int) -> int:
 
 
 class RowBatch(NamedTuple):
-    """Some of the rows, padded on the right; rows without tokens only fill the batch."""
+    """Some of the rows, and the shape that they are computed in: rows beyond them only fill the batch."""
 
-    tokens: Int[np.ndarray, "rows width"]
-    lengths: Int[np.ndarray, " rows"]
     members: list[int]
     """Which of the rows these are."""
+    rows: int
+    width: int
 
 
-def batches_of_rows(
-    rows: Sequence[Sequence[int]], batch_tokens: int, *, widest: int | None = None, multiple: int = 1
+def row_batches(
+    lengths: Sequence[int], batch_tokens: int, *, widest: int | None = None, multiple: int = 1
 ) -> Iterator[RowBatch]:
     """All rows once, the longest first, in batches of rows that are about as long.
 
@@ -37,23 +40,25 @@ def batches_of_rows(
     shapes as widths.
 
     Args:
-        rows: Of tokens.
+        lengths: Of the rows, in tokens.
         batch_tokens: Of a batch, padding included; one row may have more.
         widest: No batch is wider, as positions end there; None: they do not.
         multiple: Of which the number of rows of a batch has to be one.
     """
-    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
-        width = rounded(max(len(rows[order[start]]), 1), NARROWEST)
+        width = rounded(max(lengths[order[start]], 1), NARROWEST)
         width = width if widest is None else min(width, widest)
         size = -(-max(batch_tokens // width, 1) // multiple) * multiple
         members = order[start : start + size]
         start += size
         if len(members) < size:
             size = min(size, -(-rounded(len(members), 1) // multiple) * multiple)
-        tokens, lengths = np.zeros((size, width), np.int32), np.zeros(size, np.int32)
-        for place, member in enumerate(members):
-            lengths[place] = length = len(rows[member])
-            tokens[place, :length] = rows[member]
-        yield RowBatch(tokens, lengths, members)
+        yield RowBatch(members, size, width)
+
+
+def batch_tokens_here() -> int:
+    """Of a batch, padding included, that suit the device in force."""
+    platform, _ = current_device()
+    return BATCH_TOKENS.get(platform, _OTHERWISE)

@@ -1,7 +1,7 @@
 """Pairs of texts that belong together, for a model that learns to tell them from all others of a batch."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +53,15 @@ class ContrastedConfig(PairsConfig):
     def makes_rows(self) -> dict[str, Any]:
         return {"columns": [self.anchor_key, self.positive_key]}
 
+    def surrounding(self, tokenizer: Tokenizer | None, vocab_size: int) -> Surrounding:
+        """What stands around the text of a row."""
+        return Surrounding.of(tokenizer, vocab_size, first=self.cls, sep=self.sep, pad=self.pad)
+
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
+        """As a row of one text."""
+        around = self.surrounding(tokenizer, vocab_size)
+        return [around.alone(row) for row in tokenizer.encode_batch(texts)]
+
     def samples(
         self,
         source: IndexedDataset,
@@ -63,7 +72,7 @@ class ContrastedConfig(PairsConfig):
         vocab_size: int,
     ) -> Dataset:
         assert isinstance(source, PairedDataset)
-        around = Surrounding.of(tokenizer, vocab_size, first=self.cls, sep=self.sep, pad=self.pad)
+        around = self.surrounding(tokenizer, vocab_size)
         return ContrastedTexts(
             source, documents, num_samples, config=self, around=around, vocab_size=vocab_size
         )

@@ -96,9 +96,8 @@ class LabelledConfig(PairsConfig):
 
     def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
         """As a row of one text."""
-        found = SpecialTokens(tokenizer, vocab_size)
-        cls, sep = found.find("cls", self.cls), found.find("sep", self.sep)
-        return [[cls, *row, sep] for row in tokenizer.encode_batch(texts)]
+        around = self.surrounding(tokenizer, vocab_size)
+        return [around.alone(row) for row in tokenizer.encode_batch(texts)]
 
     def samples(
         self,

@@ -1,6 +1,7 @@
 """Rows that an encoder reads: `[CLS] text [SEP]`, or of two texts `[CLS] text [SEP] other [SEP]`."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -47,6 +48,10 @@ class Surrounding:
             pad_id=found.find_or_none("pad", pad) or 0,
             separators=separators or (1 if tokenizer is None else tokenizer.separators),
         )
+
+    def alone(self, tokens: Sequence[int]) -> list[int]:
+        """A row of one text."""
+        return [self.cls_id, *tokens, self.sep_id]
 
     def special(self, texts: int) -> int:
         """Tokens of a row of so many texts that are none of theirs."""

@@ -13,17 +13,12 @@ from jaxtyping import Array, Float, Int
 from mjx.errors import InputError
 from mjx.inference.embedding.pooling import check_pooling, pool
 from mjx.inference.placement import Placement
-from mjx.inference.rows import RowBatch, batches_of_rows
-from mjx.kernels.capability import current_device
+from mjx.inference.rows import RowBatch, batch_tokens_here, row_batches
 from mjx.models.common.parameter import bind
 from mjx.models.family import Embeds
 from mjx.models.huggingface.sentence_modules import ACTIVATIONS, Dense
 from mjx.sharding import Rules, relayout
 from mjx.trees import Tree
-
-BATCH_TOKENS = {"cpu": 2048}
-"""Platform → tokens of a batch, padding included: a CPU is no faster with more."""
-_OTHERWISE = 65536
 
 _IN_FLIGHT = 2
 """Batches that are computed while the host prepares the next."""
@@ -103,20 +98,24 @@ class Embedder:
         placement, model = self._placement, self._model
         waiting: collections.deque[tuple[list[int], Array]] = collections.deque()
         with placement.in_force():
-            platform, _ = current_device()
-            batch_tokens = self._batch_tokens or BATCH_TOKENS.get(platform, _OTHERWISE)
-            batches = batches_of_rows(
-                rows, batch_tokens, widest=model.max_positions, multiple=placement.batch_shards
+            batches = row_batches(
+                list(map(len, rows)),
+                self._batch_tokens or batch_tokens_here(),
+                widest=model.max_positions,
+                multiple=placement.batch_shards,
             )
             for batch in batches:
-                waiting.append((batch.members, self._start(batch)))
+                waiting.append((batch.members, self._start(rows, batch)))
                 if len(waiting) > _IN_FLIGHT:
                     yield waiting.popleft()
             yield from waiting
 
-    def _start(self, batch: RowBatch) -> Array:
-        arrays = self._placement.put((batch.tokens, batch.lengths))
-        return self._program(self._parameters, self._layers, *arrays)
+    def _start(self, rows: Sequence[Sequence[int]], batch: RowBatch) -> Array:
+        tokens, lengths = np.zeros((batch.rows, batch.width), np.int32), np.zeros(batch.rows, np.int32)
+        for place, member in enumerate(batch.members):
+            lengths[place] = length = len(rows[member])
+            tokens[place, :length] = rows[member]
+        return self._program(self._parameters, self._layers, *self._placement.put((tokens, lengths)))
 
     def _embed(
         self,

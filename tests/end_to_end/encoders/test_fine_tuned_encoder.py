@@ -187,7 +187,9 @@ def test_texts_are_told_as_transformers_tells_them(run, folder, tmp_path, capsys
     path, _ = run
     texts = [row["text"] for row in rows(30, 5)]
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
-    main_here("classify", str(path), str(tmp_path / "texts.txt"), "--rows", "8", "--format", "jsonl")
+    main_here(
+        "classify", str(path), str(tmp_path / "texts.txt"), "--batch-tokens", "256", "--format", "jsonl"
+    )
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     truth = [row["label"] for row in rows(30, 5)]
     assert np.mean([one["label"] == label for one, label in zip(told, truth, strict=True)]) > 0.8
