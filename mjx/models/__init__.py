@@ -5,5 +5,6 @@ FAMILIES = {
     "mamba": "mjx.models.mamba",
     "bert": "mjx.models.bert",
     "t5": "mjx.models.t5",
+    "vision": "mjx.models.vision",
 }
 """Family → its package, whose `FAMILY` says what there is of it (`mjx.models.family.Family`)."""

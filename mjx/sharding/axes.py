@@ -17,6 +17,7 @@ LOGICAL_AXES = {
     "mlp": "hidden features of an MLP",
     "vocab": "token ids",
     "positions": "rows of a table of learned positions",
+    "pixels": "numbers of a flattened patch of a picture",
     "token_types": "rows of a table of token types",
     "classes": "what a classifier tells apart",
     "buckets": "rows of a table of relative positions",

@@ -137,6 +137,7 @@ def default_rules(
         "mlp": everywhere("tensor"),
         "vocab": everywhere("tensor"),
         "positions": Rule(),
+        "pixels": Rule(),
         "token_types": Rule(),
         "classes": Rule(),
         "buckets": Rule(),

@@ -27,8 +27,9 @@ heads · head_dim numbers, and Mamba's [inner, state] are the per-channel decay 
 SIDE_BY_SIDE = ("streams",)
 """What stands behind one of these is one feature with it: [streams, embed] are those of all streams."""
 
-OUTSIDE = ("vocab", "positions", "buckets", "conv")
-"""Features that are not hidden: tables are looked up by them, convolutions slide over them."""
+OUTSIDE = ("vocab", "positions", "buckets", "conv", "pixels")
+"""Features that are not hidden: tables are looked up by them, convolutions slide over them, pictures have
+them."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,13 +184,16 @@ def placed_norms(norm: NormConfig, placement: NormPlacement, scale: float = 1.0)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SublayerConfig:
     """One residual sub-layer:
-    `residual.norm(x + residual.scale · dropout(output_norm(mixer(input_scale · norm(x)))))`."""
+    `residual.norm(x + residual.scale · dropout(output_gain · output_norm(mixer(input_scale · norm(x)))))`."""
 
     mixer: MixerConfig
     norm: NormConfig | None
     """On what the mixer reads; null: it reads the residual stream as it is."""
     output_norm: NormConfig | None = None
     """On the mixer's output, before it joins the residual stream (OLMo 2; with `norm` too: Gemma 2)."""
+    output_gain: float | None = None
+    """What a learned factor on each feature of the output begins as (LayerScale, Touvron et al. 2021); null:
+    there is none."""
     residual: ResidualConfig = ResidualConfig()
     """How the output joins the residual stream."""
     parallel: bool = False
@@ -210,6 +213,8 @@ class SublayerConfig:
                 "a sub-layer with shares_norm = true must be parallel, without a norm of its own"
             )
         check_scale("input_scale", self.input_scale)
+        if self.output_gain is not None:
+            check_scale("output_gain", self.output_gain, ", or null for none")
         if self.aside and self.residual.norm is not None:
             raise InputError(
                 "a sub-layer with aside = true adds nothing to the stream that residual.norm is of"

@@ -16,7 +16,7 @@ from mjx.models.common.context import Context, Shared
 from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import scaled
 from mjx.models.common.norm import Norm
-from mjx.models.common.parameter import stack_modules
+from mjx.models.common.parameter import parameter, stack_modules
 from mjx.models.common.pattern import (
     CacheSizes,
     Mixed,
@@ -59,6 +59,8 @@ class Sublayer(nnx.Module):
         # The attribute's name is part of every parameter's path: "attention" says more than "mixer".
         mixer = config.mixer.build(embed, std=std, output_std=output_std, rngs=rngs)
         setattr(self, config.mixer.name, mixer)
+        gain = config.output_gain
+        self.output_gain = None if gain is None else parameter(jnp.full((embed,), gain), "embed")
         after = config.residual.norm
         self.residual_norm = None if after is None else Norm(after, features)
         self.config = config
@@ -71,6 +73,7 @@ class Sublayer(nnx.Module):
         mixer_context, key = context.split_dropout()
         mixed = mixer(scaled(x, self.config.input_scale), mixer_context, cache)
         y = mixed.y if self.output_norm is None else self.output_norm(mixed.y)
+        y = y if self.output_gain is None else y * self.output_gain[...].astype(y.dtype)
         return mixed._replace(y=dropout(y, self.config.dropout, key))
 
     def read(

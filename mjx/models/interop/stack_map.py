@@ -1,9 +1,9 @@
-"""Where the stack of a language model keeps what other libraries number by layer."""
+"""Where the stack of a model keeps what other libraries number by layer."""
 
 from collections.abc import Mapping, Sequence
 
 from mjx.models.common.parameter import parameters_of
-from mjx.models.common.token_model.config import TokenModelConfig
+from mjx.models.common.stacked_config import StackedConfig
 from mjx.models.family import abstract_model
 from mjx.models.interop.name_map import NameMap, Row, Sublayers
 
@@ -13,7 +13,7 @@ the MLP behind it are one, `[0, 1, 2, …]` where every sub-layer is a layer."""
 
 
 def stack_places(
-    config: TokenModelConfig, numberings: Mapping[str, Numbering], kinds: Sequence[str] | None = None
+    config: StackedConfig, numberings: Mapping[str, Numbering], kinds: Sequence[str] | None = None
 ) -> Sublayers:
     """What `{attention}`, `{mlp}`, … (a mixer's name) of a layer of theirs stand for.
 
@@ -37,7 +37,7 @@ def stack_places(
 
 
 def stack_name_map(
-    config: TokenModelConfig,
+    config: StackedConfig,
     rows: Sequence[Row],
     numbering: Numbering | Mapping[str, Numbering],
     *,

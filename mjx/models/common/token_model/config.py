@@ -1,31 +1,24 @@
 """What a model of token ids is made of."""
 
 import dataclasses
-import functools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
-
-import jax.numpy as jnp
 
 from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.dropout import check_rate
 from mjx.models.common.norm import NormConfig
-from mjx.models.common.pattern import Lengths, MixerConfig, StepOnMesh, SublayerConfig, places
+from mjx.models.common.pattern import Lengths
+from mjx.models.common.stacked_config import StackedConfig
 from mjx.models.common.token_model.embedding import padded_vocabulary
 from mjx.models.common.token_model.head import HeadTransformConfig
-from mjx.models.family import ModelConfig
-from mjx.sharding import current_rules, mesh_shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenModelConfig(ModelConfig):
+class TokenModelConfig(StackedConfig):
     """What every model of token ids has around its sub-layers."""
 
-    stack_name: ClassVar[str] = "decoder"
-    """The stack's name in parameter paths."""
     training_choices: ClassVar[tuple[str, ...]] = (
         *("dtype", "dropout", "embedding_dropout", "init_std", "z_loss", "loss_chunks", "remat"),
         "vocab_divisor",
@@ -33,8 +26,6 @@ class TokenModelConfig(ModelConfig):
 
     vocab_size: int
     """Token ids are below it."""
-    hidden_size: int
-    """Features of the residual stream."""
     max_positions: int | None = None
     """Rows of a table of learned positions; null for none (rotary positions are attention.rope)."""
     first_position: int = 0
@@ -51,15 +42,10 @@ class TokenModelConfig(ModelConfig):
     """Add a bias to the logits."""
     tie_embeddings: bool = False
     """Use the token table as the head."""
-    dropout: float = 0.0
-    """On the embeddings and on what each sub-layer adds to the residual stream."""
     embedding_dropout: float | None = None
     """On the embeddings; null: as dropout."""
     vocab_divisor: int = 128
     """The token table is padded to a multiple of this; padding never gets probability."""
-    init_std: float = 0.02
-    """Standard deviation of the initial weights; projections back into the residual stream get
-    init_std / √(number of sub-layers) (Radford et al. 2019)."""
     logit_scale: float = 1.0
     """Factor on the logits (μP)."""
     logit_soft_cap: float | None = None
@@ -70,48 +56,20 @@ class TokenModelConfig(ModelConfig):
     """Cut each row's tokens into this many chunks for the head, so that fewer logits exist at once."""
 
     def __post_init__(self):
-        for name in ("vocab_size", "hidden_size", "vocab_divisor", "loss_chunks"):
+        super().__post_init__()
+        for name in ("vocab_size", "vocab_divisor", "loss_chunks"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
         if self.max_positions is not None and self.max_positions < 1:
             raise InputError(f"model.max_positions = {self.max_positions} must be positive, or null for none")
-        for name in ("init_std", "embedding_scale", "logit_scale"):
+        for name in ("embedding_scale", "logit_scale"):
             check_scale(f"model.{name}", getattr(self, name))
         if self.logit_soft_cap is not None:
             check_scale("model.logit_soft_cap", self.logit_soft_cap, ", or null for none")
         if not self.z_loss >= 0:
             raise InputError(f"model.z_loss = {self.z_loss} must be positive, or 0 for none")
-        check_rate("model.dropout", self.dropout)
         if self.embedding_dropout is not None:
             check_rate("model.embedding_dropout", self.embedding_dropout)
-
-    def sublayers(self) -> tuple[SublayerConfig, ...]:
-        """The family's pattern; `pattern` is the same, written once."""
-        raise NotImplementedError(type(self))
-
-    @property
-    def final_norm(self) -> NormConfig | None:
-        """Before the head; None: the stream is normed already."""
-        raise NotImplementedError(type(self))
-
-    @functools.cached_property
-    def pattern(self) -> tuple[SublayerConfig, ...]:
-        """The sub-layers of the stack, in order."""
-        return self.sublayers()
-
-    @functools.cached_property
-    def places(self) -> tuple[tuple[str, int], ...]:
-        """Where each sub-layer's parameters are: (path, index on their `layers` axis)."""
-        return self.places_of(self.stack_name)
-
-    def places_of(self, stack: str) -> tuple[tuple[str, int], ...]:
-        """As `places`, of the stack of this name."""
-        return tuple((f"{stack}.{path}", index) for path, index in places(self.patterns[stack]))
-
-    @property
-    def patterns(self) -> Mapping[str, tuple[SublayerConfig, ...]]:
-        """Of every stack, by its name."""
-        return {self.stack_name: self.pattern}
 
     @property
     def padded_vocab_size(self) -> int:
@@ -127,38 +85,19 @@ class TokenModelConfig(ModelConfig):
     def vocabulary(self) -> int:
         return self.vocab_size
 
-    @property
-    def rows_apart(self) -> bool:
-        return all(mixer.rows_apart for mixer in self._mixers)
-
-    @property
-    def output_std(self) -> float:
-        """Of projections back into the residual stream."""
-        return self.init_std / math.sqrt(len(self.pattern))
-
     def num_parameters(self) -> int:
         """Without the padding of the vocabulary."""
         tables = 1 if self.tie_embeddings else 2
         padding = self.padded_vocab_size - self.vocab_size
         return super().num_parameters() - padding * (tables * self.hidden_size + self.head_bias)
 
-    def num_active_parameters(self) -> int:
-        """Those that a token uses, both tables counted (gpt-oss's card leaves the token table out)."""
-        sublayers = (sublayer for pattern in self.patterns.values() for sublayer in pattern)
-        idle = sum(sublayer.mixer.idle_parameters(self.hidden_size) for sublayer in sublayers)
-        return self.num_parameters() - idle
-
     def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
         """Tokens of a row in each stack."""
         return {self.stack_name: Lengths(arrays["tokens"].shape[1])}
 
     def flops(self, arrays: BatchArrays) -> float:
-        rows, lengths = arrays["tokens"].shape[0], self.lengths(arrays)
-        of_row = lengths[self.stack_name].sequence * self.head_flops_per_token
-        for stack, pattern in self.patterns.items():
-            of_token = (s.mixer.flops_per_token(self.hidden_size, lengths[stack]) for s in pattern)
-            of_row += lengths[stack].sequence * sum(of_token)
-        return 3 * rows * of_row
+        rows, tokens = arrays["tokens"].shape[0], self.lengths(arrays)[self.stack_name].sequence
+        return super().flops(arrays) + 3 * rows * tokens * self.head_flops_per_token
 
     def flops_per_token(self, sequence: int) -> float:
         """Of forward and backward (3 × forward), multiply-adds as two, recomputation not counted."""
@@ -171,25 +110,6 @@ class TokenModelConfig(ModelConfig):
         """Forward."""
         transform = 0 if self.head_transform is None else self.hidden_size
         return 2 * self.hidden_size * (self.vocab_size + transform)
-
-    def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
-        rows, itemsize = arrays["tokens"].shape[0], jnp.dtype(self.compute_dtype).itemsize
-        said = []
-        for stack, lengths in self.lengths(arrays).items():
-            step = StepOnMesh(rows, *lengths, mesh_shape(), current_rules(), itemsize)
-            mixers = dict.fromkeys(sublayer.mixer for sublayer in self.patterns[stack])
-            said += [mixer.work(self.hidden_size, step).said for mixer in mixers]
-        return tuple(dict.fromkeys(sentence for sentence in said if sentence))
-
-    def check_devices(self) -> None:
-        for mixer in self._mixers:
-            mixer.check_devices(self.hidden_size)
-
-    @property
-    def _mixers(self) -> tuple[MixerConfig, ...]:
-        """Each once."""
-        patterns = self.patterns.values()
-        return tuple(dict.fromkeys(sublayer.mixer for pattern in patterns for sublayer in pattern))
 
     def check_batch(self, arrays: BatchArrays) -> None:
         check_arrays(

@@ -18,10 +18,11 @@ from mjx.models.common.norm import Norm, NormConfig
 from mjx.models.common.pattern import Lengths, SublayerConfig
 from mjx.models.common.split import in_row_order, token_order
 from mjx.models.common.stack import Caches, Stack
+from mjx.models.common.stacked_model import run_stack
 from mjx.models.common.token_model.embedding import Embedding
 from mjx.models.common.token_model.inputs import Inputs, Targets
 from mjx.models.common.token_model.language_model import LanguageModel, LanguageModelConfig
-from mjx.models.common.token_model.model import Entrance, run_stack
+from mjx.models.common.token_model.model import Entrance
 from mjx.models.family import Batch, Begun, Counts
 from mjx.models.report import Report
 from mjx.trees import Tree

@@ -4,7 +4,6 @@ A family is a config that writes its pattern of sub-layers. The model is cut int
 pipeline stages, further heads and models composed of several put other things between them.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +18,14 @@ from mjx.models.common.linear import scaled
 from mjx.models.common.norm import Norm
 from mjx.models.common.parameter import parameter
 from mjx.models.common.split import in_order, in_row_order, token_order
-from mjx.models.common.stack import Caches, Run, Stack
+from mjx.models.common.stack import Run
+from mjx.models.common.stacked_model import StackedModel
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.common.token_model.cross_entropy import language_model_loss
 from mjx.models.common.token_model.embedding import Embedding, placed
 from mjx.models.common.token_model.head import HeadTransform
 from mjx.models.common.token_model.inputs import Inputs, Targets
-from mjx.models.family import Batch, Counts, Metrics
+from mjx.models.family import Batch, Counts
 from mjx.models.report import Loss, Report
 from mjx.sharding import relayout, shard
 from mjx.trees import Tree
@@ -38,7 +38,7 @@ class Entrance(NamedTuple):
     norm: Norm | None
 
 
-class TokenModel(nnx.Module):
+class TokenModel(StackedModel):
     """Embedding, stack, final norm, head."""
 
     def __init__(self, config: TokenModelConfig, *, rngs: nnx.Rngs):
@@ -56,10 +56,7 @@ class TokenModel(nnx.Module):
         )
         norm = config.embedding_norm
         self.embedding_norm = None if norm is None else Norm(norm, {"embed": embed})
-        stack = Stack(
-            config.pattern, embed, remat=config.remat, std=std, output_std=config.output_std, rngs=rngs
-        )
-        setattr(self, config.stack_name, stack)
+        self._stack(config, rngs)
         norm = config.final_norm
         self.final_norm = None if norm is None else Norm(norm, {"embed": embed})
         self.head = (
@@ -71,7 +68,7 @@ class TokenModel(nnx.Module):
         )
         bias = jnp.zeros((vocab,), jnp.float32)
         self.head_bias = parameter(bias, "vocab") if config.head_bias else None
-        self.config = config
+        self.config: TokenModelConfig = config
 
     def __call__(
         self,
@@ -82,16 +79,6 @@ class TokenModel(nnx.Module):
     ) -> Float[Array, "batch sequence vocab"]:
         """Logits of the next token, in float32; the vocabulary's padding is cut off."""
         return self.logits(self.hidden_states(Inputs(tokens, positions, segment_ids)))
-
-    @property
-    def stacks(self) -> Mapping[str, Stack]:
-        """By name, in the order in which they run."""
-        return {name: getattr(self, name) for name in self.config.patterns}
-
-    @property
-    def stack(self) -> Stack:
-        """The one in front of the head."""
-        return getattr(self, self.config.stack_name)
 
     @property
     def entrance(self) -> Entrance:
@@ -133,16 +120,6 @@ class TokenModel(nnx.Module):
         rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
         x = shard(dropout(x, rate, embedding_key), "batch", "residual_sequence", "embed")
         return x, context
-
-    def run(
-        self,
-        x: Float[Array, "batch residual_sequence embed"],
-        context: Context,
-        caches: Caches | None = None,
-        so_far: Tree | None = None,
-    ) -> Run:
-        """The stack; `so_far` are the model's statistics of the batch's earlier parts."""
-        return run_stack(self.stack, self.config.stack_name, x, context, caches, so_far)
 
     def leave(
         self, x: Float[Array, "batch residual_sequence embed"], targets: Targets, counts: Counts
@@ -203,24 +180,6 @@ class TokenModel(nnx.Module):
                 losses[name] = Loss(share * jax.lax.stop_gradient(value), "tokens")
         return total, Report(losses, run.statistics)
 
-    def after_step(self, parameters: Tree, statistics: Tree) -> Tree:
-        """The parameters after what the mixers do to them by the batch's statistics."""
-        changed = {
-            name: stack.after_step(parameters[name], statistics[name])
-            for name, stack in self.stacks.items()
-            if name in statistics
-        }
-        return {**parameters, **changed} if changed else parameters
-
-    def summary(self, statistics: Tree) -> Metrics:
-        """What the mixers make of the batch's statistics."""
-        stacks = ((stack, statistics[name]) for name, stack in self.stacks.items() if name in statistics)
-        return {name: value for stack, said in stacks for name, value in stack.summary(said).items()}
-
-    def scores(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Nothing: of tokens, losses say all."""
-        return {}
-
     def hidden_states(self, inputs: Inputs) -> Float[Array, "batch residual_sequence embed"]:
         """The residual stream after the final norm: what the head, and embeddings of texts, are made of."""
         x, context = self.enter(inputs)
@@ -260,16 +219,3 @@ class TokenModel(nnx.Module):
     @property
     def _bias(self) -> Float[Array, " vocab"] | None:
         return None if self.head_bias is None else self.head_bias[...]
-
-
-def run_stack(
-    stack: Stack,
-    name: str,
-    x: Float[Array, "batch residual_sequence embed"],
-    context: Context,
-    caches: Caches | None = None,
-    so_far: Tree | None = None,
-) -> Run:
-    """A model's stack of this name; statistics are the model's, of which `so_far` are those until now."""
-    run = stack(x, context, caches, (so_far or {}).get(name))
-    return run._replace(statistics={name: run.statistics} if run.statistics else {})

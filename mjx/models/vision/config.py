@@ -1,0 +1,192 @@
+"""Vision transformers: encoders of pictures (Dosovitskiy et al. 2021)."""
+
+import dataclasses
+import functools
+import itertools
+from typing import ClassVar, Literal
+
+from flax import nnx
+
+from mjx.batch import BatchArrays, check_arrays
+from mjx.bounds import check_scale
+from mjx.errors import InputError
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.pattern import Lengths, NormPlacement, SublayerConfig, placed_norms
+from mjx.models.common.stacked_config import StackedConfig
+from mjx.models.vision.grid import Resizing
+
+Pooling = Literal["class", "mean", "class and mean", "attention"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisionConfig(StackedConfig):
+    """Patches of a picture as tokens, and layers of attention to all of them and an MLP.
+
+    The defaults are the first vision transformer's.
+    """
+
+    family: ClassVar[str] = "vision"
+    stack_name: ClassVar[str] = "encoder"
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *StackedConfig.training_choices,
+        *("attention.dropout", "attention.implementation", "image_size"),
+    )
+
+    num_layers: int
+    """Pairs of an attention sub-layer and one of an MLP."""
+    attention: AttentionConfig
+    """Of every layer, to all patches whatever its `causal` says."""
+    mlp: MLPConfig
+    """Of every layer."""
+    norm: NormConfig = NormConfig()
+    """Of every sub-layer, and behind the last."""
+    norm_placement: NormPlacement = "input"
+    """As for GPT."""
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width in pixels of the pictures in batches that say nothing else."""
+    patch_size: int = 16
+    """Pixels along each side of a patch."""
+    channels: int = 3
+    """Of a pixel."""
+    patch_bias: bool = True
+    """Add a bias to what is made of a patch."""
+    class_tokens: int = 1
+    """Learned tokens in front of the patches, of which the first speaks for the picture."""
+    registers: int = 0
+    """Learned tokens behind those, which only give attention room (Darcet et al. 2024)."""
+    mask_token: bool = False
+    """There is a learned token that stands for patches that are hidden."""
+    position_grid: tuple[int, int] | None = (14, 14)
+    """Rows and columns of a table of learned positions, which is resized to other pictures; null for none."""
+    class_positions: int = 1
+    """How many of the class tokens have a position, too."""
+    position_resizing: Resizing = "bicubic"
+    """How the table is made larger or smaller; antialias: by all that a place covers."""
+    embedding_norm: NormConfig | None = None
+    """In front of the layers (CLIP); null for none."""
+    layer_scale: float | None = None
+    """What learned factors on the features of each sub-layer's output begin as (Touvron et al. 2021); null:
+    there are none."""
+    last_norm: Literal["tokens", "pooled"] | None = "tokens"
+    """What the norm behind the last layer is of: of all tokens, or of the pooled picture alone (CLIP); null:
+    there is none."""
+    pooling: Pooling = "class"
+    """What is said of a whole picture is made of: the first learned token, the mean of the patches, both, one
+    behind the other (DINOv2), or what a learned query finds among the patches (SigLIP)."""
+    pooler: bool = False
+    """A layer and tanh on the pooled picture."""
+    classes: int | None = None
+    """Labels of pictures, told from the pooled one; null for none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_layers", "patch_size", "channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
+        for name, size in zip(("height", "width"), self.image_size, strict=True):
+            if size < self.patch_size:
+                raise InputError(
+                    f"model.image_size has a {name} of {size} pixels, less than model.patch_size = "
+                    f"{self.patch_size}"
+                )
+        if self.position_grid is not None and min(self.position_grid) < 1:
+            raise InputError(f"model.position_grid = {list(self.position_grid)} must be positive, or null")
+        for name in ("class_tokens", "registers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"model.{name} = {getattr(self, name)} must be positive, or 0 for none")
+        if not 0 <= self.class_positions <= self.class_tokens:
+            raise InputError(
+                f"model.class_positions = {self.class_positions} must be from 0 to model.class_tokens = "
+                f"{self.class_tokens}"
+            )
+        if not self.class_tokens and self.pooling in ("class", "class and mean"):
+            raise InputError(
+                f"model.pooling = {self.pooling} needs a learned token; set model.class_tokens = 1, or pool "
+                "by mean or attention"
+            )
+        if self.layer_scale is not None:
+            check_scale("model.layer_scale", self.layer_scale, ", or null for none")
+        if self.classes is not None and self.classes < 1:
+            raise InputError(f"model.classes = {self.classes} must be positive, or null for none")
+        self.pattern  # noqa: B018  # its configs check themselves
+
+    @property
+    def final_norm(self) -> NormConfig | None:
+        return self.norm if self.last_norm == "tokens" and self.norm_placement != "residual" else None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of a picture of `image_size`."""
+        height, width = self.image_size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def patch_features(self) -> int:
+        """Numbers of a flattened patch."""
+        return self.channels * self.patch_size**2
+
+    @property
+    def learned_tokens(self) -> int:
+        """In front of a picture's patches."""
+        return self.class_tokens + self.registers
+
+    @property
+    def sequence(self) -> int:
+        """Tokens of a picture of `image_size`."""
+        rows, columns = self.grid
+        return self.learned_tokens + rows * columns
+
+    @property
+    def pooled_features(self) -> int:
+        """Of a pooled picture."""
+        return self.hidden_size * (2 if self.pooling == "class and mean" else 1)
+
+    def sublayers(self) -> tuple[SublayerConfig, ...]:
+        """Attention, an MLP, attention, …"""
+        attention = dataclasses.replace(self.attention.resolve(self.hidden_size), causal=False)
+        sublayer = functools.partial(
+            SublayerConfig,
+            **placed_norms(self.norm, self.norm_placement),
+            output_gain=self.layer_scale,
+            dropout=self.dropout,
+        )
+        layer = (sublayer(mixer=attention), sublayer(mixer=self.mlp))
+        return tuple(itertools.chain.from_iterable(itertools.repeat(layer, self.num_layers)))
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        from mjx.models.vision.model import VisionTransformer
+
+        return VisionTransformer(self, rngs=rngs)
+
+    def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
+        return {self.stack_name: Lengths(arrays["patches"].shape[1])}
+
+    def flops(self, arrays: BatchArrays) -> float:
+        rows, sequence, pixels = arrays["patches"].shape
+        embedded = 2 * sequence * pixels * self.hidden_size
+        head = 2 * self.pooled_features * (self.classes or 0)
+        return super().flops(arrays) + 3 * rows * (embedded + head)
+
+    def check_batch(self, arrays: BatchArrays) -> None:
+        check_arrays(
+            arrays,
+            {"patches": "float32", "labels": "int32", "loss_mask": "float32"},
+            {"grid": "int32", "segment_ids": "int32"},
+        )
+        self.check_patches(arrays)
+
+    def check_patches(self, arrays: BatchArrays) -> None:
+        """Raise `InputError` if the patches are not those of this model's pictures."""
+        _, sequence, pixels = arrays["patches"].shape
+        if pixels != self.patch_features:
+            raise InputError(
+                f"batch array 'patches' has patches of {pixels} numbers; model.channels = {self.channels} "
+                f"and model.patch_size = {self.patch_size} make {self.patch_features}"
+            )
+        if "grid" not in arrays and sequence != self.sequence:
+            raise InputError(
+                f"batch array 'patches' has {sequence} tokens in a row; a picture of model.image_size = "
+                f"{list(self.image_size)} has {self.sequence}"
+            )

@@ -1,0 +1,178 @@
+"""A vision transformer: patches and learned tokens, the stack, and what is said of a whole picture."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mjx.models.common.context import Context
+from mjx.models.common.dropout import dropout
+from mjx.models.common.linear import Linear
+from mjx.models.common.norm import Norm
+from mjx.models.common.parameter import parameter
+from mjx.models.common.split import in_order, in_row_order, token_order
+from mjx.models.common.stacked_model import StackedModel
+from mjx.models.vision.config import VisionConfig
+from mjx.models.vision.grid import ImageInputs, grid_of, resizing
+from mjx.models.vision.pooling import AttentionPooling
+from mjx.sharding import relayout, shard
+
+
+class VisionTransformer(StackedModel):
+    """Patch embedding, learned tokens and positions, encoder, final norm, pooling, heads."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
+        embed, std = config.hidden_size, config.init_std
+        pixels = {"pixels": config.patch_features}
+        self.patches = Linear(pixels, {"embed": embed}, bias=config.patch_bias, std=std, rngs=rngs)
+
+        def table(rows: int) -> nnx.Param | None:
+            drawn = std * jax.random.normal(rngs.params(), (rows, embed), jnp.float32)
+            return parameter(drawn, "positions", "embed") if rows else None
+
+        self.class_tokens, self.registers = table(config.class_tokens), table(config.registers)
+        mask = std * jax.random.normal(rngs.params(), (embed,), jnp.float32)
+        self.mask_token = parameter(mask, "embed") if config.mask_token else None
+        size = config.position_grid
+        self.positions = None if size is None else table(config.class_positions + size[0] * size[1])
+        norm = config.embedding_norm
+        self.embedding_norm = None if norm is None else Norm(norm, {"embed": embed})
+        self._stack(config, rngs)
+        self.final_norm = None if config.last_norm is None else Norm(config.norm, {"embed": embed})
+        self.pooling = AttentionPooling(config, rngs=rngs) if config.pooling == "attention" else None
+        pooled = {"latent": config.pooled_features}
+        self.pooler = (
+            Linear(pooled, {"latent": embed}, bias=True, std=std, rngs=rngs) if config.pooler else None
+        )
+        self.classifier = (
+            Linear(
+                {"latent": embed} if config.pooler else pooled,
+                {"classes": config.classes},
+                bias=True,
+                std=std,
+                rngs=rngs,
+            )
+            if config.classes is not None
+            else None
+        )
+        self.config: VisionConfig = config
+
+    def __call__(self, inputs: ImageInputs) -> Float[Array, "batch sequence embed"]:
+        """The tokens behind the last layer, normed where all of them are."""
+        x, context = self.enter(inputs)
+        x = self.run(x, context).x
+        return in_row_order(token_order(inputs.patches.shape[1]), self._normed(x))
+
+    def enter(
+        self, inputs: ImageInputs, key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "batch residual_sequence embed"], Context]:
+        """The residual stream in front of the stack, and what its layers read besides."""
+        config = self.config
+        order = token_order(inputs.patches.shape[1])
+        grid = self._grid(inputs)
+        patches, grid = in_order(order, inputs.patches), in_order(order, grid)
+        segments = inputs.segment_ids
+        context = Context(
+            segment_ids=None if segments is None else in_order(order, segments),
+            training=inputs.training,
+            dropout_key=key,
+        )
+        context, embedding_key = context.split_dropout()
+        x = self.patches(patches.astype(config.compute_dtype))
+        if inputs.masked is not None and self.mask_token is not None:
+            hidden = in_order(order, inputs.masked)[..., None]
+            x = jnp.where(hidden, self.mask_token[...].astype(x.dtype), x)
+        tables = [table[...] for table in (self.class_tokens, self.registers) if table is not None]
+        if tables:
+            learned = -1 - grid[..., 0]
+            found = jnp.take(jnp.concatenate(tables), jnp.maximum(learned, 0), axis=0, mode="clip")
+            x = jnp.where((learned >= 0)[..., None], found.astype(x.dtype), x)
+        if self.positions is not None:
+            x = x + self._positions(grid).astype(x.dtype)
+        x = x if self.embedding_norm is None else self.embedding_norm(x)
+        return shard(
+            dropout(x, config.dropout, embedding_key), "batch", "residual_sequence", "embed"
+        ), context
+
+    def pooled(
+        self, hidden: Float[Array, "batch sequence embed"], inputs: ImageInputs
+    ) -> Float[Array, "batch latent"]:
+        """What is said of each row's picture, from the tokens behind the last layer."""
+        config = self.config
+        hidden = relayout(hidden, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        grid = jnp.asarray(self._grid(inputs))
+        real = jnp.ones(grid.shape[:2], bool) if inputs.segment_ids is None else inputs.segment_ids > 0
+        if config.last_norm == "pooled":
+            hidden = hidden[:, :1] if config.pooling == "class" else hidden
+            assert self.final_norm is not None
+            hidden = self.final_norm(hidden)
+        if self.pooling is not None:
+            return self._layered(self.pooling(hidden, real))
+        if config.pooling == "class":
+            return self._layered(hidden[:, 0])
+        patches = real & (grid[..., 0] >= 0)
+        mean = _mean(hidden, patches)
+        return self._layered(mean if config.pooling == "mean" else jnp.concatenate([hidden[:, 0], mean], -1))
+
+    def class_logits(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch classes"]:
+        """Of every class; in float32."""
+        assert self.classifier is not None
+        return self.classifier(pooled[:, None])[:, 0].astype(jnp.float32)
+
+    def _layered(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+        return pooled if self.pooler is None else jnp.tanh(self.pooler(pooled[:, None])[:, 0])
+
+    def _grid(self, inputs: ImageInputs) -> Any:
+        """Where the tokens are in their pictures; known when it is compiled, where batches do not say it."""
+        if inputs.grid is not None:
+            return inputs.grid
+        return grid_of(*self.config.grid, self.config.learned_tokens)[None]
+
+    def _positions(self, grid: Int[Array, "#batch sequence grid"]) -> Float[Array, "#batch sequence embed"]:
+        """The learned positions of the tokens: zeros for learned tokens that have none."""
+        config = self.config
+        assert self.positions is not None
+        assert config.position_grid is not None
+        table, classes = self.positions[...], config.class_positions
+        rows, columns = config.position_grid
+        place, size = grid[..., :2], grid[..., 2:]
+        of_patch = place[..., 0] >= 0
+        if isinstance(grid, np.ndarray) and (size == config.position_grid).all():
+            at = classes + place[..., 0] * columns + place[..., 1]
+            found = jnp.take(table, np.where(of_patch, at, 0), axis=0)
+        else:
+            weights = [
+                resizing(
+                    jnp.asarray(place[..., axis]),
+                    jnp.asarray(size[..., axis]),
+                    known,
+                    config.position_resizing,
+                )
+                for axis, known in enumerate(config.position_grid)
+            ]
+            each = (weights[0][..., :, None] * weights[1][..., None, :]).reshape(
+                *of_patch.shape, rows * columns
+            )
+            found = each @ table[classes:]
+        if not config.learned_tokens:
+            return found
+        learned = -1 - place[..., 0]
+        own = jnp.take(table, jnp.clip(learned, 0, max(classes - 1, 0)), axis=0)
+        own = jnp.where(jnp.asarray(learned < classes)[..., None], own, 0.0)
+        return jnp.where(jnp.asarray(of_patch)[..., None], found, own)
+
+    def _normed(self, x: Any) -> Any:
+        return self.final_norm(x) if self.final_norm is not None and self.config.last_norm == "tokens" else x
+
+
+def _mean(
+    x: Float[Array, "batch sequence embed"], counted: Bool[Array, "#batch sequence"]
+) -> Float[Array, "batch embed"]:
+    """Of the tokens that are counted; summed in float32."""
+    share = counted / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+    return jnp.einsum("bse,bs->be", x.astype(jnp.float32), jnp.broadcast_to(share, x.shape[:2])).astype(
+        x.dtype
+    )
