@@ -200,6 +200,20 @@ def _huggingface_encoder_decoder(model, batch: Batch) -> dict[str, Array]:
     return {"logits": logits, "encoder_last_hidden_state": memory.states}
 
 
+def _megatron_pictures(inputs: Arrays) -> Batch:
+    return {"images": np.asarray(inputs["images"]), "target": np.asarray(inputs["target"])}
+
+
+def _vision(model, batch: Batch) -> dict[str, Array]:
+    """The tokens, and as their loss the mean of what a target makes of them."""
+    hidden = model(model.pictures(batch["images"]))
+    return {"hidden": hidden, "loss": jnp.mean(hidden * batch["target"])}
+
+
+def _huggingface_pictures(inputs: Arrays) -> Batch:
+    return {"images": np.asarray(inputs["pixel_values"])}
+
+
 SCRIPT_NAMES = {
     "pos": "position_embedding_type",
     "share": "share_embeddings_and_output_weights",
@@ -245,6 +259,13 @@ MEGATRON = {
         compute=_encoder_decoder,
         unsupported=_random_or_rounded,
     ),
+    "vision": Family(
+        inputs=("images", "target"),
+        needed=("images", "target"),
+        batch=_megatron_pictures,
+        compute=_vision,
+        unsupported=_random_or_rounded,
+    ),
 }
 HUGGINGFACE = {
     family: Family(
@@ -269,5 +290,11 @@ HUGGINGFACE = {
         batch=_huggingface_sentences,
         compute=_named_as_theirs,
         counted=_attended,
+    ),
+    "vision": Family(
+        inputs=("pixel_values",),
+        needed=("pixel_values",),
+        batch=_huggingface_pictures,
+        compute=_named_as_theirs,
     ),
 }

@@ -7,6 +7,7 @@ Sizes that neither says (the vocabulary, learned positions) are those of the ten
 import dataclasses
 import functools
 import json
+import math
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -138,6 +139,13 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     ):
         if setting not in settings and tensor in case.weights:
             settings[setting] = len(case.weights[tensor])
+    if "embedder.weight" in case.weights:  # an encoder of pictures whose sizes only its tensors say
+        side = math.isqrt(case.weights["position_embeddings"].shape[1])
+        patch = math.isqrt(case.weights["embedder.weight"].shape[1] // 3)
+        height, width = case.inputs["images"].shape[2:]
+        settings |= {"vision_model_type": "radio", "patch_dim": patch, "img_h": height, "img_w": width}
+        settings |= {"max_img_h": side * patch, "max_img_w": side * patch}
+        settings["class_token_len"] = len(case.weights["class_token"])
     if "decoder_tokens" in case.inputs:  # which only the program that calls the model would say
         settings["decoder_seq_length"] = case.inputs["decoder_tokens"].shape[1]
     return settings

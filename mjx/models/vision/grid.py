@@ -1,10 +1,12 @@
 """Pictures as rows of patches, and where in its picture each of them is."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+ArrayT = TypeVar("ArrayT", np.ndarray, Array)
 
 GRID = 4
 """What is said of a token: the row and the column of its patch, and how many of each its picture has. A row
@@ -28,8 +30,8 @@ class ImageInputs(NamedTuple):
 
 
 def patches_of(
-    images: Float[np.ndarray, "batch channels height width"], patch: int
-) -> Float[np.ndarray, "batch patches pixels"]:
+    images: Float[ArrayT, "batch channels height width"], patch: int
+) -> Float[ArrayT, "batch patches pixels"]:
     """Patches row by row; edges that make no whole patch are cut off, as a convolution does."""
     batch, channels, height, width = images.shape
     rows, columns = height // patch, width // patch
@@ -38,21 +40,27 @@ def patches_of(
     return parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch * patch)
 
 
-def grid_of(rows: int, columns: int, learned: int) -> Int[np.ndarray, "sequence grid"]:
-    """Of one picture: so many learned tokens, then its patches."""
+def whole_grid(rows: int, columns: int, learned: int) -> Int[np.ndarray, "1 sequence grid"]:
+    """Of rows that are one picture each: so many learned tokens, then its patches."""
     places = np.indices((rows, columns)).reshape(2, -1).T
     front = np.stack([-1 - np.arange(learned), np.zeros(learned, int)], axis=1)
     places = np.concatenate([front, places])
     sizes = np.broadcast_to((rows, columns), places.shape)
-    return np.concatenate([places, sizes], axis=1).astype(np.int32)
+    return np.concatenate([places, sizes], axis=1)[None].astype(np.int32)
 
 
-def entering(
-    images: Float[np.ndarray, "batch channels height width"], patch: int, learned: int
-) -> Float[np.ndarray, "batch sequence pixels"]:
-    """The patches of pictures of one size, behind places for the learned tokens."""
-    patches = patches_of(images, patch)
-    return np.pad(patches, ((0, 0), (learned, 0), (0, 0)))
+def pictures(
+    images: Float[Array, "batch channels height width"],
+    patch: int,
+    learned: int,
+    masked: Bool[Array, "batch patches"] | None = None,
+) -> ImageInputs:
+    """Pictures of one size, each a row of its own, behind places for so many learned tokens."""
+    front = (learned, 0)
+    patches = jnp.pad(patches_of(images, patch), ((0, 0), front, (0, 0)))
+    hidden = None if masked is None else jnp.pad(masked, ((0, 0), front))
+    grid: Any = whole_grid(images.shape[2] // patch, images.shape[3] // patch, learned)
+    return ImageInputs(patches, grid, masked=hidden)
 
 
 Resizing = Literal["bicubic", "bilinear", "bicubic-antialias", "bilinear-antialias"]

@@ -16,7 +16,7 @@ from mjx.models.common.parameter import parameter
 from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.models.common.stacked_model import StackedModel
 from mjx.models.vision.config import VisionConfig
-from mjx.models.vision.grid import ImageInputs, grid_of, resizing
+from mjx.models.vision.grid import ImageInputs, pictures, resizing, whole_grid
 from mjx.models.vision.pooling import AttentionPooling
 from mjx.sharding import relayout, shard
 
@@ -65,6 +65,14 @@ class VisionTransformer(StackedModel):
         x, context = self.enter(inputs)
         x = self.run(x, context).x
         return in_row_order(token_order(inputs.patches.shape[1]), self._normed(x))
+
+    def pictures(
+        self,
+        images: Float[Array, "batch channels height width"],
+        masked: Bool[Array, "batch patches"] | None = None,
+    ) -> ImageInputs:
+        """Pictures of one size as what enters the model; `masked` patches are hidden."""
+        return pictures(images, self.config.patch_size, self.config.learned_tokens, masked)
 
     def enter(
         self, inputs: ImageInputs, key: Key[Array, ""] | None = None
@@ -129,7 +137,7 @@ class VisionTransformer(StackedModel):
         """Where the tokens are in their pictures; known when it is compiled, where batches do not say it."""
         if inputs.grid is not None:
             return inputs.grid
-        return grid_of(*self.config.grid, self.config.learned_tokens)[None]
+        return whole_grid(*self.config.grid, self.config.learned_tokens)
 
     def _positions(self, grid: Int[Array, "#batch sequence grid"]) -> Float[Array, "#batch sequence embed"]:
         """The learned positions of the tokens: zeros for learned tokens that have none."""
@@ -140,7 +148,7 @@ class VisionTransformer(StackedModel):
         rows, columns = config.position_grid
         place, size = grid[..., :2], grid[..., 2:]
         of_patch = place[..., 0] >= 0
-        if isinstance(grid, np.ndarray) and (size == config.position_grid).all():
+        if isinstance(grid, np.ndarray) and np.all(size == np.array(config.position_grid)):
             at = classes + place[..., 0] * columns + place[..., 1]
             found = jnp.take(table, np.where(of_patch, at, 0), axis=0)
         else:

@@ -1,0 +1,190 @@
+"""Encoders of pictures as Megatron-Core has them, `CLIPViTModel` and `RADIOViTModel`: names and settings."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mjx.errors import InputError
+from mjx.models.interop.config_map import Absent, ConfigMap, Constant, Fields, Key, Theirs, shown
+from mjx.models.interop.megatron import attention as megatron_attention
+from mjx.models.interop.megatron.keys import (
+    Activation,
+    Biases,
+    ComputeDtype,
+    Features,
+    QueryGroups,
+    Recomputation,
+)
+from mjx.models.interop.megatron.model import MegatronModel
+from mjx.models.interop.megatron.rows import layer_rows
+from mjx.models.interop.mixer_rows import norm_rows
+from mjx.models.interop.name_map import NameMap, Row
+from mjx.models.vision.config import VisionConfig
+from mjx.models.vision.config_keys import canonical
+from mjx.models.vision.huggingface_names import patch_rows, vision_name_map
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "clip": {"patch_bias": False, "embedding_norm": True, "last_norm": None},
+    "siglip": {"patch_bias": True, "embedding_norm": False, "last_norm": "tokens", "class_tokens": 0},
+    "internvit": {"patch_bias": True, "embedding_norm": False, "last_norm": None},
+    "radio": {"patch_bias": False, "embedding_norm": False, "last_norm": None, "class_positions": 0},
+}
+"""`vision_model_type` → what is peculiar to it."""
+_SAME = {"internvit300M": "internvit", "radio-g": "radio", "cradio-g": "radio"}
+"""Other sizes of one kind."""
+
+
+def megatron_name_map(config: VisionConfig) -> NameMap:
+    """Megatron's tensors (those of the local layer spec) ↔ our parameters, for this model.
+
+    Raises:
+        InputError: Megatron-Core has no such model.
+    """
+    refused = {
+        "model.pooler = true": config.pooler,
+        "model.classes": config.classes is not None,
+        f"model.pooling = {config.pooling}": config.pooling == "attention",
+        "model.registers": config.registers > 0,
+        "model.mask_token = true": config.mask_token,
+        "model.position_grid = null": config.position_grid is None,
+        f"model.norm_placement = {config.norm_placement}": config.norm_placement != "input",
+    }
+    for name, holds in refused.items():
+        if holds:
+            raise InputError(f"{name} is not in Megatron-Core's encoders of pictures")
+    attention = config.attention.resolve(config.hidden_size)
+    rows = layer_rows("decoder.layers.{layer}", config.norm, attention, mlp=config.mlp)
+    if config.layer_scale is not None:  # of the layers that InternViT has of its own
+        rows.append(Row("decoder.layers.{layer}.ls1", "{attention}.output_gain"))
+        rows.append(Row("decoder.layers.{layer}.ls2", "{mlp}.output_gain"))
+    if _kind(config) == "radio":
+        rows += [
+            Row("embedder.weight", "patches.kernel", "embed pixels -> pixels embed"),
+            Row("position_embeddings", "positions", "1 positions embed -> positions embed"),
+            Row("class_token", "class_tokens"),
+        ]
+        if config.patch_bias:
+            rows.append(Row("embedder.bias", "patches.bias"))
+    else:
+        rows += [*patch_rows(config, "conv1"), Row("position_embeddings.weight", "positions")]
+        if config.class_tokens:
+            rows.append(Row("class_token", "class_tokens", "1 positions embed -> positions embed"))
+    if config.embedding_norm is not None:
+        rows += norm_rows(config.embedding_norm, "ln_pre", "embedding_norm")
+    if config.last_norm == "tokens":
+        rows += norm_rows(config.norm, "ln_post", "final_norm")
+    return vision_name_map(config, rows)
+
+
+def _kind(config: VisionConfig) -> str:
+    if config.embedding_norm is not None:
+        return "clip"
+    if not config.class_tokens:
+        return "siglip"
+    return "internvit" if config.class_positions else "radio"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """`vision_model_type`, and the sizes of pictures and patches."""
+
+    def names(self) -> Sequence[str]:
+        return (
+            *("vision_model_type", "img_h", "img_w", "patch_dim", "class_token_len", "add_class_token"),
+            *("max_img_h", "max_img_w", "embedder_bias"),
+        )
+
+    def ours(self, theirs: Theirs) -> Fields:
+        given = theirs.get("vision_model_type")
+        kind = _SAME.get(str(given), given)
+        if kind not in _KINDS:
+            known = ", ".join((*_KINDS, *_SAME))
+            raise InputError(f'{theirs.where} has "vision_model_type": {shown(given)}; known are {known}')
+        patch, height, width = (
+            theirs.get(name) or default
+            for name, default in (("patch_dim", 14), ("img_h", 336), ("img_w", 336))
+        )
+        table = [theirs.get(name) or size for name, size in (("max_img_h", height), ("max_img_w", width))]
+        tokens = theirs.get("class_token_len") or (8 if kind == "radio" else 1)
+        fields = {"class_tokens": tokens, "class_positions": tokens, **_KINDS[kind]}
+        if theirs.get("add_class_token") is False:
+            fields["class_tokens"] = 0
+        fields["class_positions"] = min(fields["class_positions"], fields["class_tokens"])
+        normed = fields.pop("embedding_norm")
+        if kind == "radio" and theirs.get("embedder_bias"):
+            fields["patch_bias"] = True
+        return {
+            **fields,
+            **({} if normed else {"embedding_norm": None}),
+            "image_size": (height, width),
+            "patch_size": patch,
+            "position_grid": (table[0] // patch, table[1] // patch),
+            "position_resizing": "bilinear" if kind == "radio" else "bicubic",
+            "pooling": "class" if fields["class_tokens"] else "mean",
+        }
+
+    def theirs(self, config: VisionConfig) -> dict[str, Any]:
+        rows, columns = config.position_grid or config.grid
+        kind = _kind(config)
+        sizes = {"img_h": rows * config.patch_size, "img_w": columns * config.patch_size}
+        if kind == "radio":
+            sizes |= {
+                "max_img_h": sizes["img_h"],
+                "max_img_w": sizes["img_w"],
+                "embedder_bias": config.patch_bias,
+            }
+        return {
+            "vision_model_type": kind,
+            "patch_dim": config.patch_size,
+            "class_token_len": config.class_tokens,
+            "add_class_token": config.class_tokens > 0,
+            **sizes,
+        }
+
+
+def describes(theirs: Mapping[str, Any]) -> bool:
+    """Whether arguments are of an encoder alone, without a language model's vocabulary."""
+    alone = all(
+        theirs.get(name) is None for name in ("vocab_size", "padded_vocab_size", "language_model_type")
+    )
+    return theirs.get("vision_model_type") is not None and alone
+
+
+SETTINGS = ConfigMap(
+    VisionConfig,
+    (
+        Key("num_layers", "num_layers"),
+        Key("hidden_size", "hidden_size"),
+        Features(),
+        Biases(),
+        Activation(),
+        _Encoder(),
+        Key("num_attention_heads", "attention.num_heads"),
+        QueryGroups(),
+        Key("kv_channels", "attention.head_dim", None),
+        Key(
+            *("normalization", ("norm.kind", "embedding_norm.kind", "attention.qk_norm.kind"), "LayerNorm"),
+            megatron_attention.NORMS,
+        ),
+        Key("norm_epsilon", ("norm.epsilon", "embedding_norm.epsilon", "attention.qk_norm.epsilon"), 1e-5),
+        Key(
+            "apply_layernorm_1p",
+            ("norm.zero_centered", "embedding_norm.zero_centered", "attention.qk_norm.zero_centered"),
+            default=False,
+        ),
+        megatron_attention.QueryKeyNorm(),
+        Key("attention_dropout", "attention.dropout", 0.1),
+        Key("hidden_dropout", "dropout", 0.1),
+        Key("init_method_std", "init_std", 0.02),
+        Constant("layer_scale", None),
+        ComputeDtype(),
+        Recomputation(),
+        Absent(("num_experts",)),
+        Absent(("multi_latent_attention",)),
+    ),
+    closed=False,
+)
+
+MEGATRON = MegatronModel(
+    name_map=megatron_name_map, settings=SETTINGS, describes=describes, canonical=canonical
+)
