@@ -91,12 +91,41 @@ class NameMap:
         copies: Mapping[str, str] | None = None,
         ignored: Sequence[str] = (),
     ):
-        self._shapes = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
+        sizes = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
         expanded = [
-            (name, places, row)
-            for row in rows
-            for name, places in _expand(row, num_layers, place, self._shapes)
+            (name, places, row) for row in rows for name, places in _expand(row, num_layers, place, sizes)
         ]
+        self._hold(expanded, sizes, dict(copies or {}), ignored)
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, tuple[str, "NameMap"]]) -> "NameMap":
+        """Of a model made of others: what a part's paths begin with → what its tensors begin with, and its
+        table."""
+        whole = cls.__new__(cls)
+        expanded, shapes, copies, ignored = [], {}, {}, []
+        for ours, (theirs, part) in parts.items():
+            shapes |= {f"{ours}{path}": shape for path, shape in part._shapes.items()}
+            copies |= {f"{theirs}{name}": f"{theirs}{other}" for name, other in part._copies.items()}
+            ignored += [re.escape(theirs) + pattern.pattern for pattern in part._ignored]
+            for name, entry in part._entries.items():
+                places = tuple((f"{ours}{path}", index) for path, index in entry.places)
+                expanded.append((f"{theirs}{name}", places, entry.row))
+        whole._hold(expanded, shapes, copies, ignored)
+        return whole
+
+    def _hold(
+        self,
+        expanded: Sequence[tuple[str, tuple[Place, ...], Row]],
+        shapes: dict[str, Shape],
+        copies: dict[str, str],
+        ignored: Sequence[str],
+    ) -> None:
+        """The table, with a row for every tensor.
+
+        Raises:
+            ValueError: it is no bijection.
+        """
+        self._shapes = shapes
         self._sources: dict[str, dict[tuple[int, ...], tuple[str, int]]] = {}
         """Of a parameter's path and an index on its first axes: the tensor that holds it, as which part."""
         odd = self._fill(expanded)
@@ -109,7 +138,7 @@ class NameMap:
             if key not in layouts:
                 layouts[key] = TensorLayout(row.layout, key[1:], row.sizes)
             self._entries[name] = _Entry(places, layouts[key], row)
-        self._copies = dict(copies or {})
+        self._copies = copies
         self._ignored = [re.compile(pattern) for pattern in ignored]
 
     def _fill(self, expanded: Sequence[tuple[str, tuple[Place, ...], Row]]) -> list[str]:
