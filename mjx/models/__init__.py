@@ -6,5 +6,6 @@ FAMILIES = {
     "bert": "mjx.models.bert",
     "t5": "mjx.models.t5",
     "vision": "mjx.models.vision",
+    "multimodal": "mjx.models.multimodal",
 }
 """Family → its package, whose `FAMILY` says what there is of it (`mjx.models.family.Family`)."""

@@ -127,6 +127,10 @@ class ModelConfig:
         """Of forward and backward over a batch."""
         raise NotImplementedError(type(self))
 
+    def lengths(self, arrays: BatchArrays) -> dict[str, Any]:
+        """The `Lengths` of a row in each stack, by its path; empty: as long as the longest sequence."""
+        return {}
+
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
         """What layers decide by the mesh in force for a microbatch of these arrays, and why."""
         return ()

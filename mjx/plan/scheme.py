@@ -15,7 +15,6 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
 from mjx.models.common.pattern import Lengths, StepOnMesh, Work
 from mjx.models.common.stack import Remat
-from mjx.models.common.stacked_config import StackedConfig
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.plan.stacks import stacks_of, sublayers_of, unit_of
@@ -234,7 +233,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     rows, longest = size_of(arrays)
     rows //= training.microbatches
     itemsize = jnp.dtype(config.model.compute_dtype).itemsize
-    of_stacks = config.model.lengths(arrays) if isinstance(config.model, StackedConfig) else {}
+    of_stacks: dict[str, Lengths] = config.model.lengths(arrays)
     sequence_parallel = config.sharding.sequence_parallel and mesh["tensor"] > 1
     shares = math.prod(mesh[axis] for axis in rules.mesh_axes("sequence"))
 

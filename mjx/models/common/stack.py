@@ -203,6 +203,27 @@ class Stack(nnx.Module):
         steps = (unit, indices, caches, so_far)
         return jax.lax.scan(body, x, steps, unroll=segment.repeats if straight else 1)
 
+    def front(self, sublayers: int) -> "Stack":
+        """The first sub-layers alone.
+
+        Raises:
+            ValueError: they end within a unit that is repeated.
+        """
+        layout, segments, left = [], [], sublayers
+        for segment, unit in zip(self.layout, self.segments, strict=True):
+            repeats = min(left // len(segment.unit), segment.repeats)
+            left -= repeats * len(segment.unit)
+            if repeats:
+                layout.append(Segment(segment.unit, repeats))
+                segments.append(jax.tree.map(lambda leaf, repeats=repeats: leaf[:repeats], unit))
+            if repeats < segment.repeats:
+                break
+        if left:
+            raise ValueError(f"a stack cannot be cut behind {sublayers} sub-layers")
+        stack = copy.copy(self)
+        stack.layout, stack.segments = tuple(layout), nnx.List(segments)
+        return stack
+
     def unrolled(self) -> "Stack":
         """The same stack with every repeat a segment, and its parameters in arrays of their own.
 

@@ -14,14 +14,14 @@ from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import Lengths, NormPlacement, SublayerConfig, placed_norms
-from mjx.models.common.stacked_config import StackedConfig
-from mjx.models.vision.grid import Resizing
+from mjx.models.common.picture_encoder import PictureEncoderConfig
+from mjx.models.common.pictures import Resizing
 
 Pooling = Literal["class", "mean", "class and mean", "attention"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisionConfig(StackedConfig):
+class VisionConfig(PictureEncoderConfig):
     """Patches of a picture as tokens, and layers of attention to all of them and an MLP.
 
     The defaults are the first vision transformer's.
@@ -30,12 +30,10 @@ class VisionConfig(StackedConfig):
     family: ClassVar[str] = "vision"
     stack_name: ClassVar[str] = "encoder"
     training_choices: ClassVar[tuple[str, ...]] = (
-        *StackedConfig.training_choices,
+        *PictureEncoderConfig.training_choices,
         *("attention.dropout", "attention.implementation", "image_size"),
     )
 
-    num_layers: int
-    """Pairs of an attention sub-layer and one of an MLP."""
     attention: AttentionConfig
     """Of every layer, to all patches whatever its `causal` says."""
     mlp: MLPConfig
@@ -44,12 +42,6 @@ class VisionConfig(StackedConfig):
     """Of every sub-layer, and behind the last."""
     norm_placement: NormPlacement = "input"
     """As for GPT."""
-    image_size: tuple[int, int] = (224, 224)
-    """Height and width in pixels of the pictures in batches that say nothing else."""
-    patch_size: int = 16
-    """Pixels along each side of a patch."""
-    channels: int = 3
-    """Of a pixel."""
     patch_bias: bool = True
     """Add a bias to what is made of a patch."""
     class_tokens: int = 1
@@ -82,15 +74,6 @@ class VisionConfig(StackedConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_layers", "patch_size", "channels"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
-        for name, size in zip(("height", "width"), self.image_size, strict=True):
-            if size < self.patch_size:
-                raise InputError(
-                    f"model.image_size has a {name} of {size} pixels, less than model.patch_size = "
-                    f"{self.patch_size}"
-                )
         if self.position_grid is not None and min(self.position_grid) < 1:
             raise InputError(f"model.position_grid = {list(self.position_grid)} must be positive, or null")
         for name in ("class_tokens", "registers"):
@@ -117,26 +100,8 @@ class VisionConfig(StackedConfig):
         return self.norm if self.last_norm == "tokens" and self.norm_placement != "residual" else None
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of a picture of `image_size`."""
-        height, width = self.image_size
-        return height // self.patch_size, width // self.patch_size
-
-    @property
-    def patch_features(self) -> int:
-        """Numbers of a flattened patch."""
-        return self.channels * self.patch_size**2
-
-    @property
     def learned_tokens(self) -> int:
-        """In front of a picture's patches."""
         return self.class_tokens + self.registers
-
-    @property
-    def sequence(self) -> int:
-        """Tokens of a picture of `image_size`."""
-        rows, columns = self.grid
-        return self.learned_tokens + rows * columns
 
     @property
     def pooled_features(self) -> int:
@@ -176,17 +141,3 @@ class VisionConfig(StackedConfig):
             {"grid": "int32", "segment_ids": "int32"},
         )
         self.check_patches(arrays)
-
-    def check_patches(self, arrays: BatchArrays) -> None:
-        """Raise `InputError` if the patches are not those of this model's pictures."""
-        _, sequence, pixels = arrays["patches"].shape
-        if pixels != self.patch_features:
-            raise InputError(
-                f"batch array 'patches' has patches of {pixels} numbers; model.channels = {self.channels} "
-                f"and model.patch_size = {self.patch_size} make {self.patch_features}"
-            )
-        if "grid" not in arrays and sequence != self.sequence:
-            raise InputError(
-                f"batch array 'patches' has {sequence} tokens in a row; a picture of model.image_size = "
-                f"{list(self.image_size)} has {self.sequence}"
-            )

@@ -13,10 +13,10 @@ from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import Linear
 from mjx.models.common.norm import Norm
 from mjx.models.common.parameter import parameter
+from mjx.models.common.pictures import ImageInputs, pictures, resizing, whole_grid
 from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.models.common.stacked_model import StackedModel
 from mjx.models.vision.config import VisionConfig
-from mjx.models.vision.grid import ImageInputs, pictures, resizing, whole_grid
 from mjx.models.vision.pooling import AttentionPooling
 from mjx.sharding import relayout, shard
 
@@ -60,11 +60,17 @@ class VisionTransformer(StackedModel):
         )
         self.config: VisionConfig = config
 
-    def __call__(self, inputs: ImageInputs) -> Float[Array, "batch sequence embed"]:
-        """The tokens behind the last layer, normed where all of them are."""
-        x, context = self.enter(inputs)
-        x = self.run(x, context).x
-        return in_row_order(token_order(inputs.patches.shape[1]), self._normed(x))
+    def __call__(
+        self, inputs: ImageInputs, key: Key[Array, ""] | None = None, layers: int | None = None
+    ) -> Float[Array, "batch sequence embed"]:
+        """The tokens behind the last layer, normed where all of them are; or, as they are, behind so many
+        layers."""
+        x, context = self.enter(inputs, key)
+        if layers is None:
+            x = self._normed(self.run(x, context).x)
+        else:
+            x = self.stack.front(layers * len(self.config.pattern) // self.config.num_layers)(x, context).x
+        return in_row_order(token_order(inputs.patches.shape[1]), x)
 
     def pictures(
         self,

@@ -67,9 +67,15 @@ class LanguageModel(TokenModel):
         lengths: Int[Array, " batch"],
     ) -> tuple[Float[Array, "batch vocab"], Caches]:
         """`begin`, for the tokens of the prompts behind those that the caches hold."""
-        real = jnp.clip(lengths - offset, 0, tokens.shape[1])
-        inputs = Inputs(tokens, decoding=Decoding(offset, real, lengths))
-        return self._behind_prompts(inputs, caches, real)
+        return self.read_on_with(Inputs(tokens), caches, offset, lengths)
+
+    def read_on_with(
+        self, inputs: Inputs, caches: Caches, offset: Int[Array, " batch"], lengths: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch vocab"], Caches]:
+        """`read_on`, for inputs that are not tokens alone."""
+        real = jnp.clip(lengths - offset, 0, inputs.tokens.shape[1])
+        decoding = Decoding(offset, real, lengths)
+        return self._behind_prompts(inputs._replace(decoding=decoding), caches, real)
 
     def _behind_prompts(
         self, inputs: Inputs, caches: Caches, real: Int[Array, " batch"]

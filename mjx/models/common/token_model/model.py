@@ -157,13 +157,18 @@ class TokenModel(StackedModel):
         training: bool = True,
     ) -> tuple[Float[Array, ""], Report]:
         """Cross-entropy, and what the mixers add: `loss` is the former, the others have their own names."""
-        inputs = Inputs(
-            batch["tokens"],
-            batch.get("positions"),
-            batch.get("segment_ids"),
-            counted=counted(batch),
-            training=training,
-        )
+        return self.loss_of(inputs_of(batch, training=training), batch, counts, key=key, so_far=so_far)
+
+    def loss_of(
+        self,
+        inputs: Inputs,
+        batch: Batch,
+        counts: Counts,
+        *,
+        key: Key[Array, ""] | None = None,
+        so_far: Tree | None = None,
+    ) -> tuple[Float[Array, ""], Report]:
+        """`loss`, of what else than a batch's tokens may enter."""
         x, context = self.enter(inputs, key)
         run = self.run(x, context, so_far=so_far)
         return self.left(run, Targets(batch["labels"], batch["loss_mask"]), counts)
@@ -219,3 +224,14 @@ class TokenModel(StackedModel):
     @property
     def _bias(self) -> Float[Array, " vocab"] | None:
         return None if self.head_bias is None else self.head_bias[...]
+
+
+def inputs_of(batch: Batch, *, training: bool) -> Inputs:
+    """What enters the model of a batch that it trains on."""
+    return Inputs(
+        batch["tokens"],
+        batch.get("positions"),
+        batch.get("segment_ids"),
+        counted=counted(batch),
+        training=training,
+    )

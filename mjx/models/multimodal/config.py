@@ -1,0 +1,112 @@
+"""Language models that see: an encoder's features in the places of tokens (Liu et al. 2023)."""
+
+import dataclasses
+from typing import ClassVar
+
+from flax import nnx
+
+from mjx.batch import BatchArrays, check_arrays
+from mjx.errors import InputError
+from mjx.models.common.pattern import Lengths
+from mjx.models.common.picture_encoder import PictureEncoderConfig
+from mjx.models.common.token_model.language_model import LanguageModelConfig
+from mjx.models.family import ModelConfig
+from mjx.models.multimodal.projector import ProjectorConfig
+
+SEEN = ("patches", "grid", "patch_segment_ids")
+"""What the encoder is given of a row's pictures: as `ImageInputs`, packed into one row of patches."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultimodalConfig(ModelConfig):
+    """Any encoder of pictures, a projector, any language model that continues text."""
+
+    family: ClassVar[str] = "multimodal"
+    training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
+
+    language: LanguageModelConfig
+    """The language model, of whatever family."""
+    vision: PictureEncoderConfig
+    """The encoder."""
+    projector: ProjectorConfig = ProjectorConfig()
+    """From the encoder's features to the language model's."""
+    image_token: int
+    """The id that stands in a text where features take a token's place."""
+    vision_layers: int | None = None
+    """How many of the encoder's layers are run (LLaVA leaves the last one out); null: all, and the norm
+    behind them. The others keep their weights."""
+    merged: int = 1
+    """Patches that become one token, their features one behind the other, as they follow in a row."""
+
+    def __post_init__(self):
+        if not 0 <= self.image_token < self.language.vocab_size:
+            raise InputError(
+                f"model.image_token = {self.image_token} is no token of model.language.vocab_size = "
+                f"{self.language.vocab_size}"
+            )
+        if self.merged < 1:
+            raise InputError(f"model.merged = {self.merged} must be positive")
+        layers = self.vision_layers
+        if layers is not None and not 0 < layers <= self.vision.num_layers:
+            raise InputError(
+                f"model.vision_layers = {layers} must be from 1 to model.vision.num_layers = "
+                f"{self.vision.num_layers}, or null for all"
+            )
+
+    @property
+    def vocabulary(self) -> int | None:
+        return self.language.vocabulary
+
+    @property
+    def rows_apart(self) -> bool:
+        return self.language.rows_apart and self.vision.rows_apart
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        from mjx.models.multimodal.model import Multimodal
+
+        return Multimodal(self, rngs=rngs)
+
+    def num_parameters(self) -> int:
+        """Without the padding of the vocabulary."""
+        padded = self.language.padded_vocab_size - self.language.vocab_size
+        whole = super().num_parameters()
+        tables = 1 if self.language.tie_embeddings else 2
+        return whole - padded * (tables * self.language.hidden_size + self.language.head_bias)
+
+    def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
+        text = self._text(arrays)
+        of_text = {f"language.{name}": each for name, each in self.language.lengths(text).items()}
+        return of_text | {f"vision.{name}": each for name, each in self.vision.lengths(arrays).items()}
+
+    def flops(self, arrays: BatchArrays) -> float:
+        rows, seen, _ = arrays["patches"].shape
+        made = seen // self.merged
+        read = self.vision.hidden_size * self.merged
+        projected = self.projector.flops_per_token(read, self.language.hidden_size)
+        return (
+            self.language.flops(self._text(arrays)) + self.vision.flops(arrays) + 3 * rows * made * projected
+        )
+
+    def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
+        return (*self.language.decided(self._text(arrays)), *self.vision.decided(arrays))
+
+    def _text(self, arrays: BatchArrays) -> BatchArrays:
+        """What is the language model's."""
+        return {name: array for name, array in arrays.items() if name not in (*SEEN, "image_at")}
+
+    def check_devices(self) -> None:
+        self.language.check_devices()
+        self.vision.check_devices()
+
+    def check_batch(self, arrays: BatchArrays) -> None:
+        dtypes = {"patches": "float32", "grid": "int32", "patch_segment_ids": "int32", "image_at": "int32"}
+        text = {name: array for name, array in arrays.items() if name not in dtypes}
+        self.language.check_batch(text)
+        check_arrays(arrays, dtypes, {name: array.dtype for name, array in text.items()})
+        self.vision.check_patches(arrays)
+        seen, made = arrays["patches"].shape[1], arrays["image_at"].shape[1]
+        if made * self.merged != seen:
+            raise InputError(
+                f"batch array 'image_at' has {made} places in a row; {seen} patches, of which model.merged = "
+                f"{self.merged} make one, need {seen / self.merged:g}"
+            )
