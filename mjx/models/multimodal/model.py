@@ -2,11 +2,12 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
@@ -100,6 +101,10 @@ class Multimodal(nnx.Module):
     def summary(self, statistics: Tree) -> Metrics:
         """As the language model's."""
         return self.language.summary(statistics["language"]) if "language" in statistics else {}
+
+    def scores(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """As the language model's."""
+        return self.language.scores(rows)
 
     def _looking(self, inputs: Inputs, batch: Batch) -> Inputs:
         return _with(inputs, self.see(batch))
