@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mjx.models.common.parameter import parameter_specs
-from mjx.sharding import Rule, Rules, current_rules, use_mesh
+from mjx.sharding import Rules, current_rules, use_mesh
 from mjx.trees import Tree
 
 
@@ -19,9 +19,8 @@ class Placement:
         """Without `mesh`, the one in force is used, if any."""
         if mesh is None and not jax.sharding.get_mesh().empty:
             mesh = jax.sharding.get_mesh()
-        rows = (rules or current_rules()).rows
         self.mesh = mesh
-        self.rules = Rules({**rows, "sequence": Rule(), "residual_sequence": Rule()})
+        self.rules = (rules or current_rules()).without_tokens()
 
     @property
     def everywhere(self) -> NamedSharding | None:

@@ -50,6 +50,10 @@ class Rules:
                     )
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
 
+    def without_tokens(self) -> "Rules":
+        """The same table, by which no row of tokens is split."""
+        return Rules({**self.rows, "sequence": Rule(), "residual_sequence": Rule()})
+
     def mesh_axes(self, name: str, kind: Kind = "activation") -> tuple[str, ...]:
         """The mesh axes of one logical axis, whatever their sizes."""
         _check_name(name, "a lookup")

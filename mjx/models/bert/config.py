@@ -10,8 +10,9 @@ from flax import nnx
 
 from mjx.batch import BatchArrays, check_arrays
 from mjx.errors import InputError
-from mjx.models.bert.heads import other_classifier, reheaded_tree
+from mjx.models.bert.heads import reheaded_tree
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.classes import check_labels, labelled, other_classifier
 from mjx.models.common.contrastive import ContrastiveConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
@@ -92,16 +93,10 @@ class BertConfig(TokenModelConfig):
         self.pattern  # noqa: B018  # its configs check themselves
 
     def _check_classes(self, classes: int) -> None:
-        if classes < 1:
-            raise InputError(f"model.classes = {classes} must be positive, or null for none")
+        check_labels(classes, self.labels)
         if not self.pooler and self.head_transform is None:
             raise InputError(
                 f"model.classes = {classes} reads what the pooler makes; set model.pooler = true"
-            )
-        if self.labels and (len(self.labels) != classes or len(set(self.labels)) < classes or classes == 1):
-            raise InputError(
-                f"model.labels = {list(self.labels)} must be model.classes = {classes} different names"
-                + (", or [] of a number" if classes == 1 else "")
             )
         self._check_idle(f"model.classes = {classes}", transformed=not self.pooler)
 
@@ -132,19 +127,7 @@ class BertConfig(TokenModelConfig):
         return frozenset({"classifier"} if other_classifier(self, given) else ())
 
     def labelled(self, labels: tuple[str, ...]) -> Self:
-        if not labels or self.classes is None or self.labels == labels:
-            return self
-        if self.labels:
-            raise InputError(
-                f"data.classes = {list(labels)} are not the model's labels, which are {list(self.labels)}: "
-                "name these, in their order, or begin with a new classifier by model.labels = []"
-            )
-        if len(labels) != self.classes:
-            raise InputError(
-                f"data.classes = {list(labels)} has {len(labels)} names, and model.classes = {self.classes}; "
-                f"set model.classes = {len(labels)}"
-            )
-        return dataclasses.replace(self, labels=labels)
+        return labelled(self, labels)
 
     @property
     def final_norm(self) -> NormConfig | None:

@@ -1,22 +1,12 @@
 """An encoder that was trained before, with heads of another task."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from mjx.trees import Tree, plain
 
 _FIELDS = ("classes", "labels", "contrastive", "pooling", "pooler", "head_transform")
 """What a recipe may say of the heads of a task."""
-
-
-class Labelled(Protocol):
-    """A config's labels."""
-
-    @property
-    def classes(self) -> int | None: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
 
 
 def reheaded_tree(given: Tree, section: Mapping[str, Any]) -> Tree | None:
@@ -44,9 +34,3 @@ def reheaded_tree(given: Tree, section: Mapping[str, Any]) -> Tree | None:
         tree["labels"] = []
     tree |= asked
     return None if tree == given else tree
-
-
-def other_classifier(config: Labelled, given: Labelled) -> bool:
-    """Whether the classifiers of two models tell different classes; unnamed ones may be any."""
-    named = config.labels and given.labels
-    return config.classes != given.classes or bool(named and config.labels != given.labels)

@@ -3,13 +3,13 @@
 from mjx.models.bert.huggingface_entries import (
     NO_TOKEN_HEAD,
     POOLER,
-    Classes,
     FirstPosition,
     LocalLayers,
     architecture,
 )
 from mjx.models.bert.huggingface_names import bert_names, modernbert_names, roberta_names
 from mjx.models.interop.architecture import ACTIVATIONS
+from mjx.models.interop.class_keys import Classes
 from mjx.models.interop.config_map import Constant, Entry, Key, Only
 from mjx.models.interop.rope_keys import RopeKeys
 

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from mjx.metrics.scores import classification_scores, regression_scores
 from mjx.models.bert.config import BertConfig
+from mjx.models.common.classes import Told, class_names, class_scores, held_against, log_chance
 from mjx.models.common.context import Context, counted
 from mjx.models.common.contrastive import contrastive_losses
 from mjx.models.common.dropout import dropout
@@ -76,30 +76,18 @@ class Bert(TokenModel):
         if self.sentence_head is None:
             return total, report
         logits = self.sentence_logits(self.pooled(self._normed(run.x), context.segment_ids))
-        loss = -jnp.sum(_chosen(logits, batch["is_random"]) * _is_sample(batch)) / counts["samples"]
+        loss = -jnp.sum(log_chance(logits, batch["is_random"]) * _is_sample(batch)) / counts["samples"]
         said = Loss(jax.lax.stop_gradient(loss), "samples")
         return total + loss, Report({**report.losses, "sentence_loss": said}, report.statistics)
 
     def _of_classes(
         self, x: Float[Array, "batch residual_sequence embed"], context: Context, batch: Batch, counts: Counts
-    ) -> tuple[Float[Array, ""], dict[str, Loss], dict[str, Array]]:
-        """The loss of the rows' classes, or numbers, behind the stack's `x`; what is said of the batch, and
-        of its rows."""
-        labels, counted_rows = batch["labels"], batch["loss_mask"].astype(jnp.float32)
-        share = counted_rows / counts["samples"]
+    ) -> Told:
+        """What the classifier says of the rows, behind the stack's `x`."""
         _, key = context.split_dropout()
         read = self.row_features(self._normed(x), context.segment_ids)
         logits = self.class_logits(dropout(read, self.config.dropout, key))
-        number = self.config.classes == 1
-        found = logits[:, 0] if number else jnp.argmax(logits, axis=-1)
-        rows = {"found": found, "labels": labels, "counted": counted_rows}
-        if number:
-            loss = jnp.sum(share * (found - labels) ** 2)
-            return loss, {"loss": Loss(jax.lax.stop_gradient(loss), "samples")}, rows
-        loss = -jnp.sum(share * _chosen(logits, labels))
-        accuracy = jnp.sum(share * (found == labels))
-        said = {"loss": jax.lax.stop_gradient(loss), "accuracy": accuracy}
-        return loss, {name: Loss(total, "samples") for name, total in said.items()}, rows
+        return held_against(logits, batch["labels"], batch["loss_mask"], counts["samples"])
 
     def _of_pairs(
         self, batch: Batch, counts: Counts, key: Key[Array, ""] | None, *, training: bool
@@ -135,25 +123,12 @@ class Bert(TokenModel):
 
     def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
         """With `classes`: accuracy, F1 and Matthews' correlation, or of numbers Pearson's and Spearman's."""
-        classes = self.config.classes
-        if classes is None or not rows:
-            return {}
-        some = rows["counted"] > 0
-        found, labels = rows["found"][some], rows["labels"][some]
-        return (
-            regression_scores(found, labels)
-            if classes == 1
-            else classification_scores(found, labels, classes)
-        )
+        return class_scores(rows, self.config.classes)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the classifier: LABEL_0 and so on where nobody has named them; empty of one that tells a
-        number."""
-        classes = self.config.classes or 0
-        return self.config.labels or tuple(
-            f"LABEL_{number}" for number in range(classes if classes > 1 else 0)
-        )
+        """Of the classifier; empty of one that tells a number."""
+        return class_names(self.config.classes, self.config.labels)
 
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each row's classes, or its number, in float32."""
@@ -248,11 +223,6 @@ def inputs_of(batch: Batch, *, training: bool) -> Inputs:
         counted=counted(batch),
         training=training,
     )
-
-
-def _chosen(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """log softmax of each row's label; of a label that is none (-1), some number."""
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
 
 
 def _is_sample(batch: Batch) -> Float[Array, " batch"]:

@@ -135,8 +135,10 @@ class PretrainedModel:
     def _computed(self, program: Callable[..., Any], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
         """What a program makes of arrays, which are padded to what the mesh divides, and cut again: what is
         called encoder_… to the encoder's row, the rest to that of the decoder, where there are both."""
-        of_rows, of_tokens = self._shards()
-        sides = {}
+        rules, sides = self.rules, {}
+        if self._interface is not None and not self._interface.by_tokens:
+            rules = rules.without_tokens()
+        of_rows, of_tokens = self._shards(rules)
         for side, names in (("encoder", ("tokens", "states")), ("decoder", ("decoder_tokens",))):
             first = next((arrays[name] for name in names if name in arrays), None)
             if first is None:
@@ -154,28 +156,33 @@ class PretrainedModel:
 
         def padded(array: np.ndarray) -> Array:
             sizes = (-array.shape[0] % of_rows, -array.shape[1] % of_tokens, *[0] * (array.ndim - 2))
-            dtype = jnp.float32 if array.ndim > 2 else jnp.int32
+            numbers = array.ndim > 2 and np.issubdtype(array.dtype, np.floating)
+            dtype = jnp.float32 if numbers else jnp.int32
             return jnp.asarray(np.pad(array, [(0, size) for size in sizes]), dtype)
 
         given = {name: padded(array) for name, array in arrays.items()}
         if self.mesh is None:
             return program(self.parameters, given)
 
+        all_rows = len(next(iter(arrays.values())))
+
         def cut(name: str, array: Array) -> Array:
+            if of_tokens == 1:
+                return array[:all_rows]
             encoded = name.startswith("encoder_") or "decoder" not in sides
             rows, length = sides["encoder" if encoded else "decoder"]
             whole = length + -length % of_tokens
             return array[:rows, :length] if array.shape[1:2] == (whole,) and array.ndim > 2 else array[:rows]
 
-        with use_mesh(self.mesh, self.rules):
+        with use_mesh(self.mesh, rules):
             return {name: cut(name, array) for name, array in program(self.parameters, given).items()}
 
-    def _shards(self) -> tuple[int, int]:
+    def _shards(self, rules: Rules) -> tuple[int, int]:
         """What rows and tokens have to be multiples of on the mesh."""
         sizes = {} if self.mesh is None else dict(self.mesh.shape)
 
         def over(name: str) -> int:
-            return math.prod(sizes.get(axis, 1) for axis in self.rules.mesh_axes(name))
+            return math.prod(sizes.get(axis, 1) for axis in rules.mesh_axes(name))
 
         return over("batch"), math.lcm(over("sequence"), over("residual_sequence"))
 

@@ -29,6 +29,8 @@ class Interface:
     """`outputs(model, arrays)`: by their names, all that the model has heads for."""
     loss: Callable[[Mapping[str, Array], Mapping[str, Array]], Float[Array, ""] | None]
     """`loss(outputs, labels)`: as their model says it of labels; None: these are not all that it needs."""
+    by_tokens: bool = True
+    """A mesh may split rows of what is given by tokens; false: it keeps rows whole."""
     completed: Completed = lambda config, settings, given: given
     """`completed(config, settings, given)`: what is given by their names, with what their model derives of
     it; `settings` are those of its config.json."""

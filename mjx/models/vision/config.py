@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from flax import nnx
 
@@ -11,11 +12,13 @@ from mjx.batch import BatchArrays, check_arrays
 from mjx.bounds import check_scale
 from mjx.errors import InputError
 from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.classes import check_labels, labelled, other_classifier
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import Lengths, NormPlacement, SublayerConfig, placed_norms
 from mjx.models.common.picture_encoder import PictureEncoderConfig
 from mjx.models.common.pictures import Resizing
+from mjx.trees import Tree, plain
 
 Pooling = Literal["class", "mean", "class and mean", "attention"]
 
@@ -29,6 +32,7 @@ class VisionConfig(PictureEncoderConfig):
 
     family: ClassVar[str] = "vision"
     stack_name: ClassVar[str] = "encoder"
+    heads: ClassVar[tuple[str, ...]] = ("classifier", "pooler", "pooling")
     training_choices: ClassVar[tuple[str, ...]] = (
         *PictureEncoderConfig.training_choices,
         *("attention.dropout", "attention.implementation", "image_size"),
@@ -70,7 +74,9 @@ class VisionConfig(PictureEncoderConfig):
     pooler: bool = False
     """A layer and tanh on the pooled picture."""
     classes: int | None = None
-    """Labels of pictures, told from the pooled one; null for none."""
+    """Labels of pictures, told from the pooled one; 1: a number (regression). null for none."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of their numbers; empty: nobody has named them."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,9 +97,30 @@ class VisionConfig(PictureEncoderConfig):
             )
         if self.layer_scale is not None:
             check_scale("model.layer_scale", self.layer_scale, ", or null for none")
-        if self.classes is not None and self.classes < 1:
-            raise InputError(f"model.classes = {self.classes} must be positive, or null for none")
+        if self.classes is not None:
+            check_labels(self.classes, self.labels)
+        elif self.labels:
+            raise InputError(f"model.labels = {list(self.labels)} name classes; set model.classes to as many")
         self.pattern  # noqa: B018  # its configs check themselves
+
+    @classmethod
+    def reheaded_tree(cls, given: Tree, section: Mapping[str, Any]) -> Tree | None:
+        asked = {
+            name: plain(section[name])
+            for name in ("classes", "labels", "pooling", "pooler")
+            if name in section
+        }
+        if asked.get("classes") is None:
+            return None
+        labels = given["labels"] if asked["classes"] == given["classes"] else []
+        tree = {**given, "labels": labels, **asked}
+        return None if tree == given else tree
+
+    def other_heads(self, given: "VisionConfig") -> frozenset[str]:
+        return frozenset({"classifier"} if other_classifier(self, given) else ())
+
+    def labelled(self, labels: tuple[str, ...]) -> Self:
+        return labelled(self, labels)
 
     @property
     def final_norm(self) -> NormConfig | None:
@@ -135,9 +162,17 @@ class VisionConfig(PictureEncoderConfig):
         return super().flops(arrays) + 3 * rows * (embedded + head)
 
     def check_batch(self, arrays: BatchArrays) -> None:
+        if self.classes is None:
+            raise InputError(
+                "model.classes = null leaves nothing to learn from labels; set it to their number"
+            )
         check_arrays(
             arrays,
-            {"patches": "float32", "labels": "int32", "loss_mask": "float32"},
+            {
+                "patches": "float32",
+                "labels": "float32" if self.classes == 1 else "int32",
+                "loss_mask": "float32",
+            },
             {"grid": "int32", "segment_ids": "int32"},
         )
         self.check_patches(arrays)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
+from mjx.models.interop.class_keys import Classes
 from mjx.models.interop.config_map import Absent, ConfigMap, Constant, Entry, Fields, Key, Only, Theirs, shown
 from mjx.models.interop.name_map import NameMap
 from mjx.models.vision.config import VisionConfig
@@ -123,6 +124,7 @@ _DINOV2 = (
 _DINOV2_WITHOUT_MEANING = (
     *("apply_layernorm", "out_features", "out_indices", "reshape_hidden_states", "stage_names"),
 )
+_REGISTER_TOKENS = Key("num_register_tokens", "registers", 4)
 _REGISTERS = (
     Constant("mask_token", value=True),
     Constant("position_resizing", "bicubic-antialias"),
@@ -175,6 +177,13 @@ def _architecture(
 
 ARCHITECTURES = (
     _architecture(
+        *("vit", "ViTForImageClassification"),
+        *(*_VIT, Classes()),
+        names=vit_names,
+        prefix="vit.",
+        without_meaning=_VIT_WITHOUT_MEANING,
+    ),
+    _architecture(
         *("vit", "ViTModel"),
         *(*_VIT, Constant("pooler", value=True)),
         names=vit_names,
@@ -189,8 +198,22 @@ ARCHITECTURES = (
         without_meaning=_DINOV2_WITHOUT_MEANING,
     ),
     _architecture(
+        *("dinov2", "Dinov2ForImageClassification"),
+        *(*_DINOV2, _MASK, Classes(), Constant("pooling", "class and mean")),
+        names=dinov2_names,
+        prefix="dinov2.",
+        without_meaning=_DINOV2_WITHOUT_MEANING,
+    ),
+    _architecture(
+        *("dinov2_with_registers", "Dinov2WithRegistersForImageClassification"),
+        *(*_DINOV2, _REGISTER_TOKENS, *_REGISTERS, Classes(), Constant("pooling", "class and mean")),
+        names=dinov2_names,
+        prefix="dinov2_with_registers.",
+        without_meaning=_DINOV2_WITHOUT_MEANING,
+    ),
+    _architecture(
         *("dinov2_with_registers", "Dinov2WithRegistersModel"),
-        *(*_DINOV2, Key("num_register_tokens", "registers", 4), *_REGISTERS),
+        *(*_DINOV2, _REGISTER_TOKENS, *_REGISTERS),
         names=dinov2_names,
         prefix="",
         without_meaning=_DINOV2_WITHOUT_MEANING,

@@ -10,7 +10,8 @@ from mjx.models.vision.model import VisionTransformer
 
 def _outputs(model: VisionTransformer, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The tokens and the pooled picture, and `logits` where there are classes."""
-    inputs = model.pictures(arrays["images"], arrays.get("masked"))
+    masked = arrays.get("masked")
+    inputs = model.pictures(arrays["images"], None if masked is None else masked > 0)
     hidden = model(inputs)
     found = {"last_hidden_state": hidden, "pooler_output": model.pooled(hidden, inputs)}
     if model.classifier is not None:
@@ -24,6 +25,8 @@ def _loss(outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> Float[Ar
 
 INTERFACE = Interface(
     inputs={"pixel_values": "images", "bool_masked_pos": "masked"},
+    needed=("pixel_values",),
+    by_tokens=False,
     labels=("labels",),
     outputs=_outputs,
     loss=_loss,

@@ -1,13 +1,15 @@
 """A vision transformer: patches and learned tokens, the stack, and what is said of a whole picture."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
+from mjx.models.common.classes import class_names, class_scores, held_against
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import Linear
@@ -16,9 +18,12 @@ from mjx.models.common.parameter import parameter
 from mjx.models.common.pictures import ImageInputs, pictures, resizing, whole_grid
 from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.models.common.stacked_model import StackedModel
+from mjx.models.family import Batch, Counts
+from mjx.models.report import Report
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.pooling import AttentionPooling
 from mjx.sharding import relayout, shard
+from mjx.trees import Tree
 
 
 class VisionTransformer(StackedModel):
@@ -130,6 +135,43 @@ class VisionTransformer(StackedModel):
         patches = real & (grid[..., 0] >= 0)
         mean = _mean(hidden, patches)
         return self._layered(mean if config.pooling == "mean" else jnp.concatenate([hidden[:, 0], mean], -1))
+
+    def counts(self, batch: Batch) -> dict[str, Float[Array, ""]]:
+        """`samples`: the pictures that count."""
+        return {"samples": jnp.sum(batch["loss_mask"], dtype=jnp.float32)}
+
+    def loss(
+        self,
+        batch: Batch,
+        counts: Counts,
+        *,
+        key: Key[Array, ""] | None = None,
+        so_far: Tree | None = None,
+        training: bool = True,
+    ) -> tuple[Float[Array, ""], Report]:
+        """Of the pictures' labels: cross-entropy and `accuracy`, or of a number the squared error."""
+        inputs = ImageInputs(batch["patches"], batch.get("grid"), batch.get("segment_ids"), training=training)
+        x, context = self.enter(inputs, key)
+        run = self.run(x, context, so_far=so_far)
+        _, last = context.split_dropout()
+        hidden = in_row_order(token_order(inputs.patches.shape[1]), self._normed(run.x))
+        pooled = dropout(self.pooled(hidden, inputs), self.config.dropout, last)
+        told = held_against(self.class_logits(pooled), batch["labels"], batch["loss_mask"], counts["samples"])
+        return told.loss, Report(told.losses, run.statistics, {} if training else told.rows)
+
+    def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
+        """With `classes`: accuracy, F1 and Matthews' correlation, or of numbers Pearson's and Spearman's."""
+        return class_scores(rows, self.config.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classifier; empty of one that tells a number."""
+        return class_names(self.config.classes, self.config.labels)
+
+    def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
+        """Logits of each picture's classes, or its number, in float32."""
+        inputs = ImageInputs(batch["patches"], batch.get("grid"), batch.get("segment_ids"))
+        return self.class_logits(self.pooled(self(inputs), inputs))
 
     def class_logits(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch classes"]:
         """Of every class; in float32."""
