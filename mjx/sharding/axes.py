@@ -18,6 +18,8 @@ LOGICAL_AXES = {
     "vocab": "token ids",
     "positions": "rows of a table of learned positions",
     "pixels": "numbers of a flattened patch of a picture",
+    "made": "embeddings that are made elsewhere, of a row",
+    "grid": "where a patch is in its picture",
     "token_types": "rows of a table of token types",
     "classes": "what a classifier tells apart",
     "buckets": "rows of a table of relative positions",

@@ -142,6 +142,8 @@ def default_rules(
         "vocab": everywhere("tensor"),
         "positions": Rule(),
         "pixels": Rule(),
+        "made": Rule(),
+        "grid": Rule(),
         "token_types": Rule(),
         "classes": Rule(),
         "buckets": Rule(),

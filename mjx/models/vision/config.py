@@ -158,8 +158,23 @@ class VisionConfig(PictureEncoderConfig):
     def flops(self, arrays: BatchArrays) -> float:
         rows, sequence, pixels = arrays["patches"].shape
         embedded = 2 * sequence * pixels * self.hidden_size
-        head = 2 * self.pooled_features * (self.classes or 0)
-        return super().flops(arrays) + 3 * rows * (embedded + head)
+        head = 0.0 if self.classes is None else self._head_flops(self.classes, sequence)
+        of_batch = 2 * self.hidden_size**2 if self.classes is not None and self.pooling == "attention" else 0
+        return super().flops(arrays) + 3 * (rows * (embedded + head) + of_batch)
+
+    def _head_flops(self, classes: int, sequence: int) -> float:
+        """Forward, of what is made of a picture's tokens."""
+        embed, pooled = self.hidden_size, 0.0
+        if self.pooling == "attention":  # keys and values of all tokens, the output and an MLP
+            per_token = 2 * 2 * embed * embed + 4 * embed
+            pooled = sequence * per_token + 2 * embed * embed
+            pooled += self.mlp.flops_per_token(embed, Lengths(1))
+        elif self.pooling != "class":
+            pooled = 2 * sequence * embed
+        read = self.pooled_features
+        if self.pooler:
+            pooled, read = pooled + 2 * read * embed, embed
+        return pooled + 2 * read * classes
 
     def check_batch(self, arrays: BatchArrays) -> None:
         if self.classes is None:

@@ -202,7 +202,7 @@ class VisionTransformer(StackedModel):
         else:
             weights = [
                 resizing(
-                    jnp.asarray(place[..., axis]),
+                    jnp.maximum(place[..., axis], 0),
                     jnp.asarray(size[..., axis]),
                     known,
                     config.position_resizing,

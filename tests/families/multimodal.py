@@ -1,0 +1,67 @@
+"""Tiny language models that see, which between them have the options of the family."""
+
+import dataclasses
+import functools
+
+from families.seeing_variant import SeeingVariant
+from mjx.models.common.attention import AttentionConfig
+from mjx.models.common.mlp import MLPConfig
+from mjx.models.common.norm import NormConfig
+from mjx.models.common.rope import RoPEConfig
+from mjx.models.gpt import GPTConfig
+from mjx.models.multimodal import MultimodalConfig
+from mjx.models.multimodal.projector import ProjectorConfig
+from mjx.models.vision import VisionConfig
+
+LANGUAGE = GPTConfig(
+    num_layers=2,
+    hidden_size=32,
+    vocab_size=61,
+    vocab_divisor=16,
+    attention=AttentionConfig(num_heads=4, num_query_groups=2, rope=RoPEConfig()),
+    mlp=MLPConfig(features=40, activation="silu", gated=True),
+    norm=NormConfig(kind="rmsnorm"),
+    dtype="float32",
+)
+# Tables 2·61·32; a layer 2·32·32 + 2·32·16 + 3·32·40 + 2·32; a norm 32.
+OF_LANGUAGE = 3904 + 2 * 6976 + 32
+VISION = VisionConfig(
+    num_layers=3,
+    hidden_size=24,
+    attention=AttentionConfig(num_heads=4, qkv_bias=True, output_bias=True),
+    mlp=MLPConfig(features=40, activation="quick-gelu", bias=True),
+    image_size=(14, 14),
+    patch_size=7,
+    channels=1,
+    position_grid=(2, 2),
+    patch_bias=False,
+    embedding_norm=NormConfig(),
+    last_norm="pooled",
+    dtype="float32",
+)
+# A layer 2·48 + 4·(24·24 + 24) + (24·40 + 40) + (40·24 + 24).
+VISION_LAYER = 4480
+KEY_BIAS = ("attention.key.bias",)
+SMALL = functools.partial(MultimodalConfig, language=LANGUAGE, image_token=60, dtype="float32")
+
+
+def tiny() -> tuple[SeeingVariant, ...]:
+    sees = dataclasses.replace(
+        VISION, class_tokens=0, class_positions=0, pooling="mean", embedding_norm=None, last_norm="tokens"
+    )
+    return (
+        SeeingVariant(
+            name="LLaVA",
+            config=SMALL(vision=VISION, vision_layers=2),
+            # Patches 49·24, a class token, 5 positions, three layers, two norms; 25·32 + 33·32.
+            num_parameters=OF_LANGUAGE + 1176 + 24 + 120 + 3 * VISION_LAYER + 96 + 800 + 1056,
+            # The norm and the layer behind those that are run; the other variant runs all.
+            unseen=("language*key.bias", "vision.encoder.*", "vision.final_norm.*"),
+        ),
+        SeeingVariant(
+            name="patches merged, affine",
+            config=SMALL(vision=sees, merged=4, projector=ProjectorConfig(kind="affine", bias=False)),
+            num_parameters=OF_LANGUAGE + 1176 + 96 + 3 * VISION_LAYER + 48 + 96 * 32,
+            unseen=KEY_BIAS,
+        ),
+    )

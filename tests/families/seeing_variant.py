@@ -1,0 +1,134 @@
+"""Variants of language models that see: two pictures in every row of text."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from families.variant import Arrays, NotApplicableError, Prompt, Variant
+from mjx.batch import BatchArray, BatchArrays, token_batch
+from mjx.models.common.pictures import GRID, patches_of, whole_grid
+from mjx.models.multimodal import MultimodalConfig
+from mjx.models.multimodal.config import SEEN
+from mjx.trees import Tree
+
+PROMPT_LENGTHS = (12, 15)
+PROMPT_WIDTH, PROMPT_TOKENS = 16, 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeeingVariant(Variant):
+    """Text that counts upwards, from what its pictures are as bright as."""
+
+    config: MultimodalConfig
+    sequence: int = 32
+    patches: int = 16
+    """Tokens of a row of the encoder."""
+
+    def arrays(self) -> BatchArrays:
+        shape, axes = (self.rows, self.patches), ("batch", "sequence")
+        pixels = (self.config.vision.patch_features,)
+        return token_batch(self.rows, self.sequence, ("positions", "segment_ids")) | {
+            "patches": BatchArray(shape=shape + pixels, dtype="float32", axes=(*axes, "pixels")),
+            "grid": BatchArray(shape=(*shape, GRID), dtype="int32", axes=(*axes, "grid")),
+            "patch_segment_ids": BatchArray(shape=shape, dtype="int32", axes=axes),
+            "image_at": BatchArray(
+                shape=(self.rows, self.patches // self.config.merged), dtype="int32", axes=("batch", "made")
+            ),
+        }
+
+    def batch(self, seed: int) -> Arrays:
+        batch = self._documents(seed, self.rows, 2)
+        batch["loss_mask"][-1] = 0  # a row that only fills the batch
+        return batch
+
+    def packed(self) -> tuple[Arrays, Arrays]:
+        packed = self._documents(0, self.rows // 2, 2)
+        return packed, self._documents(0, self.rows // 2, 1)
+
+    def padded(self, batch: Arrays) -> Arrays:
+        random, counts = np.random.RandomState(7), batch["loss_mask"] > 0
+        vocabulary = self.config.language.vocab_size
+        other = random.randint(0, vocabulary, counts.shape).astype(np.int32)
+        seen = batch["tokens"] == self.config.image_token
+        pixels = random.randn(*batch["patches"].shape).astype(np.float32)
+        unread = batch["patch_segment_ids"][..., None] == 0
+        return batch | {
+            "tokens": np.where(seen | (batch["segment_ids"] == 0), other, batch["tokens"]),
+            "labels": np.where(counts, batch["labels"], other),
+            "patches": np.where(unread, pixels, batch["patches"]),
+        }
+
+    def prompt(self) -> Prompt:
+        batch = self._documents(3, len(PROMPT_LENGTHS), 1)
+        alone = {name: array[: len(PROMPT_LENGTHS)] for name, array in batch.items()}
+        random = np.random.RandomState(4)
+        shape = (len(PROMPT_LENGTHS), PROMPT_TOKENS)
+        tokens = random.randint(0, self.config.language.vocab_size - 1, shape).astype(np.int32)
+        places = alone["image_at"]
+        lengths = np.array(PROMPT_LENGTHS, np.int32)
+        seen = np.arange(PROMPT_WIDTH) < lengths[:, None]
+        other = random.randint(0, self.config.language.vocab_size, seen.shape)
+        given = np.where(seen, tokens[:, :PROMPT_WIDTH], other).astype(np.int32)
+        pictures = {name: alone[name] for name in SEEN} | {"image_at": places}
+        return Prompt({"tokens": given, **pictures}, lengths, tokens)
+
+    def logits(self, model: Any, prompt: Prompt) -> Any:
+        return model(prompt.tokens, **{name: prompt.batch[name] for name in (*SEEN, "image_at")})
+
+    def flops_not_counted(self) -> float:
+        """The pairs of causal attention that the mask hides, the vocabulary's padding, and what the positions
+        of patches are made of."""
+        config, tokens = self.config.language, self.rows * self.sequence
+        heads, _, head_dim = config.attention.resolve(config.hidden_size).dims
+        hidden = config.num_layers * 4 * heads * head_dim * self.sequence / 2
+        padding = 2 * config.hidden_size * (config.padded_vocab_size - config.vocab_size)
+        rows, columns = self.config.vision.position_grid
+        positions = self.rows * self.patches * 2 * rows * columns * self.config.vision.hidden_size
+        return tokens * (hidden + padding) + positions
+
+    def recipe(self) -> Tree:
+        raise NotApplicableError("there is no such data yet")
+
+    def _documents(self, seed: int, rows: int, together: int) -> Arrays:
+        """Two documents for each of so many rows, a picture in each; so many `together` in a row."""
+        random, config = np.random.RandomState(seed), self.config
+        vocabulary, learned = config.language.vocab_size, config.vision.learned_tokens
+        number, half = 2 * rows, self.sequence // 2
+        side = config.vision.grid
+        picture, marks = learned + side[0] * side[1], side[0] * side[1] // config.merged
+        starts = random.randint(0, vocabulary, number)
+        noise = random.randn(number, config.vision.channels, *config.vision.image_size)
+        images = patches_of(noise + starts[:, None, None, None] / 20, config.vision.patch_size)
+        lengths, at = random.randint(marks + 6, half + 1, number), random.randint(1, 4, number)
+        counted = random.rand(number, half) < 0.8
+
+        shape, seen = (number // together, self.sequence), (number // together, self.patches * together // 2)
+        batch: Arrays = {
+            n: np.zeros(shape, np.int32) for n in ("tokens", "labels", "positions", "segment_ids")
+        }
+        batch["loss_mask"] = np.zeros(shape, np.float32)
+        batch["patches"] = np.zeros((*seen, config.vision.patch_features), np.float32)
+        batch["grid"], batch["patch_segment_ids"] = (
+            np.zeros((*seen, GRID), np.int32),
+            np.zeros(seen, np.int32),
+        )
+        batch["image_at"] = np.full((seen[0], seen[1] // config.merged), self.sequence, np.int32)
+        for document in range(number):
+            row, place = divmod(document, together)
+            begin, length = place * half, int(lengths[document])
+            text = (starts[document] + np.arange(length + 1)) % (vocabulary - 1)
+            first = int(at[document])
+            text[first : first + marks] = config.image_token
+            here = slice(begin, begin + length)
+            batch["tokens"][row, here], batch["labels"][row, here] = text[:-1], text[1:]
+            batch["loss_mask"][row, here] = counted[document, :length] & (text[1:] != config.image_token)
+            batch["positions"][row, here] = np.arange(length)
+            batch["segment_ids"][row, here] = place + 1
+            sees = slice(place * picture, (place + 1) * picture)
+            batch["patches"][row, sees.start + learned : sees.stop] = images[document]
+            batch["grid"][row, sees] = whole_grid(*side, learned)[0]
+            batch["patch_segment_ids"][row, sees] = place + 1
+            made = slice((sees.start + learned) // config.merged, sees.stop // config.merged)
+            batch["image_at"][row, made] = begin + first + np.arange(marks)
+        return batch
