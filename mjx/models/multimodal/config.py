@@ -83,9 +83,8 @@ class MultimodalConfig(ModelConfig):
         made = seen // self.merged
         read = self.vision.hidden_size * self.merged
         projected = self.projector.flops_per_token(read, self.language.hidden_size)
-        return (
-            self.language.flops(self._text(arrays)) + self.vision.flops(arrays) + 3 * rows * made * projected
-        )
+        run = dataclasses.replace(self.vision, num_layers=self.vision_layers or self.vision.num_layers)
+        return self.language.flops(self._text(arrays)) + run.flops(arrays) + 3 * rows * made * projected
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
         return (*self.language.decided(self._text(arrays)), *self.vision.decided(arrays))
