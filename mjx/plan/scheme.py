@@ -262,11 +262,16 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
                 )
             )
     inside = {weight.name for sublayer in sublayers for weight in sublayer.weights}
+    outside = [weight for name, weight in weights.items() if name not in inside]
+
+    def is_table(weight: Weight) -> bool:
+        return "vocab" in weight.axes and not weight.is_vector
+
     return Scheme(
         mesh=mesh,
         sublayers=tuple(sublayers),
-        tables=tuple(w for name, w in weights.items() if name not in inside and "vocab" in w.axes),
-        others=tuple(w for name, w in weights.items() if name not in inside and "vocab" not in w.axes),
+        tables=tuple(w for w in outside if is_table(w)),
+        others=tuple(w for w in outside if not is_table(w)),
         embed=embed,
         tokens=on_device(list(of_stacks.values() or [Lengths(longest)])[-1]),
         looked_up=sum(map(on_device, of_stacks.values() or [Lengths(longest)]))
