@@ -83,7 +83,7 @@ def pages(book: Path, languages: tuple[str, str]) -> list[list[tuple[str, str]]]
         one, two = (Page(file.read_text(encoding="utf-8")).texts for file in (path, other))
         if len(one) != len(two):
             print(f"{path.name}: {len(one)} texts and {len(two)}, left out")
-            continue
+            one, two = [], []
         cut = (pair for texts in zip(one, two, strict=True) for pair in sentences(*texts))
         found.append([pair for pair in cut if all(pair) and pair[0] != pair[1]])
     return found
@@ -131,7 +131,7 @@ def write(output: Path, found: list[list[tuple[str, str]]], languages: tuple[str
     with new_folder(output) as folder:
         for name, pairs in parts.items():
             rows = (json.dumps(dict(zip(keys, pair, strict=True)), ensure_ascii=False) for pair in pairs)
-            (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         tokenizer.save(folder / "tokenizer")
     print(f"{output}: {len(parts['train'])} pairs of {len(found)} pages, {len(parts['valid'])} held out")
 
