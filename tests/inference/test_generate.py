@@ -11,6 +11,7 @@ from reference.decoder import decode
 
 from mjx.errors import InputError
 from mjx.inference import Generator, SamplingConfig, generate
+from mjx.inference.generate import Request
 from mjx.inference.rows import rounded
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
@@ -193,9 +194,13 @@ def test_the_mesh_in_force_is_used_and_the_caches_are_split_over_it():
         state = generator._prefill(
             generator._parameters,
             {"tokens": jnp.ones((4, 16), jnp.int32)},
-            jnp.ones(4, jnp.int32),
-            np.uint32(0),
-            jnp.zeros(4, jnp.uint32),
+            Request(
+                seed=jnp.uint32(0),
+                row_seeds=jnp.zeros(4, jnp.uint32),
+                rows=jnp.zeros((4, 0), jnp.int32),
+                lengths=jnp.ones(4, jnp.int32),
+                limit=jnp.int32(8),
+            ),
             slots=64,
             config=GREEDY,
         )
