@@ -8,9 +8,9 @@ from typing import Any
 
 from mjx.config import parse_config
 from mjx.errors import InputError
-from mjx.models.megatron.settings import megatron_model, read_settings
+from mjx.models.interop.megatron.settings import megatron_model, read_settings
+from mjx.models.interop.megatron.spelling import argument_name, spelled
 from mjx.models.megatron.shell import UNDER_CONDITION
-from mjx.models.megatron.spelling import argument_name, spelled
 from mjx.run.megatron_keys import RUN, copies_of
 from mjx.run.megatron_left_out import reason
 from mjx.trees import Tree, plain, to_yaml

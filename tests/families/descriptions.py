@@ -14,9 +14,9 @@ from families.variant import NotApplicableError, Variant
 from mjx.cli import main
 from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model, load_family
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
+from mjx.models.interop.megatron.settings import read_settings, settings_of
 from mjx.models.interop.name_map import NameMap
-from mjx.models.megatron.settings import read_settings, settings_of
 from mjx.plan.apart import plan
 from mjx.plan.request import PlanRequest
 from mjx.trees import flatten, to_yaml

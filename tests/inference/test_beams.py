@@ -14,7 +14,7 @@ from mjx.errors import InputError
 from mjx.inference import Generator, SamplingConfig
 from mjx.models.common.parameter import bind
 from mjx.models.family import abstract_model
-from mjx.models.huggingface.architectures import find_architecture
+from mjx.models.interop.architectures import find_architecture
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "huggingface"

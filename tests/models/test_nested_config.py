@@ -13,8 +13,8 @@ from mjx.errors import InputError
 from mjx.models import FAMILIES
 from mjx.models.family import Family, ModelConfig
 from mjx.models.gpt import PUBLISHED, GPTConfig
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.architecture import Architecture
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.config_map import ConfigMap, Constant, Key
 from mjx.models.interop.name_map import NameMap
 from mjx.parse import to_tree

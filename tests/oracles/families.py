@@ -16,6 +16,8 @@ from jaxtyping import Array
 
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch, load_family
+from mjx.models.multimodal.config import SEEN
+from mjx.models.multimodal.rows import expanded, features_of, seen_arrays
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -38,6 +40,8 @@ class Family:
     """What of a config no case can be compared of: a reason, and whether it holds."""
     counted: Callable[[Arrays], np.ndarray | None] = lambda inputs: None
     """Which places of the outputs mean something; None: all."""
+    prepared: Callable[[Any, Arrays], Arrays] = lambda config, inputs: inputs
+    """`prepared(config, inputs)`: what a model of this config makes of a case's inputs, by their names."""
 
 
 def _decoder(model, batch: Batch) -> dict[str, Array]:
@@ -214,7 +218,69 @@ def _huggingface_pictures(inputs: Arrays) -> Batch:
     return {"images": np.asarray(inputs["pixel_values"])}
 
 
+def _huggingface_seen(config, inputs: Arrays) -> Arrays:
+    interface = load_family(config.family).interface
+    assert interface is not None
+    return interface.completed(config, {}, dict(inputs))
+
+
+def _huggingface_looking(inputs: Arrays) -> Batch:
+    interface = load_family("multimodal").interface
+    assert interface is not None
+    names = {ours: theirs for theirs, ours in interface.inputs.items() if theirs in inputs}
+    return {
+        ours: inputs[theirs] if ours == "patches" else _ints(inputs[theirs]) for ours, theirs in names.items()
+    }
+
+
+_MARK = -200
+"""Megatron's token for a picture."""
+
+
+def _megatron_seen(config, inputs: Arrays) -> Arrays:
+    """Rows with room for the features of pictures, of which there is one a mark."""
+    marks = (inputs["input_ids"] == _MARK).sum(axis=1)
+    ends = np.cumsum(marks)
+    pictures = [list(inputs["images"][end - number : end]) for end, number in zip(ends, marks, strict=True)]
+    places = [[features_of(config, picture) for picture in row] for row in pictures]
+    text = {name: inputs[name] for name in ("tokens", "labels", "loss_mask") if name in inputs}
+    rows = expanded(
+        *(inputs["input_ids"], inputs["labels"], inputs["loss_mask"], places),
+        mark=_MARK,
+        image_token=config.image_token,
+    )
+    # No other token is one of theirs here: the id that stands in the places may be a word's too.
+    seen = np.zeros(rows.tokens.shape, bool)
+    for row, of_row in enumerate(places):
+        widths = np.ones(inputs["input_ids"].shape[1], int)
+        widths[np.flatnonzero(inputs["input_ids"][row] == _MARK)] = of_row
+        here = np.repeat(inputs["input_ids"][row] == _MARK, widths)
+        seen[row, : len(here)] = here
+    marked = np.where(seen, config.image_token, np.where(rows.tokens == config.image_token, -1, rows.tokens))
+    counted = np.arange(seen.shape[1]) < rows.lengths[:, None]
+    arrays = {"tokens": rows.tokens, "labels": rows.labels, "loss_mask": rows.loss_mask, "counted": counted}
+    return text | arrays | seen_arrays(config, marked, pictures)
+
+
+def _megatron_looking(inputs: Arrays) -> Batch:
+    named = {name: array for name, array in inputs.items() if name != "counted"}
+    floats = ("patches", "loss_mask")
+    return {n: np.asarray(a, np.float32) if n in floats else _ints(a) for n, a in named.items()}
+
+
+def _looking(model, batch: Batch) -> dict[str, Array]:
+    seen = {name: batch[name] for name in (*SEEN, "image_at")}
+    loss, _ = model.loss(batch, model.counts(batch))
+    logits = model(batch["tokens"], **seen)
+    return {"logits": logits, "loss": loss, "new_loss_mask": batch["loss_mask"]}
+
+
 SCRIPT_NAMES = {
+    "lang": "language_transformer_config",
+    "vision": "vision_transformer_config",
+    "proj": "vision_projection_config",
+    "drop": "drop_vision_class_token",
+    "shuffle": "pixel_shuffle",
     "pos": "position_embedding_type",
     "share": "share_embeddings_and_output_weights",
     "pattern": "hybrid_override_pattern",
@@ -259,6 +325,14 @@ MEGATRON = {
         compute=_encoder_decoder,
         unsupported=_random_or_rounded,
     ),
+    "multimodal": Family(
+        inputs=("images", "input_ids", "labels", "loss_mask", "position_ids"),
+        needed=("images", "input_ids", "labels", "loss_mask"),
+        prepared=_megatron_seen,
+        batch=_megatron_looking,
+        compute=_looking,
+        counted=lambda inputs: inputs["counted"],
+    ),
     "vision": Family(
         inputs=("images", "target"),
         needed=("images", "target"),
@@ -288,6 +362,14 @@ HUGGINGFACE = {
         inputs=("input_ids", "attention_mask", "token_type_ids", "position_ids"),
         needed=("input_ids",),
         batch=_huggingface_sentences,
+        compute=_named_as_theirs,
+        counted=_attended,
+    ),
+    "multimodal": Family(
+        inputs=("input_ids", "attention_mask", "pixel_values"),
+        needed=("input_ids", "pixel_values"),
+        prepared=_huggingface_seen,
+        batch=_huggingface_looking,
         compute=_named_as_theirs,
         counted=_attended,
     ),

@@ -10,8 +10,8 @@ import numpy as np
 
 from mjx.errors import InputError
 from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
-from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
+from mjx.models.interop.architectures import find_architecture
 from oracles.difference import EXACT, LIMITS, Difference, Limits, difference
 from oracles.families import HUGGINGFACE, Family
 from oracles.report import Compared, Report, report_of
@@ -57,7 +57,7 @@ def compare_folder(path: Path, inputs: Arrays, outputs: Arrays, limits: Limits =
     check_names(family, inputs)
     model = from_pretrained(path, dtype="float32")
     notes = []
-    if "loss" in outputs and _counts_padding(family.batch(inputs)):
+    if "loss" in outputs and _counts_padding(family.batch(family.prepared(model.config, inputs))):
         outputs = {name: array for name, array in outputs.items() if name != "loss"}
         notes.append("the loss is left out: it counts padding, whose logits mean nothing")
     compared = compare_numbers(family, model.config, model.parameters, inputs, outputs, limits)

@@ -19,10 +19,10 @@ from mjx.errors import InputError
 from mjx.models import FAMILIES
 from mjx.models.family import load_family
 from mjx.models.interop.megatron.keys import any_mlp
+from mjx.models.interop.megatron.spelling import spelled
 from mjx.models.interop.name_map import NameMap
 from mjx.models.megatron import read_settings
 from mjx.models.megatron.names import with_own_norms
-from mjx.models.megatron.spelling import spelled
 from oracles.difference import EXACT, LIMITS, Limits, difference
 from oracles.families import MEGATRON, SCRIPT_NAMES, WITHOUT_MEANING, Family
 from oracles.report import Compared, Report, report_of, worst
@@ -139,6 +139,8 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     ):
         if setting not in settings and tensor in case.weights:
             settings[setting] = len(case.weights[tensor])
+    if "language_model.embedding.word_embeddings.weight" in case.weights:
+        settings |= _sizes_of_what_sees(case)
     if "embedder.weight" in case.weights:  # an encoder of pictures whose sizes only its tensors say
         side = math.isqrt(case.weights["position_embeddings"].shape[1])
         patch = math.isqrt(case.weights["embedder.weight"].shape[1] // 3)
@@ -149,6 +151,19 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
     if "decoder_tokens" in case.inputs:  # which only the program that calls the model would say
         settings["decoder_seq_length"] = case.inputs["decoder_tokens"].shape[1]
     return settings
+
+
+def _sizes_of_what_sees(case: MegatronCase) -> dict[str, Any]:
+    """What the script that builds the model says to it, beside the configs of its parts."""
+    height, width = case.inputs["images"].shape[2:]
+    patch = case.weights["vision_model.conv1.weight"].shape[-1]
+    rows = len(case.weights["language_model.embedding.word_embeddings.weight"])
+    return {
+        "language_vocab_size": rows,
+        "language_position_embedding_type": "rope",
+        "share_embeddings_and_output_weights": "language_model.output_layer.weight" not in case.weights,
+        **{"img_h": height, "img_w": width, "patch_dim": patch},
+    }
 
 
 def _named(settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -190,7 +205,7 @@ def _compare(case: MegatronCase, family: Family, config: Any, limits: Limits) ->
         their_names=names.to_theirs,
     )
     back = names.to_theirs(parameters)
-    mlp = any_mlp(config)
+    mlp = any_mlp(config) if hasattr(config, "mlp") else None
     notes = []
     if mlp is not None and _unnamed(case.settings):
         notes.append(f"activation_func has no name; the nearest is {mlp.activation}")

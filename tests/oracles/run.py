@@ -83,6 +83,7 @@ def compare(
     Raises:
         UnsupportedError: it has an output that the row does not compute.
     """
+    inputs = family.prepared(config, inputs)
     batch = family.batch(inputs)
     counted = family.counted(inputs)
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from mjx.errors import InputError
 from mjx.models.common.parameter import abstract_parameters, bind, parameters_of, precise_parameters
 from mjx.models.family import ModelConfig, abstract_model, load_family
-from mjx.models.huggingface.architectures import find_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.table_names import as_in_table
+from mjx.models.interop.architectures import find_architecture
 from mjx.models.interop.load import load_parameters
 from mjx.sharding import Rules, default_rules, use_mesh
 from mjx.trees import Tree

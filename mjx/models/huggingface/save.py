@@ -17,11 +17,11 @@ from mjx.errors import InputError
 from mjx.files import new_folder
 from mjx.launch.primary import on_primary
 from mjx.models.family import ModelConfig
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.folder import CONFIG, TOKENIZER_FILES, HuggingFaceFolder
 from mjx.models.huggingface.pretrained import PretrainedModel
 from mjx.models.huggingface.tensor_writer import TensorWriter
 from mjx.models.interop.architecture import QUANTIZATION, WITHOUT_MEANING, Architecture
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.narrow import in_dtype, is_finite, warn_of_non_finite
 from mjx.trees import flatten
 

@@ -6,8 +6,8 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import precise_parameters
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.interop.load import load_parameters
+from mjx.models.interop.megatron.settings import check_settings, megatron_model
 from mjx.models.megatron.names import local_names
-from mjx.models.megatron.settings import check_settings, megatron_model
 from mjx.models.megatron.torch_dist import COMMON, TorchDistFolder
 from mjx.trees import Tree
 

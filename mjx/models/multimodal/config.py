@@ -35,6 +35,8 @@ class MultimodalConfig(ModelConfig):
     vision_layers: int | None = None
     """How many of the encoder's layers are run (LLaVA leaves the last one out); null: all, and the norm
     behind them. The others keep their weights."""
+    learned_seen: bool = False
+    """The encoder's learned tokens take places too, in front of the patches."""
     merged: int = 1
     """Patches that become one token, their features one behind the other, as they follow in a row."""
 
@@ -46,6 +48,11 @@ class MultimodalConfig(ModelConfig):
             )
         if self.merged < 1:
             raise InputError(f"model.merged = {self.merged} must be positive")
+        if self.learned_seen and self.merged > 1:
+            raise InputError(
+                f"model.learned_seen = true gives learned tokens places, but model.merged = {self.merged} "
+                "joins patches alone; set one of them to its default"
+            )
         layers = self.vision_layers
         if layers is not None and not 0 < layers <= self.vision.num_layers:
             raise InputError(

@@ -14,9 +14,9 @@ from mjx.errors import InputError
 from mjx.models.bert import BertConfig
 from mjx.models.bert.config_keys import canonical
 from mjx.models.huggingface import from_pretrained, save_pretrained
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.tensor_writer import TensorWriter
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.sharding import MeshConfig, build_mesh
 
 STRICT = Scale(limit=1e-5, scale=1.0)

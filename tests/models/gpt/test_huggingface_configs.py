@@ -11,7 +11,7 @@ from mjx.errors import InputError
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface import ARCHITECTURES
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "huggingface"
 PUBLISHED = {

@@ -12,7 +12,7 @@ from mjx.errors import InputError
 from mjx.models.gpt import PUBLISHED
 from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface_moe import MIXTURES
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.parse import to_tree
 from mjx.trees import flatten

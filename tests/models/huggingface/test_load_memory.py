@@ -44,7 +44,7 @@ from mjx.models.family import abstract_model
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.pretrained import read_config
 from mjx.sharding import MeshConfig, build_mesh, default_rules
-from mjx.models.huggingface.architectures import find_architecture
+from mjx.models.interop.architectures import find_architecture
 
 
 def kilobytes(key):

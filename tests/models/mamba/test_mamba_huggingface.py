@@ -12,8 +12,8 @@ from oracles.difference import Scale, difference
 
 from mjx.errors import InputError
 from mjx.models.huggingface import from_pretrained, save_pretrained
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.tensor_writer import TensorWriter
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.mamba import PUBLISHED, MambaConfig
 from mjx.models.mamba.config_keys import canonical

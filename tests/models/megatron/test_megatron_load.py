@@ -14,10 +14,10 @@ from mjx.models.common.parameter import abstract_parameters, bind, parameters_of
 from mjx.models.common.rope import RoPEConfig
 from mjx.models.family import abstract_model
 from mjx.models.gpt.megatron import megatron_name_map
+from mjx.models.interop.megatron.settings import check_settings
 from mjx.models.interop.tensor_layout import InMemory
 from mjx.models.megatron import TorchDistFolder, is_parameter, load_checkpoint
 from mjx.models.megatron.names import local_names
-from mjx.models.megatron.settings import check_settings
 from mjx.sharding import MeshConfig, build_mesh, default_rules, use_mesh
 from mjx.trees import flatten
 

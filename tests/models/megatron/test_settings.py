@@ -7,8 +7,8 @@ import pytest
 from mjx.errors import InputError
 from mjx.models.common.rope import RoPEConfig, RoPEScaling
 from mjx.models.gpt.published import PUBLISHED
+from mjx.models.interop.megatron.settings import check_settings
 from mjx.models.megatron import read_settings, settings_of
-from mjx.models.megatron.settings import check_settings
 
 SMALL = {"num_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 100}
 ROTARY = {**SMALL, "position_embedding_type": "rope"}

@@ -17,8 +17,8 @@ from mjx.errors import InputError
 from mjx.models.common.parameter import bind
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.huggingface import from_pretrained, save_pretrained
-from mjx.models.huggingface.architectures import find_architecture, fitting_architecture
 from mjx.models.huggingface.tensor_writer import TensorWriter
+from mjx.models.interop.architectures import find_architecture, fitting_architecture
 from mjx.models.t5 import PUBLISHED, T5Config
 from mjx.models.t5.config_keys import canonical
 from mjx.sharding import MeshConfig, ShardingConfig, build_mesh, use_mesh

@@ -9,7 +9,7 @@ from mjx.models import FAMILIES
 from mjx.models.family import ModelConfig, load_family
 from mjx.models.interop.config_map import Entry, Theirs, shown
 from mjx.models.interop.megatron.model import MegatronModel
-from mjx.models.megatron.spelling import spelled
+from mjx.models.interop.megatron.spelling import spelled
 from mjx.parse import to_tree
 from mjx.trees import flatten
 
