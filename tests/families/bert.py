@@ -2,7 +2,7 @@
 
 import functools
 
-from families.encoder_variant import EncoderVariant
+from families.variants.encoder import EncoderVariant
 from mjx.models.bert import BertConfig
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.contrastive import ContrastiveConfig

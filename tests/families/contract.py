@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from families import descriptions, numbers, training
-from families.variant import NotApplicableError, Variant
+from families.variants.variant import NotApplicableError, Variant
 from mjx.models import FAMILIES
 
 Check = Callable[[Variant], None]

@@ -10,7 +10,7 @@ import numpy as np
 from matmul_flops import matmul_flops
 
 from families.numbers import parameters
-from families.variant import NotApplicableError, Variant
+from families.variants.variant import NotApplicableError, Variant
 from mjx.cli import main
 from mjx.models.common.parameter import logical_axes_of, parameters_of
 from mjx.models.family import abstract_model, load_family

@@ -2,7 +2,7 @@
 
 import functools
 
-from families.token_variant import TokenVariant
+from families.variants.token import TokenVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.attention.relative_bias import RelativeBiasConfig
 from mjx.models.common.mlp import MLPConfig

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from families.token_variant import TokenVariant
+from families.variants.token import TokenVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.moe import MoEConfig, RouterConfig

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from families.seeing_variant import SeeingVariant
+from families.variants.seeing import SeeingVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
@@ -32,7 +32,6 @@ VISION = VisionConfig(
     mlp=MLPConfig(features=40, activation="quick-gelu", bias=True),
     image_size=(14, 14),
     patch_size=7,
-    channels=1,
     position_grid=(2, 2),
     patch_bias=False,
     embedding_norm=NormConfig(),
@@ -47,21 +46,29 @@ SMALL = functools.partial(MultimodalConfig, language=LANGUAGE, image_token=60, d
 
 def tiny() -> tuple[SeeingVariant, ...]:
     sees = dataclasses.replace(
-        VISION, class_tokens=0, class_positions=0, pooling="mean", embedding_norm=None, last_norm="tokens"
+        VISION,
+        patch_bias=True,
+        class_tokens=0,
+        class_positions=0,
+        pooling="mean",
+        embedding_norm=None,
+        last_norm="tokens",
     )
     return (
         SeeingVariant(
             name="LLaVA",
             config=SMALL(vision=VISION, vision_layers=2),
-            # Patches 49·24, a class token, 5 positions, three layers, two norms; 25·32 + 33·32.
-            num_parameters=OF_LANGUAGE + 1176 + 24 + 120 + 3 * VISION_LAYER + 96 + 800 + 1056,
+            # Patches 147·24, a class token, 5 positions, three layers, two norms; 25·32 + 33·32.
+            num_parameters=OF_LANGUAGE + 3528 + 24 + 120 + 3 * VISION_LAYER + 96 + 800 + 1056,
             # The norm and the layer behind those that are run; the other variant runs all.
             unseen=("language*key.bias", "vision.encoder.*", "vision.final_norm.*"),
+            huggingface="llava",
         ),
         SeeingVariant(
             name="patches merged, affine",
             config=SMALL(vision=sees, merged=4, projector=ProjectorConfig(kind="affine", bias=False)),
-            num_parameters=OF_LANGUAGE + 1176 + 96 + 3 * VISION_LAYER + 48 + 96 * 32,
+            num_parameters=OF_LANGUAGE + 3552 + 96 + 3 * VISION_LAYER + 48 + 96 * 32,
             unseen=KEY_BIAS,
+            megatron=True,
         ),
     )

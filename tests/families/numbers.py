@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from families.training import beginning
-from families.variant import Arrays, NotApplicableError, Variant
+from families.variants.variant import Arrays, NotApplicableError, Variant
 from mjx.models.common.parameter import bind, differentiated, logical_axes_of, parameters_of
 from mjx.models.family import Generates, ModelConfig, abstract_model
 from mjx.sharding import LOGICAL_AXES

@@ -2,7 +2,7 @@
 
 import functools
 
-from families.encoder_decoder_variant import EncoderDecoderVariant
+from families.variants.encoder_decoder import EncoderDecoderVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.attention.relative_bias import RelativeBiasConfig
 from mjx.models.common.mlp import MLPConfig

@@ -3,7 +3,7 @@
 import pytest
 
 from families.contract import ALL, hold
-from families.variant import NotApplicableError
+from families.variants.variant import NotApplicableError
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from families.variant import Variant
+from families.variants.variant import Variant
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.names import named_leaves
 from mjx.launch import launch_local

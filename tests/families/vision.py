@@ -2,7 +2,7 @@
 
 import functools
 
-from families.picture_variant import PictureVariant
+from families.variants.picture import PictureVariant
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig

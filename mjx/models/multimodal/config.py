@@ -8,7 +8,7 @@ from flax import nnx
 from mjx.batch import BatchArrays, check_arrays
 from mjx.errors import InputError
 from mjx.models.common.pattern import Lengths
-from mjx.models.common.picture_encoder import PictureEncoderConfig
+from mjx.models.common.pictures.encoder import PictureEncoderConfig
 from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.family import ModelConfig
 from mjx.models.multimodal.projector import ProjectorConfig

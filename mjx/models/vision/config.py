@@ -16,8 +16,8 @@ from mjx.models.common.classes import check_labels, labelled, other_classifier
 from mjx.models.common.mlp import MLPConfig
 from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import Lengths, NormPlacement, SublayerConfig, placed_norms
-from mjx.models.common.picture_encoder import PictureEncoderConfig
 from mjx.models.common.pictures import Resizing
+from mjx.models.common.pictures.encoder import PictureEncoderConfig
 from mjx.trees import Tree, plain
 
 Pooling = Literal["class", "mean", "class and mean", "attention"]

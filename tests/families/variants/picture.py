@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from families.variant import Arrays, NotApplicableError, Variant
+from families.variants.variant import Arrays, NotApplicableError, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.models.common.pictures import GRID, patches_of, whole_grid
 from mjx.models.vision import VisionConfig

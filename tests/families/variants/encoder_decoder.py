@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from families.variant import Arrays, Prompt, Variant
+from families.variants.variant import Arrays, Prompt, Variant
 from mjx.batch import BatchArrays, coded_batch
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.token_model.encoder_decoder import EncoderDecoderConfig

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from families.variant import Arrays, NotApplicableError, Variant
+from families.variants.variant import Arrays, NotApplicableError, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.data.gpt.config import token_batch
 from mjx.data.pairs.contrasted import ContrastedConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from families.variant import Arrays, NotApplicableError, Prompt, Variant
+from families.variants.variant import Arrays, NotApplicableError, Prompt, Variant
 from mjx.batch import BatchArray, BatchArrays, token_batch
 from mjx.models.common.pictures import GRID, patches_of, whole_grid
 from mjx.models.multimodal import MultimodalConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from families.variant import Arrays, Prompt, Variant
+from families.variants.variant import Arrays, Prompt, Variant
 from mjx.batch import BatchArrays
 from mjx.data.gpt.config import token_batch
 from mjx.kernels.grouped_matmul.fused import block_of
