@@ -19,6 +19,7 @@ KINDS = {
     "seq2seq": "mjx.data.pairs.written",
     "classify": "mjx.data.pairs.labelled",
     "contrastive": "mjx.data.pairs.contrasted",
+    "images": "mjx.data.images.labelled",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 

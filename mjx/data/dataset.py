@@ -1,15 +1,16 @@
 """What a dataset is to the loader, and the blend of several."""
 
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from mjx.data.blend_index import blend_index, load_blend_index, normalize
-from mjx.data.splits import Split
+from mjx.data.splits import EmptyPartError, Split
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 
@@ -58,6 +59,10 @@ class Splits(Protocol):
 
     def validation(self) -> dict[str, Dataset]:
         """The validation sets by name, every sample once; the name of the split's valid part is empty."""
+        ...
+
+    def remarks(self) -> Sequence[str]:
+        """Sentences about what has been read, for the end of a run: what was left out."""
         ...
 
 
@@ -136,6 +141,50 @@ class InterleavedDataset(Dataset):
 
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         self.datasets[0].blank(batch, rows)
+
+
+def blended(
+    sources: Sequence[Callable[[int | None], Dataset]],
+    weights: Sequence[float],
+    num_samples: int | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Dataset:
+    """Samples of every source that has any, in proportion to the weights, or every sample once. One that has
+    none is left out, with a warning.
+
+    Args:
+        sources: Each makes its dataset of so many samples; of None, every sample once.
+        weights: Of the sources.
+        num_samples: At least so many; None: every sample once.
+        cache_dir: Of `BlendedDataset`.
+
+    Raises:
+        EmptyPartError: all sources are empty.
+    """
+    sizes: list[int | None] = [num_samples]
+    if len(sources) > 1:
+        sizes = [None] * len(sources) if num_samples is None else [*source_sizes(weights, num_samples)]
+    parts: list[Dataset] = []
+    some: list[int] = []
+    empty: list[EmptyPartError] = []
+    for number, (source, size) in enumerate(zip(sources, sizes, strict=True)):
+        try:
+            parts.append(source(size))
+            some.append(number)
+        except EmptyPartError as error:
+            empty.append(error)
+    if not parts:
+        raise empty[0]
+    for error in empty:
+        logging.getLogger("mjx").warning("%s It is left out of the blend.", error)
+    if empty:  # the others' shares are larger without it
+        sources, weights = [sources[number] for number in some], [weights[number] for number in some]
+        return blended(sources, weights, num_samples, cache_dir)
+    if len(parts) == 1:
+        return parts[0]
+    if num_samples is None:
+        return InterleavedDataset(parts)
+    return BlendedDataset(parts, weights, num_samples, cache_dir)
 
 
 def _widths(

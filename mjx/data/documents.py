@@ -19,6 +19,7 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma", ".zst": "pyarrow"}
 KINDS = {".txt": "text", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 """Suffix (before that of a compression) → what is in the file. Capitals do not matter."""
 
+_NEVER_COMPRESSED = ("parquet", "tar")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -100,7 +101,7 @@ def find_files(
 
     Args:
         inputs: Files, folders and patterns.
-        kinds: As `KINDS`, the last being that which is not compressed.
+        kinds: As `KINDS`, the last being those which are not compressed: Parquet and tar files.
 
     Raises:
         InputError: a file does not exist or is of no known kind, or a folder or pattern has none.
@@ -144,7 +145,9 @@ def _shards(given: str, paths: Iterable[Path], kinds: Mapping[str, str]) -> list
 def known_kinds(kinds: Mapping[str, str]) -> str:
     """The ends of file names that are read, as a sentence lists them."""
     *others, last = kinds
-    return f"{', '.join(others)} and {last}, and all but the last with .gz, .bz2, .xz or .zst"
+    whole = sum(kind in _NEVER_COMPRESSED for kind in kinds.values())
+    these = "the last" if whole == 1 else f"the last {whole}"
+    return f"{', '.join(others)} and {last}, and all but {these} with .gz, .bz2, .xz or .zst"
 
 
 def _kind(path: Path, kinds: Mapping[str, str]) -> str | None:
@@ -152,7 +155,7 @@ def _kind(path: Path, kinds: Mapping[str, str]) -> str | None:
     if suffix not in COMPRESSIONS:
         return kinds.get(suffix)
     kind = kinds.get(path.with_suffix("").suffix.lower())
-    return None if kind == "parquet" else kind
+    return None if kind in _NEVER_COMPRESSED else kind
 
 
 def _open(path: Path) -> BinaryIO:

@@ -4,15 +4,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from mjx.data.dataset import BlendedDataset, Dataset, InterleavedDataset, source_sizes
+from mjx.data.dataset import Dataset, blended
 from mjx.data.indexed import IndexedDataset
 from mjx.data.named_corpus import prepare_corpus
-from mjx.data.splits import EmptyPartError, Split, parse_split, split_range
+from mjx.data.splits import WITHOUT_VALIDATION, EmptyPartError, Split, parse_split, split_range
 from mjx.data.text import TextConfig
 from mjx.data.tokenizers import Tokenizer, load_tokenizer
 from mjx.errors import InputError
-
-WITHOUT_VALIDATION = "training.evaluation_rows=0 trains without validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +61,10 @@ class TextSplits:
                 raise EmptyPartError(f"{error} Leave the set out; {WITHOUT_VALIDATION}.") from error
         return sets
 
+    def remarks(self) -> tuple[str, ...]:
+        """As `Splits.remarks`: everything is read."""
+        return ()
+
     def _blend(
         self,
         sources: Sequence[IndexedDataset],
@@ -71,32 +73,12 @@ class TextSplits:
         num_samples: int | None,
         label: str,
     ) -> Dataset:
-        """Some documents of every source that has any, in proportion to the weights, or without `num_samples`
-        every sample once; `label` says in errors of what."""
-        sizes: list[int | None] = [num_samples]
-        if len(sources) > 1:
-            sizes = [None] * len(sources) if num_samples is None else [*source_sizes(weights, num_samples)]
-        parts: list[Dataset] = []
-        some: list[int] = []
-        empty: list[EmptyPartError] = []
-        for number, (source, size) in enumerate(zip(sources, sizes, strict=True)):
-            try:
-                parts.append(self._of_source(source, documents, size, label))
-                some.append(number)
-            except EmptyPartError as error:
-                empty.append(error)
-        if not parts:
-            raise empty[0]
-        for error in empty:
-            logging.getLogger("mjx").warning("%s It is left out of the blend.", error)
-        if empty:  # the others' shares are larger without it
-            sources, weights = [sources[number] for number in some], [weights[number] for number in some]
-            return self._blend(sources, weights, documents, num_samples, label)
-        if len(parts) == 1:
-            return parts[0]
-        if num_samples is None:
-            return InterleavedDataset(parts)
-        return BlendedDataset(parts, weights, num_samples, self.config.cache_dir)
+        """Some documents of every source; `label` says in errors of what."""
+
+        def samples_of(source: IndexedDataset) -> Callable[[int | None], Dataset]:
+            return lambda size: self._of_source(source, documents, size, label)
+
+        return blended(list(map(samples_of, sources)), weights, num_samples, self.config.cache_dir)
 
     def _of_source(
         self,

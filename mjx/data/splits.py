@@ -9,6 +9,7 @@ from mjx.errors import InputError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+WITHOUT_VALIDATION = "training.evaluation_rows=0 trains without validation"
 
 
 class EmptyPartError(InputError):

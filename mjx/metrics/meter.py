@@ -10,8 +10,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-SPEEDS = ("seconds_per_step", "tokens_per_second", "tflops_per_second", "mfu")
+SPEEDS = ("seconds_per_step", "tokens_per_second", "data_seconds_per_step", "tflops_per_second", "mfu")
 """Keys that the meter adds to a record: over the record's steps, without compilation and pauses.
+`data_seconds_per_step` is how long the batches were waited for, where that was measured;
 `tflops_per_second` is of all devices together; `mfu` (model FLOP utilisation) is there where the peak
 is known."""
 
@@ -57,6 +58,7 @@ class Meter:
         self._steps: list[dict[str, float]] = []
         self._timed_steps = 0
         self._start: float | None = None
+        self._waited: float | None = None
 
     def push(self, step: int, metrics: Mapping[str, Float[Array, ""]]) -> StepReport | None:
         """Hand in the metrics of the step just dispatched; get the report of the one before."""
@@ -78,6 +80,7 @@ class Meter:
         now = time.perf_counter()
         if self._start is None:
             self._start = now  # the first step of a process compiles: the clock starts behind it
+            self._waited = None if self._waited is None else 0.0
         else:
             self._timed_steps += 1
         self._steps.append(metrics)
@@ -85,6 +88,7 @@ class Meter:
         if final or step % self.interval == 0:
             record = _summary(self._steps) | self._speeds(now - self._start)
             self._steps, self._timed_steps, self._start = [], 0, now
+            self._waited = None if self._waited is None else 0.0
         return StepReport(step, metrics, record)
 
     @contextlib.contextmanager
@@ -99,6 +103,13 @@ class Meter:
             if self._start is not None:
                 self._start += time.perf_counter() - start
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for the next batch to be read."""
+        start = time.perf_counter()
+        yield
+        self._waited = (self._waited or 0.0) + time.perf_counter() - start
+
     def _speeds(self, seconds: float) -> dict[str, float]:
         if self._timed_steps == 0 or seconds <= 0:
             return {}
@@ -107,6 +118,8 @@ class Meter:
             "seconds_per_step": seconds_per_step,
             "tokens_per_second": self.tokens_per_step / seconds_per_step,
         }
+        if self._waited is not None:
+            speeds["data_seconds_per_step"] = self._waited / self._timed_steps
         if self.flops_per_step is not None:
             speeds["tflops_per_second"] = self.flops_per_step / seconds_per_step / 1e12
             if self.peak_flops is not None:

@@ -74,9 +74,9 @@ class Progress:
     def _fields(self) -> list[str]:
         hidden = {"tflops_per_second"} if "mfu" in self._shown else set()
         fields = [
-            show(self._shown[name])
+            said
             for name, show in FIELDS.items()
-            if name in self._shown and name not in hidden
+            if name in self._shown and name not in hidden and (said := show(self._shown[name]))
         ]
         if self._shown.get("updates_skipped"):
             fields.append(f"{self._shown['updates_skipped']:.0f} skipped")
@@ -117,9 +117,10 @@ FIELDS: Mapping[str, Callable[[float], str]] = {
     "loss": lambda v: f"loss {v:.4f}",
     "accuracy": lambda v: f"accuracy {v:.3f}",
     "tokens_per_second": lambda v: f"{short_count(v)} tokens/s",
+    "data_seconds_per_step": lambda v: f"{v * 1000:.3g} ms waiting for data" if v > 0.005 else "",
     "mfu": lambda v: f"MFU {v:.1%}",
     "tflops_per_second": lambda v: f"{v:.3g} TFLOP/s",
     "grad_norm": lambda v: f"grad norm {v:.3f}",
     "learning_rate": lambda v: f"lr {v:.2e}",
 }
-"""Metric → how it is shown, in this order."""
+"""Metric → how it is shown, in this order; empty: it is not."""

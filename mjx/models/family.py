@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from mjx.batch import BatchArrays
+from mjx.batch import BatchArrays, size_of
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
@@ -130,6 +130,11 @@ class ModelConfig:
     def lengths(self, arrays: BatchArrays) -> dict[str, Any]:
         """The `Lengths` of a row in each stack, by its path; empty: as long as the longest sequence."""
         return {}
+
+    def size(self, arrays: BatchArrays) -> tuple[int, int]:
+        """The rows of a batch, and the tokens of the longest row that a stack sees."""
+        rows, sequence = size_of(arrays)
+        return rows, max([sequence, *(lengths.sequence for lengths in self.lengths(arrays).values())])
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
         """What layers decide by the mesh in force for a microbatch of these arrays, and why."""

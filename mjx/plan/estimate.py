@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.plan.closed_form import StepMemory, step_memory, traffic
 from mjx.plan.read_step import StepTime, pool_of
@@ -87,7 +86,7 @@ def span_of(scheme: Scheme, axes: tuple[str, ...]) -> int:
 def _flops(config: RunConfig, scheme: Scheme) -> float:
     """Of a batch: the model's, and those of recomputation."""
     arrays = config.data.arrays(config.training.batch_size)
-    total, tokens = config.model.flops(arrays), math.prod(size_of(arrays))
+    total, tokens = config.model.flops(arrays), math.prod(config.model.size(arrays))
     weights = [w for s in scheme.sublayers for w in s.weights if not w.of_some_tokens]
     stack = 2 * tokens * sum(weight.elements for weight in weights)
     head = 2 * tokens * (config.model.vocabulary or 0) * scheme.embed

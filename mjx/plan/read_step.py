@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.gpus.target import device_kind
 from mjx.plan.buffer_names import buffer_names
@@ -240,7 +239,7 @@ def make_plan(config: RunConfig, request: PlanRequest, step: CompiledStep) -> Pl
     rows = tuple(_traffic(collective, term_of(collective, terms)) for collective in found)
     products = count_products(step.program)
     arrays = step.trainer.batch_layout.arrays
-    batch_size, sequence = size_of(arrays)
+    batch_size, sequence = config.model.size(arrays)
     flops = Flops(
         compiled=products.known + (0.0 if products.exact else _in_unknown_loops(scheme)),
         attention=products.attention,

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mjx.batch import size_of
 from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
@@ -230,7 +229,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     arrays = config.data.arrays(training.batch_size)
     for name, array in arrays.items():
         rules.spec(array.axes, array.shape, mesh, array=f"batch array '{name}'")
-    rows, longest = size_of(arrays)
+    rows, longest = config.model.size(arrays)
     rows //= training.microbatches
     itemsize = jnp.dtype(config.model.compute_dtype).itemsize
     of_stacks: dict[str, Lengths] = config.model.lengths(arrays)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import jax
 from jax.sharding import Mesh
 
-from mjx.batch import size_of
 from mjx.checkpoint.checkpointer import Checkpointer
 from mjx.checkpoint.run_folder import RunFolder
 from mjx.config import RunConfig
@@ -150,6 +149,8 @@ def train(config: RunConfig) -> Result:
         if not stopped:
             with spared("evaluated", together=True):
                 losses = run.evaluate(state, step)
+        for sentence in data.remarks():
+            progress.say(sentence)
     return Result(step, losses, not stopped, state, trainer, folder, data.tokenizer)
 
 
@@ -213,7 +214,7 @@ class _Run:
         )
         self.meter = Meter(
             interval=config.logging.interval,
-            tokens_per_step=math.prod(size_of(arrays)),
+            tokens_per_step=math.prod(config.model.size(arrays)),
             flops_per_step=config.model.flops(arrays),
             peak_flops=peak_flops(precision=config.model.compute_dtype),
         )
@@ -278,7 +279,11 @@ class _Run:
 
     def _batches(self, loader: Loader, count: int) -> Iterator[Batch]:
         """`count` batches, each placed on the devices while the step before it runs."""
-        for _, batch in zip(range(count), loader, strict=False):
+        for _ in range(count):
+            with self.meter.waiting():
+                batch = next(loader, None)
+            if batch is None:
+                return
             yield self.trainer.place(batch)
 
     def _report(self, report: StepReport | None) -> None:

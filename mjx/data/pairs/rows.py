@@ -1,5 +1,7 @@
-"""Rows of files: JSON objects, tab-separated lines, rows of Parquet, and lines of two files side by side."""
+"""Rows of files: JSON objects, tab- and comma-separated lines, rows of Parquet, lines of two files side by
+side."""
 
+import csv
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -9,7 +11,14 @@ from typing import Any
 from mjx.data.documents import BadLines, checked_text, find_files, json_records, parquet_rows, read_lines
 from mjx.errors import InputError
 
-KINDS = {".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+KINDS = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
 """Suffix (before that of a compression) → what is in the file."""
 
 Row = tuple[str, list[Any]]
@@ -21,8 +30,9 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[
 
     Args:
         path: A file, or a folder or pattern whose files follow one another by name.
-        columns: Keys of JSON objects, or columns of Parquet and of tab-separated files, whose first line
-            names them; if all are numbers there, that line is a row, and columns are counted from 1.
+        columns: Keys of JSON objects, or columns of Parquet and of files of tab-separated or comma-separated
+            lines, the first of which names them; if all are numbers there, that line is a row, and columns
+            are counted from 1.
 
     Raises:
         InputError: names the file and the line of what cannot be read, or lacks a column.
@@ -30,8 +40,8 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[
     for file, kind in find_files([path], KINDS):
         if kind == "json":
             yield from _objects(file, columns)
-        elif kind == "tsv":
-            yield from _tab_separated(file, columns)
+        elif kind in ("tsv", "csv"):
+            yield from _separated(file, columns, kind)
         else:
             yield from parquet_rows(file, columns)
 
@@ -85,16 +95,15 @@ def _objects(file: Path, columns: Sequence[str]) -> Iterator[Row]:
         yield place, [record[column] for column in columns]
 
 
-def _tab_separated(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _separated(file: Path, columns: Sequence[str], kind: str) -> Iterator[Row]:
     counted = all(column.isdecimal() for column in columns)
     places = [int(column) - 1 for column in columns] if counted else []
     if counted and min(places) < 0:
         raise InputError(f"{file}: columns are counted from 1, and not from 0.")
     width = None
-    for number, line in read_lines(file, BadLines()):
-        if not line.strip():
+    for number, values in (_commas if kind == "csv" else _tabs)(file):
+        if not any(value.strip() for value in values):
             raise InputError(f"{file}, line {number}: the line is empty.")
-        values = line.rstrip("\r\n").split("\t")
         if width is None and not counted:
             for column in columns:
                 if column not in values:
@@ -113,6 +122,23 @@ def _tab_separated(file: Path, columns: Sequence[str]) -> Iterator[Row]:
                 f"{file}, line {number}: it has {width} columns, and no column {max(places) + 1}."
             )
         yield f"{file}, line {number}", [values[place] for place in places]
+
+
+def _tabs(file: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in read_lines(file, BadLines()):
+        yield number, line.rstrip("\r\n").split("\t")
+
+
+def _commas(file: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((line for _, line in read_lines(file, BadLines())), strict=True)
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{file}, line {reader.line_num}: not comma-separated ({error}).") from error
+        yield reader.line_num, values
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -114,9 +114,9 @@ def known_ids(ids: Iterable[int], size: int) -> list[int]:
     return [int(token) for token in ids if 0 <= token < size]
 
 
-def optional_package(name: str, wanted_by: str | Path) -> ModuleType:
+def optional_package(name: str, wanted_by: str | Path, extra: str = "data") -> ModuleType:
     """Imports a package that only some inputs need; InputError says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"{wanted_by} needs the package {name}: pip install 'mjx[data]'.") from error
+        raise InputError(f"{wanted_by} needs the package {name}: pip install 'mjx[{extra}]'.") from error

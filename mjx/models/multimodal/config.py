@@ -109,7 +109,7 @@ class MultimodalConfig(ModelConfig):
         text = {name: array for name, array in arrays.items() if name not in dtypes}
         self.language.check_batch(text)
         check_arrays(arrays, dtypes, {name: array.dtype for name, array in text.items()})
-        self.vision.check_patches(arrays)
+        self.vision.check_pictures(arrays)
         seen, made = arrays["patches"].shape[1], arrays["image_at"].shape[1]
         if made * self.merged != seen:
             raise InputError(

@@ -153,11 +153,11 @@ class VisionConfig(PictureEncoderConfig):
         return VisionTransformer(self, rngs=rngs)
 
     def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
-        return {self.stack_name: Lengths(arrays["patches"].shape[1])}
+        return {self.stack_name: Lengths(self.tokens_in(arrays)[1])}
 
     def flops(self, arrays: BatchArrays) -> float:
-        rows, sequence, pixels = arrays["patches"].shape
-        embedded = 2 * sequence * pixels * self.hidden_size
+        rows, sequence = self.tokens_in(arrays)
+        embedded = 2 * sequence * self.patch_features * self.hidden_size
         head = 0.0 if self.classes is None else self._head_flops(self.classes, sequence)
         of_batch = 2 * self.hidden_size**2 if self.classes is not None and self.pooling == "attention" else 0
         return super().flops(arrays) + 3 * (rows * (embedded + head) + of_batch)
@@ -181,13 +181,10 @@ class VisionConfig(PictureEncoderConfig):
             raise InputError(
                 "model.classes = null leaves nothing to learn from labels; set it to their number"
             )
-        check_arrays(
-            arrays,
-            {
-                "patches": "float32",
-                "labels": "float32" if self.classes == 1 else "int32",
-                "loss_mask": "float32",
-            },
-            {"grid": "int32", "segment_ids": "int32"},
-        )
-        self.check_patches(arrays)
+        labels = {"labels": "float32" if self.classes == 1 else "int32", "loss_mask": "float32"}
+        if "images" in arrays:
+            check_arrays(arrays, {"images": "float32", **labels}, {})
+        else:
+            places = {"grid": "int32", "segment_ids": "int32"}
+            check_arrays(arrays, {"patches": "float32", **labels}, places)
+        self.check_pictures(arrays)

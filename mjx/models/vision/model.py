@@ -85,6 +85,13 @@ class VisionTransformer(StackedModel):
         """Pictures of one size as what enters the model; `masked` patches are hidden."""
         return pictures(images, self.config.patch_size, self.config.learned_tokens, masked)
 
+    def inputs(self, batch: Batch) -> ImageInputs:
+        """What enters of a batch: `images`, each a row, or `patches`, with `grid` and `segment_ids` where
+        there are any."""
+        if "images" in batch:
+            return self.pictures(batch["images"])
+        return ImageInputs(batch["patches"], batch.get("grid"), batch.get("segment_ids"))
+
     def enter(
         self, inputs: ImageInputs, key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "batch residual_sequence embed"], Context]:
@@ -150,7 +157,7 @@ class VisionTransformer(StackedModel):
         training: bool = True,
     ) -> tuple[Float[Array, ""], Report]:
         """Of the pictures' labels: cross-entropy and `accuracy`, or of a number the squared error."""
-        inputs = ImageInputs(batch["patches"], batch.get("grid"), batch.get("segment_ids"), training=training)
+        inputs = self.inputs(batch)._replace(training=training)
         x, context = self.enter(inputs, key)
         run = self.run(x, context, so_far=so_far)
         _, last = context.split_dropout()
@@ -170,7 +177,7 @@ class VisionTransformer(StackedModel):
 
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each picture's classes, or its number, in float32."""
-        inputs = ImageInputs(batch["patches"], batch.get("grid"), batch.get("segment_ids"))
+        inputs = self.inputs(batch)
         return self.class_logits(self.pooled(self(inputs), inputs))
 
     def class_logits(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch classes"]:

@@ -19,7 +19,9 @@ def write(folder, kind):
         table = {"id": [1, 2, 3], "en": [row[0] for row in ROWS], "fr": [row[1] for row in ROWS]}
         pyarrow.parquet.write_table(pyarrow.table(table), path)
         return path
-    if kind.startswith(".tsv"):
+    if kind == ".csv":
+        text = "id,fr,en\n" + "".join(f'{i},"{fr}",{en}\r\n' for i, (en, fr) in enumerate(ROWS))
+    elif kind.startswith(".tsv"):
         text = "id\tfr\ten\n" + "".join(f"{i}\t{fr}\t{en}\r\n" for i, (en, fr) in enumerate(ROWS))
     else:
         records = [{"fr": fr, "id": 3, "en": en} for en, fr in ROWS]
@@ -28,7 +30,7 @@ def write(folder, kind):
     return path
 
 
-@pytest.mark.parametrize("kind", [".tsv", ".tsv.gz", ".json", ".jsonl", ".jsonl.gz", ".parquet"])
+@pytest.mark.parametrize("kind", [".tsv", ".tsv.gz", ".csv", ".json", ".jsonl", ".jsonl.gz", ".parquet"])
 def test_every_kind_of_file_has_the_same_rows(tmp_path, kind):
     path = write(tmp_path, kind)
     assert [values for _, values in read_rows(path, ["en", "fr"])] == ROWS
@@ -71,7 +73,7 @@ def test_lines_of_two_files_are_pairs(tmp_path):
             "x.doc",
             "",
             ["a"],
-            "x.doc is of no known kind; known are .tsv, .json, .jsonl, .ndjson and .parquet",
+            "x.doc is of no known kind; known are .tsv, .csv, .json, .jsonl, .ndjson and .parquet",
         ),
     ],
 )

@@ -54,8 +54,23 @@ class PictureEncoderConfig(StackedConfig):
         rows, columns = self.grid
         return self.learned_tokens + rows * columns
 
-    def check_patches(self, arrays: BatchArrays) -> None:
-        """Raise `InputError` if the patches are not those of this model's pictures."""
+    def tokens_in(self, arrays: BatchArrays) -> tuple[int, int]:
+        """The rows of a batch of `images` or `patches`, and the tokens of one."""
+        if "images" in arrays:
+            return arrays["images"].shape[0], self.sequence
+        return arrays["patches"].shape[:2]
+
+    def check_pictures(self, arrays: BatchArrays) -> None:
+        """Raise `InputError` if the `images` or `patches` are not those of this model's pictures."""
+        if "images" in arrays:
+            _, channels, *size = arrays["images"].shape
+            if (channels, *size) != (self.channels, *self.image_size):
+                raise InputError(
+                    f"batch array 'images' has pictures of {size[0]} × {size[1]} pixels with {channels} "
+                    f"channels (data.image); the model takes model.image_size = {list(self.image_size)} "
+                    f"with model.channels = {self.channels}"
+                )
+            return
         _, sequence, pixels = arrays["patches"].shape
         if pixels != self.patch_features:
             raise InputError(
