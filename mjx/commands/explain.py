@@ -118,7 +118,8 @@ def _activations(
         for name, array in arrays.items()
     ]
     sections = [("batch", inputs)]
-    for section, found in itertools.groupby(activations_of(model, batch), key=lambda found: found.section):
+    every = activations_of(model, batch, mesh_shape, rules)
+    for section, found in itertools.groupby(every, key=lambda found: found.section):
         made = [
             place(one.name, one.axes, one.leaf, rules, mesh_shape, "activation", one.code) for one in found
         ]

@@ -49,7 +49,7 @@ def _activations(config: RunConfig, trainer: Trainer) -> dict[str, set[tuple[str
     arrays = config.data.arrays(config.training.batch_size // config.training.microbatches)
     batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
     made: dict[str, set[tuple[str, int]]] = {}
-    for found in activations_of(trainer.model, batch):
+    for found in activations_of(trainer.model, batch, mesh, rules):
         if found.section != type(trainer.model).__name__:
             placed = place(found.name, found.axes, found.leaf, rules, mesh, "activation")
             made.setdefault(found.function, set()).add((found.name, math.prod(placed.local_shape)))

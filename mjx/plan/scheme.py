@@ -191,7 +191,8 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         InputError: the mesh does not fit the devices, or the model or the batch do not fit the mesh.
     """
     mesh, rules = config.mesh.resolve(devices), config.sharding.build()
-    model = dataclasses.replace(config.model, remat="none", loss_chunks=1)
+    whole = {"loss_chunks": 1} if isinstance(config.model, TokenModelConfig) else {}
+    model = dataclasses.replace(config.model, remat="none", **whole)
     abstract = abstract_model(model)
     axes, shapes = flatten(logical_axes_of(abstract)), flatten(parameters_of(abstract))
     moment_bytes, in_float32 = _moment_bytes(config.optimizer, model), float32_parameters(abstract)

@@ -4,6 +4,7 @@ from mjx.sharding.axes import LOGICAL_AXES, MESH_AXES
 from mjx.sharding.constrain import (
     activation_spec,
     current_rules,
+    meant_mesh,
     mesh_shape,
     parameter_spec,
     relayout,
@@ -25,6 +26,7 @@ __all__ = [
     "build_mesh",
     "current_rules",
     "default_rules",
+    "meant_mesh",
     "mesh_shape",
     "parameter_spec",
     "relayout",

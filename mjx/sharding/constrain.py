@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +16,9 @@ Observer = Callable[[tuple[str | None, ...], jax.ShapeDtypeStruct], None]
 
 _rules: contextvars.ContextVar[Rules | None] = contextvars.ContextVar("mjx_rules", default=None)
 _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("mjx_observer", default=None)
+_meant: contextvars.ContextVar[tuple[Mapping[str, int], Rules] | None] = contextvars.ContextVar(
+    "mjx_meant", default=None
+)
 
 
 @contextlib.contextmanager
@@ -34,13 +37,20 @@ def use_mesh(mesh: Mesh, rules: Rules | None = None) -> Iterator[Mesh]:
 
 
 @contextlib.contextmanager
-def observe(observer: Observer) -> Iterator[None]:
-    """Within it, `observer` is told of every `shard()`: how `mjx explain` lists the activations."""
-    token = _observer.set(observer)
+def observe(observer: Observer, sizes: Mapping[str, int], rules: Rules) -> Iterator[None]:
+    """Within it, `observer` is told of every `shard()`: how `mjx explain` lists the activations. `sizes` are
+    those of the mesh that is meant, which is not in force."""
+    tokens = _observer.set(observer), _meant.set((sizes, rules))
     try:
         yield
     finally:
-        _observer.reset(token)
+        _observer.reset(tokens[0])
+        _meant.reset(tokens[1])
+
+
+def meant_mesh() -> tuple[Mapping[str, int], Rules]:
+    """The mesh that is to divide arrays, and its rules: the one in force, or whose activations are listed."""
+    return _meant.get() or (mesh_shape(), current_rules())
 
 
 def current_rules() -> Rules:

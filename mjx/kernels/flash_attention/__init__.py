@@ -130,7 +130,7 @@ def chosen_implementation(
         "dropout": options.dropout_key is not None and options.dropout_rate > 0,
         "value_dim": v.shape[3] != q.shape[3],
     }
-    sizes = {"head_dim": q.shape[3]}
+    sizes = {"head_dim": q.shape[3], "queries": q.shape[1], "keys": k.shape[1]}
     return implementation_of(
         "attention", IMPLEMENTATIONS, implementation, dtype=q.dtype.name, asked=asked, sizes=sizes
     )

@@ -26,7 +26,11 @@ IMPLEMENTATIONS = {
         dtypes=("bfloat16", "float16"),
         # jax.nn.dot_product_attention returns the log-sum-exp in the inputs' dtype and drops its gradient.
         features=frozenset({"gqa", "window"}),
-        sizes={"head_dim": Sizes(multiple_of=8, at_most=256, before=(9.0, 128))},
+        sizes={
+            "head_dim": Sizes(multiple_of=8, at_most=256, before=(9.0, 128)),
+            "queries": Sizes(multiple_of=2),  # JAX asks for it where the backward pass is there too
+            "keys": Sizes(multiple_of=2),
+        },
         compute_capability=8.0,
         per_device=True,
         automatic=("gpu",),

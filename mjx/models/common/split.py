@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mjx.errors import InputError
-from mjx.sharding import activation_spec, axes_per_dimension, current_rules, mesh_shape
+from mjx.sharding import activation_spec, axes_per_dimension, current_rules, meant_mesh, mesh_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +102,14 @@ def in_order(order: Int[np.ndarray, " tokens"] | None, array: Array) -> Array:
 def in_row_order(order: Int[np.ndarray, " tokens"] | None, array: Array) -> Array:
     """The other way."""
     return in_order(None if order is None else np.argsort(order), array)
+
+
+def divided_length(sequence: int) -> int:
+    """The fewest tokens, these among them, that the mesh divides by its rules."""
+    sizes, rules = meant_mesh()
+    inside, between = (
+        math.prod(sizes.get(axis, 1) for axis in rules.mesh_axes(name))
+        for name in ("sequence", "residual_sequence")
+    )
+    parts = math.lcm(inside * (2 if rules.zigzag and inside > 1 else 1), between)
+    return -(-sequence // parts) * parts

@@ -17,6 +17,7 @@ from mjx.models.common.stack import Stack
 from mjx.plan.program.hlo import Frame
 from mjx.plan.program.origin import code_line, functions
 from mjx.plan.stacks import sublayers_of, unit_of
+from mjx.sharding import Rules, default_rules
 from mjx.sharding.constrain import observe, shard
 
 _PLUMBING = ("jax", "jaxlib", "flax", "mjx.sharding.constrain")
@@ -39,10 +40,16 @@ class Activation:
     """"models/common/mlp.py MLP.__call__"."""
 
 
-def activations_of(model: Any, batch: Mapping[str, jax.ShapeDtypeStruct]) -> list[Activation]:
+def activations_of(
+    model: Any,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    mesh_shape: Mapping[str, int] | None = None,
+    rules: Rules | None = None,
+) -> list[Activation]:
     """Of the forward pass of `loss(batch)`, each once: a unit that a stack repeats shows its first repeat.
 
-    Nothing is computed. What a model never gives to `shard()` is not seen: the results of norms and
+    Nothing is computed. `mesh_shape` and `rules` are those of the mesh for which the model would choose
+    lengths; None: of one device. What a model never gives to `shard()` is not seen: the results of norms and
     residual adds, which lie as what they are made of, and what exists inside kernels and the loss.
     """
     seen: dict[Activation, None] = {}
@@ -61,7 +68,7 @@ def activations_of(model: Any, batch: Mapping[str, jax.ShapeDtypeStruct]) -> lis
         found = Activation(*where, axes, leaf, code_line([frame]), "".join(functions([frame])))
         seen[found] = None
 
-    with observe(note):
+    with observe(note, mesh_shape or {}, rules or default_rules()):
         jax.eval_shape(
             lambda p, b: bind(model, p).loss(b, model.counts(b))[0], parameters_of(model), dict(batch)
         )

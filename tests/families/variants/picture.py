@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from families.variants.variant import Arrays, NotApplicableError, Variant
+from families.variants.variant import Arrays, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.models.common.pictures import GRID, patches_of, whole_grid
 from mjx.models.vision import VisionConfig
@@ -71,4 +71,6 @@ class PictureVariant(Variant):
         return self.rows * self.padded_to * 2 * rows * columns * self.config.hidden_size
 
     def recipe(self) -> Tree:
-        raise NotApplicableError("there is no such data yet")
+        data = {"kind": "images", "sources": [{"path": "pictures"}], "classes": list("abc")}
+        image = {"size": list(self.config.image_size), "channels": self.config.channels}
+        return super().recipe() | {"data": data | {"image": image}}

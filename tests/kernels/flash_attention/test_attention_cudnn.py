@@ -33,7 +33,7 @@ def test_what_jax_is_asked_for_means_what_the_reference_means(options, on_a_hopp
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     options = dict(options)
-    arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(keys=options.pop("keys", None))[:3]]
+    arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(queries=18, keys=options.pop("keys", None))[:3]]
     out = flash_attention(*arrays, **options)  # auto
     assert asked == ["cudnn"]
     exact = [x.astype(jnp.float32) for x in arrays]
@@ -45,7 +45,7 @@ def test_what_jax_is_asked_for_means_what_the_reference_means(options, on_a_hopp
     ("options", "feature"),
     [
         ({"soft_cap": 3.0}, "soft-cap"),
-        ({"segment_ids": np.ones((2, 19), int)}, "segments"),
+        ({"segment_ids": np.ones((2, 18), int)}, "segments"),
         ({"sinks": np.zeros(4, np.float32)}, "sinks"),
         ({"query_offset": 3}, "offsets"),
         ({"query_offset": np.array([3, 4])}, "offset per row"),
@@ -55,7 +55,7 @@ def test_what_jax_is_asked_for_means_what_the_reference_means(options, on_a_hopp
     ],
 )
 def test_features_it_lacks_are_refused_by_name_and_auto_takes_xla(options, feature, on_a_hopper_gpu):
-    arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs()[:3]]
+    arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(queries=18)[:3]]
     with pytest.raises(InputError, match=f"'cudnn' cannot do {feature}; .*xla and reference can"):
         flash_attention(*arrays, implementation="cudnn", **options)
     ours = jax.tree.leaves(flash_attention(*arrays, **options))
@@ -64,9 +64,18 @@ def test_features_it_lacks_are_refused_by_name_and_auto_takes_xla(options, featu
         np.testing.assert_array_equal(a, b)
 
 
+def test_odd_lengths_are_refused_and_auto_takes_xla(on_a_hopper_gpu):
+    """JAX has them without a gradient alone."""
+    arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(queries=18, keys=17)[:3]]
+    with pytest.raises(InputError, match=r"keys = 17 \(needs a multiple of 2\)"):
+        flash_attention(*arrays, implementation="cudnn", causal=False)
+    ours, theirs = (flash_attention(*arrays, implementation=name, causal=False) for name in ("auto", "xla"))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_float32_and_odd_head_sizes_are_refused(on_a_hopper_gpu):
     with pytest.raises(InputError, match=r"cannot do dtype float32 \(takes bfloat16, float16\); .*xla"):
-        flash_attention(*inputs()[:3], implementation="cudnn")
+        flash_attention(*inputs(queries=18)[:3], implementation="cudnn")
     for size, why in ((12, "needs a multiple of 8"), (264, "at most 256")):
         arrays = [jnp.asarray(x, jnp.bfloat16) for x in inputs(4, 4, size, size, queries=4)[:3]]
         with pytest.raises(InputError, match=rf"head_dim = {size} \({why}\)"):

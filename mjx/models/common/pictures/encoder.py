@@ -58,7 +58,8 @@ class PictureEncoderConfig(StackedConfig):
         """The rows of a batch of `images` or `patches`, and the tokens of one."""
         if "images" in arrays:
             return arrays["images"].shape[0], self.sequence
-        return arrays["patches"].shape[:2]
+        rows, sequence, _ = arrays["patches"].shape
+        return rows, sequence
 
     def check_pictures(self, arrays: BatchArrays) -> None:
         """Raise `InputError` if the `images` or `patches` are not those of this model's pictures."""

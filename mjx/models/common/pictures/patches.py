@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mjx.models.common.split import divided_length
+
 ArrayT = TypeVar("ArrayT", np.ndarray, Array)
 
 GRID = 4
@@ -55,12 +57,20 @@ def pictures(
     learned: int,
     masked: Bool[Array, "batch patches"] | None = None,
 ) -> ImageInputs:
-    """Pictures of one size, each a row of its own, behind places for so many learned tokens."""
-    front = (learned, 0)
-    patches = jnp.pad(patches_of(images, patch), ((0, 0), front, (0, 0)))
-    hidden = None if masked is None else jnp.pad(masked, ((0, 0), front))
+    """Pictures of one size, each a row of its own, behind places for so many learned tokens; padded to what
+    the mesh in force divides."""
     grid: Any = whole_grid(images.shape[2] // patch, images.shape[3] // patch, learned)
-    return ImageInputs(patches, grid, masked=hidden)
+    tokens = grid.shape[1]
+    around = (learned, divided_length(tokens) - tokens)
+    patches = jnp.pad(patches_of(images, patch), ((0, 0), around, (0, 0)))
+    hidden = None if masked is None else jnp.pad(masked, ((0, 0), around))
+    if not around[1]:
+        return ImageInputs(patches, grid, masked=hidden)
+    # Padding is in such a picture too, so that its positions are known when it is compiled.
+    behind = np.repeat([[[0, 0, *grid[0, -1, 2:]]]], around[1], axis=1).astype(np.int32)
+    real = jnp.broadcast_to(jnp.arange(patches.shape[1]) < tokens, patches.shape[:2])
+    places: Any = np.concatenate([grid, behind], axis=1)
+    return ImageInputs(patches, places, real.astype(jnp.int32), hidden)
 
 
 Resizing = Literal["bicubic", "bilinear", "bicubic-antialias", "bilinear-antialias"]
