@@ -1,4 +1,4 @@
-"""`mjx classify MODEL [FILE…]`: the classes of texts, or a number of each, by a trained model."""
+"""`mjx classify MODEL [FILE…]`: the classes of texts or pictures, or a number of each, by a trained model."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from mjx.commands.classify_pictures import told_pictures
 from mjx.data.pairs.labelled import LabelledConfig
 from mjx.data.pairs.rows import KINDS, read_rows, text_in
 from mjx.data.pairs.surrounded import Surrounding
@@ -41,35 +42,44 @@ def classify(
             raise InputError(f"--batch-tokens {batch_tokens} must be at least 1")
         config = read_inference_config(path, overrides)
         processes = start(config.runtime)
-        if not files and processes.num_processes > 1:
+        pictures = config.model.vocabulary is None
+        if not files and not pictures and processes.num_processes > 1:
             raise InputError("standard input is one process's: with several, name the files of the texts")
         opened = open_model(path, config, step)
+        _check_classifier(path, opened)
+        write = _write_tsv if format == "tsv" else _write_jsonl
+        if pictures:
+            for number, told in enumerate(told_pictures(path, opened, files)):
+                if processes.is_first:
+                    write(opened.model.class_names, told, number == 0)
+            return
         trained_on = opened.data()
         trained_on = trained_on if isinstance(trained_on, LabelledConfig) else None
-        classifier = _classifier(path, opened, trained_on, batch_tokens)
+        classifier = _classifier(opened, trained_on, batch_tokens)
         tokenizer = opened.tokenizer()
         if trained_on is not None:
             text_key = text_key or trained_on.text_key
             pair_key = pair_key or trained_on.pair_key
         texts = _texts(files, text_key or "text", pair_key)
         names = classifier.model.class_names
-        write = _write_tsv if format == "tsv" else _write_jsonl
         for number, some in enumerate(_chunks(texts, None if trained_on is None else trained_on.texts)):
             told = classifier(tokenizer, some)
             if processes.is_first:
                 write(names, told, number == 0)
 
 
-def _classifier(
-    path: str, opened: OpenedModel, data: LabelledConfig | None, batch_tokens: int | None
-) -> Classifier:
-    """The model with what it has learnt its rows by, or else what its tokenizer says."""
-    model, config = opened.model, opened.config.model
-    if not isinstance(model, Classifies) or getattr(config, "classes", None) is None:
+def _check_classifier(path: str, opened: OpenedModel) -> None:
+    """Raise `InputError` if the model has no classes to tell."""
+    if not isinstance(opened.model, Classifies) or getattr(opened.config.model, "classes", None) is None:
         raise InputError(
             f"{path} is a model without a classifier: train one from it, with init_from={path} and "
             "model.classes"
         )
+
+
+def _classifier(opened: OpenedModel, data: LabelledConfig | None, batch_tokens: int | None) -> Classifier:
+    """The model with what it has learnt its rows by, or else what its tokenizer says."""
+    model, config = opened.model, opened.config.model
     tokenizer, vocabulary = opened.tokenizer(), config.vocabulary or 0
     around = (
         Surrounding.of(tokenizer, vocabulary) if data is None else data.surrounding(tokenizer, vocabulary)

@@ -284,7 +284,7 @@ class Classifies(Protocol):
 
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each row's classes, or its number, of `tokens`, `segment_ids` (0 is padding) and, where
-        the model has them, `token_types`; in float32."""
+        the model has them, `token_types`; or of `images`; in float32."""
         ...
 
 
