@@ -2,11 +2,11 @@
 
 Run: python benchmarks/vision.py [--folder DIR] [--torch-python PATH] [--pictures 64] [--batch 8] [--rounds 5]
 
-Without a folder the weights are random. Both are given prepared pictures of 224 × 224 pixels in batches, and
-give the last hidden states, of which the class tokens are compared, in float32. The contenders are processes of
-their own with the same number of threads, and compile or warm up on a batch first. Ratios are medians over rounds
-of the times within one round, since what disturbs a shared machine lasts longer than a round; beside them those
-of processor time.
+Without a folder the weights are random. Both are given prepared pictures of 224 × 224 pixels in batches,
+and give the last hidden states, of which the class tokens are compared, in float32. The contenders are
+processes of their own with the same number of threads, and compile or warm up on a batch first. Ratios are
+medians over rounds of the times within one round, since what disturbs a shared machine lasts longer than a
+round; beside them those of processor time.
 """
 
 import argparse
