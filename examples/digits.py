@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits, 1,797 pictures of 8 × 8 pixels, as PNG files in a folder per digit.
 
+pip install 'mjx[examples]'
 python examples/digits.py digits
 mjx train configs/vision/digits.yaml
 """

