@@ -120,6 +120,7 @@ def compare(folder: str, options: argparse.Namespace) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
         assert children[name].stdout.readline() == "ready\n"

@@ -89,7 +89,7 @@ def main() -> None:
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, out / "model.safetensors"
     )
     for name, content in (("config", config_of(tensors)), ("preprocessor_config", PREPROCESSING)):
-        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"{out}: {len(tensors)} tensors, {sum(tensor.size for tensor in tensors.values()):,} parameters")
 
 
