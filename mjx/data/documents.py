@@ -19,7 +19,7 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma", ".zst": "pyarrow"}
 KINDS = {".txt": "text", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 """Suffix (before that of a compression) → what is in the file. Capitals do not matter."""
 
-_NEVER_COMPRESSED = ("parquet", "tar")
+_NEVER_COMPRESSED = ("parquet", "tar", "picture")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -146,6 +146,8 @@ def known_kinds(kinds: Mapping[str, str]) -> str:
     """The ends of file names that are read, as a sentence lists them."""
     *others, last = kinds
     whole = sum(kind in _NEVER_COMPRESSED for kind in kinds.values())
+    if whole == len(kinds):
+        return f"{', '.join(others)} and {last}"
     these = "the last" if whole == 1 else f"the last {whole}"
     return f"{', '.join(others)} and {last}, and all but {these} with .gz, .bz2, .xz or .zst"
 
