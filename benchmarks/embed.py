@@ -14,13 +14,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 
 import numpy as np
+from in_turns import in_turns, work
 
 Embed = Callable[[list[str]], np.ndarray]
 
@@ -61,69 +61,35 @@ def sentence_transformers_embed(folder: str) -> Embed:
 CONTENDERS = {"mjx": mjx_embed, "sentence-transformers": sentence_transformers_embed}
 
 
-def worker(name: str, options: argparse.Namespace) -> None:
-    """Answers each line of standard input with the seconds of all sentences."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    # Before the libraries start their thread pools, whose sizes follow from it.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+def contender(name: str, options: argparse.Namespace) -> tuple[dict, Callable[[], dict]]:
+    """The seconds of all sentences, the first time and in every turn."""
     with open(options.texts, encoding="utf-8") as file:
         texts = json.load(file)
-    try:
-        embed = CONTENDERS[name](options.folder)
-    except ImportError as error:
-        print(json.dumps({"error": str(error)}), file=answers, flush=True)
-        return
+    embed = CONTENDERS[name](options.folder)
     start = time.perf_counter()
     np.save(f"{options.texts}.{name}.npy", embed(texts))
-    print(json.dumps({"seconds": time.perf_counter() - start}), file=answers, flush=True)
-    for _ in sys.stdin:
+    first = {"seconds": time.perf_counter() - start}
+
+    def turn() -> dict[str, float]:
         start, cpu = time.perf_counter(), time.process_time()
         embed(texts)
-        seconds = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-        print(json.dumps(seconds), file=answers, flush=True)
+        return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+
+    return first, turn
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Contender → the seconds of each round."""
-    processes: dict[str, subprocess.Popen[str]] = {}
-    rounds: dict[str, list[dict[str, float]]] = {}
+    commands = {}
+    for name in CONTENDERS:
+        python = options.torch_python if name == "sentence-transformers" else sys.executable
+        command = [python, __file__, options.folder, "--worker", name, "--texts", options.texts]
+        commands[name] = [*command, "--threads", str(options.threads)]
 
-    def answer(name: str) -> dict:
-        process = processes[name]
-        line = process.stdout.readline() if process.stdout else ""
-        return json.loads(line) if line else {"error": f"its process ended with code {process.wait()}"}
+    def ready(name: str, first: dict) -> None:
+        print(f"{name}: first call {first['seconds']:.1f} s, compilation included", flush=True)
 
-    try:
-        for name in CONTENDERS:
-            python = options.torch_python if name == "sentence-transformers" else sys.executable
-            command = [python, __file__, options.folder, "--worker", name, "--texts", options.texts]
-            processes[name] = subprocess.Popen(
-                [*command, "--threads", str(options.threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                encoding="utf-8",
-            )
-            first = answer(name)  # one at a time: compiling takes all cores
-            if "error" in first:
-                print(f"{name}: left out, {first['error']}")
-            else:
-                print(f"{name}: first call {first['seconds']:.1f} s, compilation included", flush=True)
-                rounds[name] = []
-        for _ in range(options.rounds):
-            for name, results in rounds.items():
-                time.sleep(options.pause)
-                pipe = processes[name].stdin
-                assert pipe is not None
-                pipe.write("\n")
-                pipe.flush()
-                results.append(answer(name))
-    finally:
-        for process in processes.values():
-            process.communicate()
-    return rounds
+    return in_turns(commands, options.rounds, pause=options.pause, ready=ready)
 
 
 def show(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
@@ -158,7 +124,7 @@ def main() -> None:
     parser.add_argument("--texts", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker, options)
+        return work(options.threads, lambda: contender(options.worker, options))
     texts = sentences(options.sentences)
     print(f"{len(texts)} sentences, {sum(map(len, texts)):,} characters")
     with tempfile.TemporaryDirectory() as folder:

@@ -15,12 +15,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+from in_turns import in_turns, work
 
 Generate = Callable[[int], list[list[int]]]
 """Continues the prompts by this many tokens, and returns them."""
@@ -77,75 +77,41 @@ def transformers_generate(folder: str, batch: int, length: int) -> Generate:
 CONTENDERS = {"mjx": mjx_generate, "transformers": transformers_generate}
 
 
-def worker(name: str, options: argparse.Namespace) -> None:
-    """Answers each line of standard input with the seconds of one token and of `--new` tokens."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    # Before the libraries start their thread pools, whose sizes follow from it.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    try:
-        generate = CONTENDERS[name](options.folder, options.batch, options.prompt)
-    except ImportError as error:
-        print(json.dumps({"error": str(error)}), file=answers, flush=True)
-        return
+def contender(name: str, options: argparse.Namespace) -> tuple[dict, Callable[[], dict]]:
+    """The seconds of one token and of `--new` tokens, in every turn."""
+    generate = CONTENDERS[name](options.folder, options.batch, options.prompt)
     start = time.perf_counter()
     generate(1)
     tokens = generate(options.new)
     first = {"first": time.perf_counter() - start, "tokens": tokens}
-    print(json.dumps(first), file=answers, flush=True)
-    for _ in sys.stdin:
+
+    def turn() -> dict[str, float]:
         seconds = []
         for new in (1, options.new):
             start = time.perf_counter()
             assert all(len(row) == new for row in generate(new))
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"one": seconds[0], "all": seconds[1]}), file=answers, flush=True)
+        return {"one": seconds[0], "all": seconds[1]}
+
+    return first, turn
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Contender → the seconds of each round."""
-    processes: dict[str, subprocess.Popen[str]] = {}
-    rounds: dict[str, list[dict[str, float]]] = {}
-    texts: list[list[list[int]]] = []
+    commands, texts = {}, []
+    for name in options.only.split(","):
+        python = options.torch_python if name == "transformers" else sys.executable
+        commands[name] = [python, __file__, options.folder, "--worker", name]
+        for key in ("batch", "prompt", "new", "threads"):
+            commands[name] += [f"--{key}", str(getattr(options, key))]
 
-    def answer(name: str) -> dict:
-        process = processes[name]
-        line = process.stdout.readline() if process.stdout else ""
-        return json.loads(line) if line else {"error": f"its process ended with code {process.wait()}"}
-
-    try:
-        for name in options.only.split(","):
-            python = options.torch_python if name == "transformers" else sys.executable
-            command = [python, __file__, options.folder, "--worker", name]
-            for key in ("batch", "prompt", "new", "threads"):
-                command += [f"--{key}", str(getattr(options, key))]
-            processes[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-            )
-            first = answer(name)  # one at a time: compiling takes all cores
-            if "error" in first:
-                print(f"{name}: left out, {first['error']}")
-            else:
-                print(f"{name}: first calls {first['first']:.1f} s, compilation included")
-                rounds[name] = []
-                texts.append(first["tokens"])
+    def ready(name: str, first: dict) -> None:
+        print(f"{name}: first calls {first['first']:.1f} s, compilation included", flush=True)
+        texts.append(first["tokens"])
         if len(texts) > 1:
-            same = "the same" if all(text == texts[0] for text in texts) else "NOT the same"
-            print(f"the contenders generate {same} tokens")
-        for _ in range(options.rounds):
-            for name, results in rounds.items():
-                time.sleep(options.pause)
-                pipe = processes[name].stdin
-                assert pipe is not None
-                pipe.write("\n")
-                pipe.flush()
-                results.append(answer(name))
-    finally:
-        for process in processes.values():
-            process.communicate()
-    return rounds
+            print(f"the tokens are {'' if texts[-1] == texts[0] else 'NOT '}those of the first contender")
+
+    return in_turns(commands, options.rounds, pause=options.pause, ready=ready)
 
 
 def show(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
@@ -192,7 +158,7 @@ def main() -> None:
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker, options)
+        return work(options.threads, lambda: contender(options.worker, options))
     rounds = measure(options)
     show(rounds, options)
     if options.json:

@@ -10,7 +10,6 @@ round; beside them those of processor time.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from in_turns import in_turns, work
 
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -65,19 +65,20 @@ def transformers_features(folder: str) -> Features:
 CONTENDERS = {"mjx": mjx_features, "transformers": transformers_features}
 
 
-def work(name: str, folder: str, images: np.ndarray, batch: int) -> None:
-    """Answer each line on standard input with the seconds, of the clock and of the processor."""
-    features = CONTENDERS[name](folder)
-    parts = [images[start : start + batch] for start in range(0, len(images), batch)]
-    features(parts[0])
-    found = np.concatenate([features(part) for part in parts])
-    np.save(os.path.join(folder, f"{name}.npy"), found)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        clock, processor = time.perf_counter(), time.process_time()
+def contender(name: str, options: argparse.Namespace) -> tuple[dict, Callable[[], dict]]:
+    """The seconds of all pictures, in every turn."""
+    images = np.random.default_rng(0).standard_normal((options.pictures, 3, 224, 224)).astype(np.float32)
+    features = CONTENDERS[name](options.folder)
+    parts = [images[start : start + options.batch] for start in range(0, len(images), options.batch)]
+    np.save(os.path.join(options.folder, f"{name}.npy"), np.concatenate([features(part) for part in parts]))
+
+    def turn() -> dict[str, float]:
+        start, cpu = time.perf_counter(), time.process_time()
         for part in parts:
             features(part)
-        print(json.dumps([time.perf_counter() - clock, time.process_time() - processor]), flush=True)
+        return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+
+    return {}, turn
 
 
 def main() -> None:
@@ -89,11 +90,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=2, help="cores that every process may use")
+    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    images = np.random.default_rng(0).standard_normal((options.pictures, 3, 224, 224)).astype(np.float32)
-    if options.work:
-        work(*options.work, images, options.batch)
+    if options.worker:
+        work(options.threads, lambda: contender(options.worker, options))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -111,39 +112,24 @@ def main() -> None:
 
 def compare(folder: str, options: argparse.Namespace) -> None:
     """Rounds of all contenders in turn, and what came of them."""
-    sizes = ["--pictures", str(options.pictures), "--batch", str(options.batch)]
-    children = {}
+    commands = {}
     for name in CONTENDERS:
-        python = sys.executable if name == "mjx" else options.torch_python
-        children[name] = subprocess.Popen(
-            [python, __file__, *sizes, "--work", name, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        assert children[name].stdout.readline() == "ready\n"
+        python = options.torch_python if name == "transformers" else sys.executable
+        commands[name] = [python, __file__, "--folder", folder, "--worker", name]
+        for key in ("pictures", "batch", "threads"):
+            commands[name] += [f"--{key}", str(getattr(options, key))]
+    rounds = in_turns(commands, options.rounds)
+    for name, results in rounds.items():
+        clock = statistics.median(one["seconds"] for one in results)
+        print(f"{name}: {options.pictures / clock:.1f} pictures/s (median of {options.rounds} rounds)")
+    if len(rounds) < len(CONTENDERS):
+        return
     found = [np.load(os.path.join(folder, f"{name}.npy")) for name in CONTENDERS]
     print(f"largest difference of class tokens {np.abs(found[0] - found[1]).max():.1e}")
-    times: dict[str, list[list[float]]] = {name: [] for name in CONTENDERS}
-    for number in range(options.rounds):
-        for name in list(CONTENDERS)[:: 1 if number % 2 else -1]:
-            child = children[name]
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            times[name].append(json.loads(child.stdout.readline()))
-    for child in children.values():
-        child.stdin.close()
-        child.wait()
-    for name, rounds in times.items():
-        clock = statistics.median(one[0] for one in rounds)
-        print(f"{name}: {options.pictures / clock:.1f} pictures/s (median of {options.rounds} rounds)")
+    ours, theirs = rounds.values()
     ratios = [
-        statistics.median(
-            theirs[at] / ours[at] for theirs, ours in zip(*reversed(times.values()), strict=True)
-        )
-        for at in range(2)
+        statistics.median(their[key] / our[key] for our, their in zip(ours, theirs, strict=True))
+        for key in ("seconds", "cpu")
     ]
     print(f"mjx is {ratios[0]:.2f} times as fast by the clock, {ratios[1]:.2f} by processor time")
 

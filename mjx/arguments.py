@@ -1,6 +1,8 @@
 """What the subcommands of `mjx` take. Only argparse is imported here, so that help comes at once."""
 
 import argparse
+import os
+from collections.abc import Sequence
 
 _RECIPE = "a YAML recipe, see configs/"
 _OVERRIDES = "key.path=value, overrules the recipe"
@@ -289,3 +291,15 @@ def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     return command
+
+
+def parted(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files, and overrides: `key.path=value` that is no file's name."""
+
+    def is_override(one: str) -> bool:
+        key, equals, _ = one.partition("=")
+        return (
+            bool(equals) and all(part.isidentifier() for part in key.split(".")) and not os.path.exists(one)
+        )
+
+    return [path_of(one) for one in given if not is_override(one)], list(filter(is_override, given))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mjx.arguments import parser as arguments_of_all
-from mjx.arguments import path_of
+from mjx.arguments import parted
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,10 +62,10 @@ def _generate(options: argparse.Namespace) -> None:
 def _classify(options: argparse.Namespace) -> None:
     from mjx.commands.classify import classify
 
-    overrides = [given for given in options.overrides if _is_override(given)]
+    files, overrides = parted(options.overrides)
     classify(
         options.path,
-        [path_of(given) for given in options.overrides if given not in overrides],
+        files,
         overrides,
         options.step,
         text_key=options.text_key,
@@ -75,16 +75,10 @@ def _classify(options: argparse.Namespace) -> None:
     )
 
 
-def _is_override(given: str) -> bool:
-    """Whether this is key.path=value, and not a file with such a name."""
-    key, equals, _ = given.partition("=")
-    return bool(equals) and all(part.isidentifier() for part in key.split(".")) and not os.path.exists(given)
-
-
 def _embed(options: argparse.Namespace) -> None:
     from mjx.commands.embed import embed
 
-    embed(options)
+    embed(options, *parted(options.overrides))
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +25,8 @@ from mjx.run.opened import OpenedModel, open_model, read_inference_config
 _STDIN = Path("/dev/stdin")
 
 
-def embed(options: argparse.Namespace) -> None:
+def embed(options: argparse.Namespace, files: Sequence[str], overrides: Sequence[str]) -> None:
     """Write, or print, an embedding of each text of the files, or of standard input."""
-    files, overrides = _parted(options.overrides)
     with end_together():
         if options.output is not None:
             check_embedding_file(options.output)
@@ -63,12 +61,6 @@ def embed(options: argparse.Namespace) -> None:
         )
     if is_first and options.output is not None:
         print(f"wrote {total:,} embeddings of {embedder.features} features to {options.output}")
-
-
-def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files, and `key.path=value`."""
-    files = [each for each in arguments if "=" not in each or os.path.exists(each)]
-    return files, [each for each in arguments if each not in files]
 
 
 def _embedder(opened: OpenedModel, options: argparse.Namespace) -> TextEmbedder:

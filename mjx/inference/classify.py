@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -12,9 +10,8 @@ from jaxtyping import Float
 from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
-from mjx.inference.placement import Placement
+from mjx.inference.class_program import ClassProgram
 from mjx.inference.rows import batch_tokens_here, row_batches
-from mjx.models.common.parameter import bind
 from mjx.models.family import Classifies
 from mjx.sharding import Rules
 from mjx.trees import Tree
@@ -44,15 +41,10 @@ class Classifier:
         token_types: bool,
         batch_tokens: int | None = None,
     ):
-        self.model, self._placement = model, Placement(mesh, rules)
-        self._parameters = self._placement.lay_out(model, parameters)
+        self.model = model
+        self._program = ClassProgram(model, parameters, mesh=mesh, rules=rules)
         self.around, self.longest, self.token_types = around, longest, token_types
         self._batch_tokens = batch_tokens
-        self._program = jax.jit(self._told, out_shardings=self._placement.everywhere)
-
-    def _told(self, parameters: Tree, batch: dict[str, Any]) -> Float[jax.Array, "batch classes"]:
-        logits = bind(self.model, parameters).classified(batch)
-        return jax.nn.softmax(logits) if self.model.class_names else logits
 
     def __call__(
         self, tokenizer: Tokenizer, rows: Sequence[Sequence[str]]
@@ -64,7 +56,7 @@ class Classifier:
             InputError: the tokenizer makes no token of a text.
         """
         if not rows:
-            return np.zeros((0, max(1, len(self.model.class_names))), np.float32)
+            return np.zeros((0, self._program.features), np.float32)
         texts = len(rows[0])
         encoded = tokenizer.encode_batch([text for row in rows for text in row])
         for number, tokens in enumerate(encoded):
@@ -79,20 +71,18 @@ class Classifier:
             )
         lengths = kept.sum(axis=1) + self.around.special(texts)
         names = ("tokens", "segment_ids", *(("token_types",) if self.token_types else ()))
-        found = np.zeros((len(rows), max(1, len(self.model.class_names))), np.float32)
-        with self._placement.in_force():
+        found = np.zeros((len(rows), self._program.features), np.float32)
+        with self._program.placement.in_force():
             batches = row_batches(
                 lengths.tolist(),
                 self._batch_tokens or batch_tokens_here(),
                 widest=self.longest,
-                multiple=self._placement.batch_shards,
+                multiple=self._program.placement.batch_shards,
             )
             for some, height, width in batches:
                 parts = [
                     encoded[texts * row + text][: kept[row, text]] for row in some for text in range(texts)
                 ]
                 arrays = self.around.rows(np.concatenate(parts), kept[some], width)
-                behind = ((0, height - len(some)), (0, 0))
-                batch = self._placement.put({name: np.pad(arrays[name], behind) for name in names})
-                found[some] = np.asarray(self._program(self._parameters, batch))[: len(some)]
+                found[some] = self._program({name: arrays[name] for name in names}, height)
         return found

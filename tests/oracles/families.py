@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mjx.inference.embedding import POOLING
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch, load_family
 from mjx.models.multimodal.config import SEEN
@@ -145,9 +146,8 @@ def _bert(model, batch: Batch) -> dict[str, Array]:
     hidden = model.hidden_states(inputs)
     loss, _ = model.loss(batch, model.counts(batch))
     computed = {"logits": model.logits(hidden), "loss": loss}
-    computed["embeddings"] = model.embeddings(
-        batch["tokens"], segment_ids=batch["segment_ids"], token_types=batch.get("token_types")
-    )
+    lengths = jnp.sum(batch["segment_ids"] > 0, axis=1)
+    computed["embeddings"] = POOLING["inner"](hidden.astype(jnp.float32), lengths)
     if model.sentence_head is not None:
         computed["binary_logits"] = model.sentence_logits(model.pooled(hidden))
     return computed

@@ -1,6 +1,7 @@
 """Pictures for a model that says of which class a picture is, or a number: classification."""
 
 import dataclasses
+import functools
 import logging
 import math
 import threading
@@ -50,11 +51,10 @@ class LabelledPicturesConfig(DatasetConfig):
     def labels(self) -> tuple[str, ...]:
         if self.classes is not None:
             return self.classes
-        if not all(
-            is_there(source.path) for source in self.sources
-        ):  # a plan is made where there are no data
+        there = all(is_there(source.path) for source in self.sources)
+        if not there:  # a plan is made where there are no data
             return ()
-        return classes_of(self._open(self.sources))
+        return classes_of(self._pictures)
 
     def arrays(self, rows: int) -> BatchArrays:
         shape, axes = (rows, *self.image.shape), ("batch", "channels", "height", "width")
@@ -65,10 +65,15 @@ class LabelledPicturesConfig(DatasetConfig):
 
     def open(self, vocabulary: int | None = None) -> "PictureSplits":
         pillow()
-        sources = self._open(self.sources)
+        sources = self._pictures
         validation = {name: self._open(chosen.sources) for name, chosen in self.validation.items()}
         classes = classes_of(sources) if self.classes is None else self.classes
         return PictureSplits(self, classes, sources, validation, Broken())
+
+    @functools.cached_property
+    def _pictures(self) -> tuple[Pictures, ...]:
+        """Of the sources, which are walked through once."""
+        return self._open(self.sources)
 
     def _open(self, sources: Sequence[SourceConfig]) -> tuple[Pictures, ...]:
         return tuple(

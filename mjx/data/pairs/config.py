@@ -1,11 +1,12 @@
 """What the kinds of data whose rows are texts that belong together have in common."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mjx.data.indexed import IndexedDataset
 from mjx.data.pairs.prepared import Texts, prepare_rows
+from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.text import SourceConfig, TextConfig
 from mjx.data.tokenizers import Tokenizer
 from mjx.data.tokenizers.special import SpecialToken
@@ -67,3 +68,22 @@ class PairsConfig(TextConfig):
                 f"buckets = {list(self.buckets)} must rise, and be below sequence_length = "
                 f"{self.sequence_length}."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SurroundedConfig(PairsConfig):
+    """Rows that an encoder reads: texts with special tokens around them."""
+
+    cls: SpecialToken = None
+    """What begins a row: a token or its id; null: what the tokenizer calls so."""
+    sep: SpecialToken = None
+    """What ends a text: a token or its id; null: what the tokenizer calls so."""
+
+    def surrounding(self, tokenizer: Tokenizer | None, vocab_size: int) -> Surrounding:
+        """What stands around the texts of a row."""
+        return Surrounding.of(tokenizer, vocab_size, first=self.cls, sep=self.sep, pad=self.pad)
+
+    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
+        """As rows of one text."""
+        around = self.surrounding(tokenizer, vocab_size)
+        return [around.alone(row) for row in tokenizer.encode_batch(texts)]

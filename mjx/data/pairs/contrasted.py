@@ -1,7 +1,7 @@
 """Pairs of texts that belong together, for a model that learns to tell them from all others of a batch."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,20 +10,19 @@ from jaxtyping import Bool, Int
 from mjx.batch import BatchArray, BatchArrays
 from mjx.data.dataset import Batch, Dataset
 from mjx.data.indexed import IndexedDataset
-from mjx.data.pairs.config import PairsConfig
+from mjx.data.pairs.config import SurroundedConfig
 from mjx.data.pairs.order import bucket_of, row_order
 from mjx.data.pairs.prepared import PairedDataset, Texts, text_lengths, tokens_of, warn_of_cut_rows
 from mjx.data.pairs.rows import read_rows, text_in
 from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.text import SourceConfig
 from mjx.data.tokenizers import Tokenizer
-from mjx.data.tokenizers.special import SpecialToken
 
 _SEQUENCES = ("tokens", "segment_ids", "other_tokens", "other_segment_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContrastedConfig(PairsConfig):
+class ContrastedConfig(SurroundedConfig):
     """Two texts in rows of their own, `[CLS] text [SEP]` each."""
 
     kind: ClassVar[str] = "contrastive"
@@ -32,10 +31,6 @@ class ContrastedConfig(PairsConfig):
     """Key or column of the first text (in a `.tsv` without names, its number from 1)."""
     positive_key: str = "positive"
     """Key or column of the text that belongs to it."""
-    cls: SpecialToken = None
-    """What begins a row: a token or its id; null: what the tokenizer calls so."""
-    sep: SpecialToken = None
-    """What ends a text: a token or its id; null: what the tokenizer calls so."""
 
     def arrays(self, rows: int) -> BatchArrays:
         shape = (rows, self.sequence_length)
@@ -52,15 +47,6 @@ class ContrastedConfig(PairsConfig):
 
     def makes_rows(self) -> dict[str, Any]:
         return {"columns": [self.anchor_key, self.positive_key]}
-
-    def surrounding(self, tokenizer: Tokenizer | None, vocab_size: int) -> Surrounding:
-        """What stands around the text of a row."""
-        return Surrounding.of(tokenizer, vocab_size, first=self.cls, sep=self.sep, pad=self.pad)
-
-    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
-        """As a row of one text."""
-        around = self.surrounding(tokenizer, vocab_size)
-        return [around.alone(row) for row in tokenizer.encode_batch(texts)]
 
     def samples(
         self,

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,19 +12,18 @@ from jaxtyping import Bool, Int, Int64
 from mjx.batch import BatchArray, BatchArrays
 from mjx.data.dataset import Batch, Dataset
 from mjx.data.indexed import IndexedDataset
-from mjx.data.pairs.config import PairsConfig
+from mjx.data.pairs.config import SurroundedConfig
 from mjx.data.pairs.order import bucket_of, row_order
 from mjx.data.pairs.prepared import PairedDataset, Texts, text_lengths, tokens_of, warn_of_cut_rows
 from mjx.data.pairs.rows import read_rows, text_in
 from mjx.data.pairs.surrounded import Surrounding
 from mjx.data.text import SourceConfig
 from mjx.data.tokenizers import Tokenizer
-from mjx.data.tokenizers.special import SpecialToken
 from mjx.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledConfig(PairsConfig):
+class LabelledConfig(SurroundedConfig):
     """Texts with a label: `[CLS] text [SEP]`, or of two `[CLS] text [SEP] other [SEP]`."""
 
     kind: ClassVar[str] = "classify"
@@ -37,12 +36,8 @@ class LabelledConfig(PairsConfig):
     """Key or column of the label."""
     classes: tuple[str, ...] = ()
     """The labels in the order of their numbers; []: labels are numbers, which are learned as such."""
-    cls: SpecialToken = None
-    """What begins a row: a token or its id; null: what the tokenizer calls so."""
-    sep: SpecialToken = None
-    """What ends a text: a token or its id; null: what the tokenizer calls so."""
     separators: int | None = None
-    """How many of them stand between two texts; null: as many as the tokenizer sets there (RoBERTa: 2)."""
+    """How many `sep` stand between two texts; null: as many as the tokenizer sets there (RoBERTa: 2)."""
     token_types: bool = True
     """Of two texts, tell the model which is which (RoBERTa and ModernBERT have no such table: false)."""
 
@@ -52,14 +47,8 @@ class LabelledConfig(PairsConfig):
         return 1 if self.pair_key is None else 2
 
     def surrounding(self, tokenizer: Tokenizer | None, vocab_size: int) -> Surrounding:
-        """What stands around the texts of a row."""
-        return Surrounding.of(
-            *(tokenizer, vocab_size),
-            first=self.cls,
-            sep=self.sep,
-            pad=self.pad,
-            separators=self.separators,
-        )
+        around = super().surrounding(tokenizer, vocab_size)
+        return around if self.separators is None else dataclasses.replace(around, separators=self.separators)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,11 +82,6 @@ class LabelledConfig(PairsConfig):
             "columns": [self.text_key, self.pair_key, self.label_key],
             "classes": list(self.classes),
         }
-
-    def prompts(self, tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int) -> list[list[int]]:
-        """As a row of one text."""
-        around = self.surrounding(tokenizer, vocab_size)
-        return [around.alone(row) for row in tokenizer.encode_batch(texts)]
 
     def samples(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mjx.models.bert.config import BertConfig
 from mjx.models.interop.mixer_rows import FROM_HEADS, HEADS_BIAS, NARROW, TO_HEADS, WIDE, norm_rows
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 
 DENSE = "latent embed -> embed latent"
 """A layer of the pooler, or in front of the head."""
@@ -164,6 +164,6 @@ def _name_map(
     other: Sequence[str] = (),
 ) -> NameMap:
     """Attention and the MLP behind it are one layer; older versions saved the numbers of positions."""
-    numbering = [at // 2 for at in range(len(config.pattern))]
+    numbering = in_pairs(len(config.pattern))
     ignored = (rf"{prefix}embeddings\.position_ids", *other)
     return stack_name_map(config, rows, numbering, copies=copies, ignored=ignored)

@@ -23,7 +23,7 @@ from mjx.models.interop.megatron.model import MegatronModel
 from mjx.models.interop.megatron.rows import embedding_rows, head_rows, layer_rows
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 
 
 def megatron_name_map(config: BertConfig) -> NameMap:
@@ -46,7 +46,7 @@ def megatron_name_map(config: BertConfig) -> NameMap:
     for name, holds in refused.items():
         if holds:
             raise InputError(f"{name} is not in Megatron-Core's BERT")
-    numbering = [at // 2 for at in range(len(config.pattern))]
+    numbering = in_pairs(len(config.pattern))
     return stack_name_map(config, _rows(config), numbering)
 
 

@@ -1,16 +1,13 @@
 """An encoder with its heads: of hidden tokens, of pairs of sentences, of classes; and texts that belong
 together."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key
 
 from mjx.models.bert.config import BertConfig
-from mjx.models.common.classes import Told, class_names, class_scores, held_against, log_chance
+from mjx.models.common.classes import TellsClasses, Told, held_against, log_chance
 from mjx.models.common.context import Context, counted
 from mjx.models.common.contrastive import contrastive_losses
 from mjx.models.common.dropout import dropout
@@ -23,7 +20,7 @@ from mjx.sharding import relayout, shard
 from mjx.trees import Tree
 
 
-class Bert(TokenModel):
+class Bert(TellsClasses, TokenModel):
     """Embedding, encoder, final norm, head of tokens; pooler, and heads of pairs or of classes."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
@@ -70,8 +67,8 @@ class Bert(TokenModel):
         x, context = self.enter(inputs_of(batch, training=training), key)
         run = self.run(x, context, so_far=so_far)
         if self.classifier is not None:
-            total, losses, rows = self._of_classes(run.x, context, batch, counts)
-            return total, Report(losses, run.statistics, {} if training else rows)
+            told = self._of_classes(run.x, context, batch, counts)
+            return told.loss, Report(told.losses, run.statistics, {} if training else told.rows)
         total, report = self.left(run, Targets(batch["labels"], batch["loss_mask"]), counts)
         if self.sentence_head is None:
             return total, report
@@ -120,15 +117,6 @@ class Bert(TokenModel):
         said = {"loss": jax.lax.stop_gradient(loss), "accuracy": jnp.sum(share * nearest)}
         report = Report({name: Loss(total, "samples") for name, total in said.items()}, run.statistics)
         return loss, report
-
-    def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
-        """With `classes`: accuracy, F1 and Matthews' correlation, or of numbers Pearson's and Spearman's."""
-        return class_scores(rows, self.config.classes)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Of the classifier; empty of one that tells a number."""
-        return class_names(self.config.classes, self.config.labels)
 
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each row's classes, or its number, in float32."""
@@ -190,24 +178,6 @@ class Bert(TokenModel):
         """Of every class, or with one the number itself; in float32."""
         assert self.classifier is not None
         return self.classifier(pooled[:, None])[:, 0].astype(jnp.float32)
-
-    def embeddings(
-        self,
-        tokens: Int[Array, "batch sequence"],
-        *,
-        segment_ids: Int[Array, "batch sequence"] | None = None,
-        token_types: Int[Array, "batch sequence"] | None = None,
-    ) -> Float[Array, "batch embed"]:
-        """One vector a row: the mean of its tokens but the first and the last, which only begin and end it.
-
-        In float32. RETRO looks texts up by it."""
-        inputs = Inputs(tokens, segment_ids=segment_ids, token_types=token_types)
-        hidden = self.hidden_states(inputs).astype(jnp.float32)
-        real = jnp.ones(tokens.shape, bool) if segment_ids is None else segment_ids > 0
-        place, length = jnp.arange(tokens.shape[1]), jnp.sum(real, axis=1, keepdims=True)
-        inner = (place > 0) & (place < length - 1)
-        total = jnp.sum(hidden * inner[..., None], axis=1)
-        return total / jnp.maximum(jnp.sum(inner, axis=1, keepdims=True), 1)
 
 
 def inputs_of(batch: Batch, *, training: bool) -> Inputs:

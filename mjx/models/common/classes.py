@@ -74,6 +74,21 @@ def class_names(classes: int | None, labels: tuple[str, ...]) -> tuple[str, ...]
     return labels or tuple(f"LABEL_{at}" for at in range(number if number > 1 else 0))
 
 
+class TellsClasses:
+    """What a module with a classifier of rows has, whose config has `classes` and `labels`."""
+
+    config: Any
+
+    def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
+        """As `class_scores`."""
+        return class_scores(rows, self.config.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As `class_names`."""
+        return class_names(self.config.classes, self.config.labels)
+
+
 def check_labels(classes: int, labels: tuple[str, ...]) -> None:
     """Raise `InputError` if these are not the names of so many classes."""
     if classes < 1:

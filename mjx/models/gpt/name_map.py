@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mjx.models.gpt.config import GPTConfig
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 
 
 def name_map(
@@ -15,5 +15,5 @@ def name_map(
     ignored: Sequence[str] = (),
 ) -> NameMap:
     """A table's rows, where attention and the MLP behind it are one layer."""
-    numbering = [at // 2 for at in range(len(config.pattern))]
+    numbering = in_pairs(len(config.pattern))
     return stack_name_map(config, rows, numbering, copies=copies, ignored=ignored)

@@ -12,6 +12,11 @@ Numbering = Sequence[int]
 the MLP behind it are one, `[0, 1, 2, …]` where every sub-layer is a layer."""
 
 
+def in_pairs(sublayers: int) -> Numbering:
+    """Where attention and the MLP behind it are one layer."""
+    return [at // 2 for at in range(sublayers)]
+
+
 def stack_places(
     config: StackedConfig, numberings: Mapping[str, Numbering], kinds: Sequence[str] | None = None
 ) -> Sublayers:

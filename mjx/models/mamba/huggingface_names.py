@@ -16,7 +16,7 @@ from mjx.models.interop.mixer_rows import (
     ssd_rows,
 )
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 from mjx.models.mamba.config import MambaConfig
 from mjx.models.mamba.config_keys import canonical
 from mjx.models.mamba.hybrid_pattern import MIXERS, SHARED
@@ -91,7 +91,7 @@ def paired_names(config: MambaConfig) -> NameMap:
     if resolved.moe is not None:
         rows.append(router_row(f"{layer}.feed_forward.router.weight"))
         rows += mlp_rows(resolved.moe.mlp, f"{layer}.feed_forward.experts.{{expert}}", "{moe}.moe.experts")
-    numbering = [at // 2 for at in range(len(config.symbols))]
+    numbering = in_pairs(len(config.symbols))
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 
 
@@ -128,7 +128,7 @@ def shared_mlp_names(config: MambaConfig) -> NameMap:
         halves = (f"{shared}.gate.kernel", f"{shared}.up.kernel")
         rows.append(Row(f"{layer}.shared_mlp.input_linear.weight", halves, "[mlp] embed -> embed mlp"))
         rows.append(Row(f"{layer}.shared_mlp.output_linear.weight", f"{shared}.down.kernel", NARROW))
-    numbering = [at // 2 for at in range(len(config.symbols))]
+    numbering = in_pairs(len(config.symbols))
     return _named(config, rows, numbering, table="model.embed_tokens.weight")
 
 

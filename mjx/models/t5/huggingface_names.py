@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mjx.models.interop.mixer_rows import NARROW, WIDE, norm_rows, projection_rows
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 from mjx.models.t5.config import T5Config
 
 
@@ -99,7 +99,7 @@ def _named(
     config: T5Config, rows: Sequence[Row], *, copies: dict[str, str], ignored: Sequence[str]
 ) -> NameMap:
     numberings = {
-        "encoder": [at // 2 for at in range(len(config.encoder_pattern))],
+        "encoder": in_pairs(len(config.encoder_pattern)),
         "decoder": [at // 3 for at in range(len(config.pattern))],
     }
     return stack_name_map(config, rows, numberings, copies=copies, ignored=ignored)

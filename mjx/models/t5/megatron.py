@@ -21,7 +21,7 @@ from mjx.models.interop.megatron.model import MegatronModel
 from mjx.models.interop.megatron.rows import embedding_rows, head_rows, layer_rows
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 from mjx.models.t5.config import T5Config
 from mjx.models.t5.config_keys import canonical
 
@@ -49,7 +49,7 @@ def megatron_name_map(config: T5Config) -> NameMap:
         if holds:
             raise InputError(f"{name} is not in Megatron-Core's T5")
     numberings = {
-        "encoder": [at // 2 for at in range(len(config.encoder_pattern))],
+        "encoder": in_pairs(len(config.encoder_pattern)),
         "decoder": [at // 3 for at in range(len(config.pattern))],
     }
     return stack_name_map(config, _rows(config), numberings)

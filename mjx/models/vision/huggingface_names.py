@@ -12,7 +12,7 @@ from mjx.models.interop.mixer_rows import (
     projection_rows,
 )
 from mjx.models.interop.name_map import NameMap, Row
-from mjx.models.interop.stack_map import stack_name_map
+from mjx.models.interop.stack_map import in_pairs, stack_name_map
 from mjx.models.vision.config import VisionConfig
 
 _ATTENTION = "{attention}.attention"
@@ -131,7 +131,7 @@ def vision_name_map(
     ignored: Sequence[str] = (),
 ) -> NameMap:
     """Attention and the MLP behind it are one layer."""
-    numbering = [at // 2 for at in range(len(config.pattern))]
+    numbering = in_pairs(len(config.pattern))
     return stack_name_map(config, rows, numbering, copies=copies, ignored=ignored)
 
 

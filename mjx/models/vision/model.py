@@ -1,15 +1,14 @@
 """A vision transformer: patches and learned tokens, the stack, and what is said of a whole picture."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from mjx.models.common.classes import class_names, class_scores, held_against
+from mjx.models.common.classes import TellsClasses, held_against
 from mjx.models.common.context import Context
 from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import Linear
@@ -26,7 +25,7 @@ from mjx.sharding import relayout, shard
 from mjx.trees import Tree
 
 
-class VisionTransformer(StackedModel):
+class VisionTransformer(TellsClasses, StackedModel):
     """Patch embedding, learned tokens and positions, encoder, final norm, pooling, heads."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
@@ -165,15 +164,6 @@ class VisionTransformer(StackedModel):
         pooled = dropout(self.pooled(hidden, inputs), self.config.dropout, last)
         told = held_against(self.class_logits(pooled), batch["labels"], batch["loss_mask"], counts["samples"])
         return told.loss, Report(told.losses, run.statistics, {} if training else told.rows)
-
-    def scores(self, rows: Mapping[str, Shaped[np.ndarray, " rows"]]) -> dict[str, float]:
-        """With `classes`: accuracy, F1 and Matthews' correlation, or of numbers Pearson's and Spearman's."""
-        return class_scores(rows, self.config.classes)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Of the classifier; empty of one that tells a number."""
-        return class_names(self.config.classes, self.config.labels)
 
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each picture's classes, or its number, in float32."""
