@@ -5,9 +5,10 @@ Run: python benchmarks/attention.py [--shapes 1x8192x8x64 …] [--implementation
 
 A shape is batch × sequence × heads[/kv_heads] × head_dim, causal; `decode` after a colon is one query
 that sees all keys, forward only (8x2048x9/3x64:decode). With --relative-bias each implementation that can
-has a further row, with a learned bias of 32 buckets of distances and its gradient. Contenders take turns,
-so that what disturbs a shared machine meets all of them; ratios are medians over rounds of the times within
-one round. Memory is what the compiled program allocates beyond its inputs and results.
+has a further row, with a learned bias of 32 buckets of distances and its gradient. `xla:256` is XLA's with
+chunks of so many tokens: --implementations xla:256,xla shows what the CPU's own size gains. Contenders take
+turns, so that what disturbs a shared machine meets all of them; ratios are medians over rounds of the times
+within one round. Memory is what the compiled program allocates beyond its inputs and results.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mjx.errors import InputError
-from mjx.kernels.flash_attention import flash_attention
+from mjx.kernels.flash_attention import chunks, flash_attention
 
+CHOSEN = chunks.ON_CPU
 SHAPES = (
     "1x256x9/3x64",
     "8x256x6x64",
@@ -52,6 +54,8 @@ def inputs(shape: str, dtype: str) -> tuple[list[jax.Array], bool]:
 
 def program(implementation: str, arrays: list[jax.Array], decode: bool):
     """The compiled program, of q, k, v and perhaps a relative bias."""
+    implementation, _, chunk = implementation.partition(":")
+    chunks.ON_CPU = chunks.ChunkLimits(int(chunk), int(chunk) ** 2) if chunk else CHOSEN
 
     def forward(q, k, v, relative_bias=None):
         # Where a cache ends is known at run time only.

@@ -31,12 +31,14 @@ SETTINGS = {
 
 
 def mjx_features(folder: str) -> Features:
-    """mjx through its public API."""
+    """mjx through its public API, in a process that is set up as its commands set theirs up."""
     import jax
 
+    from mjx.launch import RuntimeConfig, start
     from mjx.models.common.parameter import bind
     from mjx.models.huggingface import from_pretrained
 
+    start(RuntimeConfig())
     model = from_pretrained(folder, dtype="float32")
 
     @jax.jit

@@ -2,10 +2,21 @@
 
 from typing import NamedTuple
 
-CHUNK = 256
-"""Queries, and keys, of a chunk of the XLA path."""
-ONE_CHUNK = 256 * 256
-"""Up to so many scores a head, one chunk is as fast, and its scores are small."""
+from mjx.kernels.capability import current_device
+
+
+class ChunkLimits(NamedTuple):
+    """How large chunks are."""
+
+    chunk: int
+    """Queries, and keys, of a chunk of the XLA path."""
+    one_chunk: int
+    """Up to so many scores a head, one chunk is as fast, and its scores are small."""
+
+
+ON_CPU = ChunkLimits(384, 512 * 512)
+"""Faster than `ELSEWHERE`'s: `benchmarks/attention.py --implementations xla:256,xla`."""
+ELSEWHERE = ChunkLimits(256, 256 * 256)
 
 HALVED = 128
 """Queries from which on a causal chunk is worth two halves."""
@@ -23,9 +34,15 @@ class Chunks(NamedTuple):
 
 def chunk_sizes(queries: int, keys: int) -> tuple[int, int]:
     """Of a chunk of queries and of one of keys; of equal chunks, so that little is padding."""
-    if queries * keys <= max(ONE_CHUNK, 8 * keys):  # few queries have few scores, however many the keys
+    limits = ON_CPU if current_device()[0] == "cpu" else ELSEWHERE
+    # Few queries have few scores, however many the keys.
+    if queries * keys <= max(limits.one_chunk, 8 * keys):
         return queries, keys
-    return tuple(-(-count // (-(-count // CHUNK))) for count in (queries, keys))  # type: ignore[return-value]
+
+    def equal(count: int) -> int:
+        return -(-count // (-(-count // limits.chunk)))
+
+    return equal(queries), equal(keys)
 
 
 def worth_halving(tokens: int) -> bool:

@@ -26,7 +26,7 @@ def run(implementation, q, k, v, sinks, *, weight=None, relative_bias=None, **op
     arrays = {name: value for name, value in options.items() if isinstance(value, np.ndarray)}
     static = tuple((name, value) for name, value in options.items() if name not in arrays)
     return _run(
-        implementation, (chunks.CHUNK, chunks.HALVED), static, weight, arrays, q, k, v, sinks, relative_bias
+        implementation, (chunks.ON_CPU, chunks.HALVED), static, weight, arrays, q, k, v, sinks, relative_bias
     )
 
 
@@ -56,8 +56,7 @@ def _run(implementation, sizes, static, weight, arrays, *inputs):
 
 
 def small_chunks(monkeypatch, size=8):
-    monkeypatch.setattr(chunks, "CHUNK", size)
-    monkeypatch.setattr(chunks, "ONE_CHUNK", 1)
+    monkeypatch.setattr(chunks, "ON_CPU", chunks.ChunkLimits(size, 1))
 
 
 NAMES = ("out", "log_sum_exp", "d_q", "d_k", "d_v", "d_sinks or d_relative_bias", "d_relative_bias")

@@ -117,8 +117,8 @@ def test_ragged_lengths(queries, keys, monkeypatch):
 
 
 def test_at_its_real_chunk_size():
-    arrays = inputs(2, 1, queries=2 * chunks.CHUNK + 40)
-    options = {"window": chunks.CHUNK + 3, "soft_cap": 5.0}
+    arrays = inputs(2, 1, queries=2 * chunks.ON_CPU.chunk + 40)
+    options = {"window": chunks.ON_CPU.chunk + 3, "soft_cap": 5.0}
     assert_equal(run("xla", *arrays, **options), run("reference", *arrays, **options), atol=2e-5)
 
 
