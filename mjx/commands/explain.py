@@ -86,7 +86,11 @@ def explain(
 def _parameters(config: RunConfig, model: Any, mesh_shape: dict[str, int]) -> list[Placement]:
     rules, axes = config.sharding.build(), flatten(logical_axes_of(model))
     shapes = flatten(parameters_of(model))
-    return [place(name, axes[name], leaf, rules, mesh_shape, "parameter") for name, leaf in shapes.items()]
+    rules.check_modules(axes)
+    return [
+        place(name, axes[name], leaf, rules.of(name), mesh_shape, "parameter")
+        for name, leaf in shapes.items()
+    ]
 
 
 def _held_in_training(
@@ -121,7 +125,8 @@ def _activations(
     every = activations_of(model, batch, mesh_shape, rules)
     for section, found in itertools.groupby(every, key=lambda found: found.section):
         made = [
-            place(one.name, one.axes, one.leaf, rules, mesh_shape, "activation", one.code) for one in found
+            place(one.name, one.axes, one.leaf, rules.of(one.module), mesh_shape, "activation", one.code)
+            for one in found
         ]
         sections.append((section, made))
     return sections

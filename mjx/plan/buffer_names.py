@@ -51,6 +51,6 @@ def _activations(config: RunConfig, trainer: Trainer) -> dict[str, set[tuple[str
     made: dict[str, set[tuple[str, int]]] = {}
     for found in activations_of(trainer.model, batch, mesh, rules):
         if found.section != type(trainer.model).__name__:
-            placed = place(found.name, found.axes, found.leaf, rules, mesh, "activation")
+            placed = place(found.name, found.axes, found.leaf, rules.of(found.module), mesh, "activation")
             made.setdefault(found.function, set()).add((found.name, math.prod(placed.local_shape)))
     return made

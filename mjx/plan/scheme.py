@@ -198,13 +198,14 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     moment_bytes, in_float32 = _moment_bytes(config.optimizer, model), float32_parameters(abstract)
     weights: dict[str, Weight] = {}
     for name, leaf in shapes.items():
-        spec = rules.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
+        own = rules.of(name)
+        spec = own.spec(axes[name], leaf.shape, mesh, kind="parameter", array=f"parameter {name}")
         used, gathered = [], []
         # Experts' weights are used as they are laid out, but for what FSDP shares of them.
         of_experts = "experts" in axes[name]
         for logical, entry in zip(axes[name], axes_per_dimension(spec, len(leaf.shape)), strict=True):
             for axis in entry:
-                if axis in rules.mesh_axes(logical) or (of_experts and logical != "embed"):
+                if axis in own.mesh_axes(logical) or (of_experts and logical != "embed"):
                     used.append(axis)
                 else:
                     gathered.append(axis)
@@ -235,16 +236,21 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
     itemsize = jnp.dtype(config.model.compute_dtype).itemsize
     of_stacks: dict[str, Lengths] = config.model.lengths(arrays)
     sequence_parallel = config.sharding.sequence_parallel and mesh["tensor"] > 1
-    shares = math.prod(mesh[axis] for axis in rules.mesh_axes("sequence"))
 
-    def on_device(lengths: Lengths) -> int:
-        return rows // batch_shards * (lengths.sequence // shares)
+    def on_device(stack: str, lengths: Lengths) -> int:
+        own = rules.of(stack)
+        of_rows, of_tokens = (
+            math.prod(mesh[axis] for axis in own.mesh_axes(name)) for name in ("batch", "sequence")
+        )
+        return rows // of_rows * (lengths.sequence // of_tokens)
 
     sublayers = []
     for stack_path, stack in stacks_of(abstract).items():
         lengths = of_stacks.get(stack_path, Lengths(longest))
-        step = StepOnMesh(rows, *lengths, mesh, rules, itemsize)
-        tokens = on_device(lengths)
+        table = rules.of(stack_path)
+        step = StepOnMesh(rows, *lengths, mesh, table, itemsize)
+        tokens = on_device(stack_path, lengths)
+        between = "tensor" in table.mesh_axes("residual_sequence")
         for path, (sublayer, repeats) in sublayers_of(stack).items():
             own = {n: w for n, w in weights.items() if n.startswith(f"{stack_path}.{path}.")}
             width = _embed(own, shapes) or embed
@@ -257,10 +263,11 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
                     tensor_parallel=mesh["tensor"] > 1
                     and any(w.resident < w.elements for w in own.values() if not w.of_some_tokens),
                     tokens=tokens,
-                    residual_tokens=tokens / (mesh["tensor"] if sequence_parallel else 1),
+                    residual_tokens=tokens / (mesh["tensor"] if between else 1),
                     embed=width,
                 )
             )
+    entering = of_stacks or {"": Lengths(longest)}
     inside = {weight.name for sublayer in sublayers for weight in sublayer.weights}
     outside = [weight for name, weight in weights.items() if name not in inside]
 
@@ -273,8 +280,8 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         tables=tuple(w for w in outside if is_table(w)),
         others=tuple(w for w in outside if not is_table(w)),
         embed=embed,
-        tokens=on_device(list(of_stacks.values() or [Lengths(longest)])[-1]),
-        looked_up=sum(map(on_device, of_stacks.values() or [Lengths(longest)]))
+        tokens=on_device(*list(entering.items())[-1]),
+        looked_up=sum(on_device(stack, lengths) for stack, lengths in entering.items())
         / (mesh["tensor"] if sequence_parallel else 1),
         microbatches=training.microbatches,
         sequence_parallel=sequence_parallel,

@@ -3,7 +3,9 @@
 from mjx.sharding.axes import LOGICAL_AXES, MESH_AXES
 from mjx.sharding.constrain import (
     activation_spec,
+    current_module,
     current_rules,
+    inside,
     meant_mesh,
     mesh_shape,
     parameter_spec,
@@ -24,8 +26,10 @@ __all__ = [
     "activation_spec",
     "axes_per_dimension",
     "build_mesh",
+    "current_module",
     "current_rules",
     "default_rules",
+    "inside",
     "meant_mesh",
     "mesh_shape",
     "parameter_spec",

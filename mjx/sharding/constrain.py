@@ -19,6 +19,7 @@ _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("mjx
 _meant: contextvars.ContextVar[tuple[Mapping[str, int], Rules] | None] = contextvars.ContextVar(
     "mjx_meant", default=None
 )
+_module: contextvars.ContextVar[str] = contextvars.ContextVar("mjx_module", default="")
 
 
 @contextlib.contextmanager
@@ -34,6 +35,19 @@ def use_mesh(mesh: Mesh, rules: Rules | None = None) -> Iterator[Mesh]:
             yield mesh
     finally:
         _rules.reset(token)
+
+
+@contextlib.contextmanager
+def inside(module: str) -> Iterator[None]:
+    """Within it, the model's module of this name lays its activations out by its own table, if it has one
+    (`sharding.modules`)."""
+    with contextlib.ExitStack() as until:
+        until.callback(_module.reset, _module.set(module))
+        if (rules := _rules.get()) is not None:
+            until.callback(_rules.reset, _rules.set(rules.of(module)))
+        if (meant := _meant.get()) is not None:
+            until.callback(_meant.reset, _meant.set((meant[0], meant[1].of(module))))
+        yield
 
 
 @contextlib.contextmanager
@@ -56,6 +70,11 @@ def meant_mesh() -> tuple[Mapping[str, int], Rules]:
 def current_rules() -> Rules:
     """The table in force."""
     return _rules.get() or default_rules()
+
+
+def current_module() -> str:
+    """The module of the model that is at work (`inside`); "": none that has a table of its own."""
+    return _module.get()
 
 
 def mesh_shape() -> dict[str, int]:
@@ -90,7 +109,6 @@ def shard(x: ArrayT, *names: str | None) -> ArrayT:
     return jax.lax.with_sharding_constraint(x, activation_spec(names, x.shape))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def relayout(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None, ...]) -> ArrayT:
     """Move `x` from one layout to another, and its gradient straight back.
 
@@ -98,23 +116,21 @@ def relayout(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None
     out of a column-parallel product would be all-reduced whole and only then be cut. Constrained to
     the source instead, they are reduce-scattered, as Megatron's sequence parallelism does.
     """
-    return _moved(x, source, target)
+    # The layouts of here and now: a gradient is made outside of the module whose table holds.
+    if all(size == 1 for size in mesh_shape().values()):
+        return shard(x, *target)
+    return _moved(x, activation_spec(source, x.shape), activation_spec(target, x.shape))
 
 
-def _moved(x: ArrayT, source: tuple[str | None, ...], target: tuple[str | None, ...]) -> ArrayT:
-    parallel = any(size > 1 for size in mesh_shape().values())
-    if parallel and activation_spec(source, x.shape) != activation_spec(target, x.shape):
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _moved(x: ArrayT, source: PartitionSpec, target: PartitionSpec) -> ArrayT:
+    if source != target:
         # What is sent is what stands here: without the barrier XLA may send a cast's input, in float32.
-        x = jax.lax.optimization_barrier(shard(x, *source))
-    return shard(x, *target)
+        x = jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(x, source))
+    return jax.lax.with_sharding_constraint(x, target)
 
 
-def _relayout_forward(x, source, target):
-    return _moved(x, source, target), None
-
-
-def _relayout_backward(source, target, _, gradient):
-    return (shard(gradient, *source),)
-
-
-relayout.defvjp(_relayout_forward, _relayout_backward)
+_moved.defvjp(
+    lambda x, source, target: (_moved(x, source, target), None),
+    lambda source, target, _, gradient: (jax.lax.with_sharding_constraint(gradient, source),),
+)

@@ -1,7 +1,7 @@
 """The rule table: which mesh axes each logical axis is laid out over."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -38,21 +38,36 @@ class Rules:
     rows: Mapping[str, Rule]
     zigzag: bool = False
     """How the tokens of a row lie on devices that split them: see `ShardingConfig.zigzag`."""
+    modules: Mapping[str, Mapping[str, Rule]] = dataclasses.field(default_factory=dict)
+    """Rows that hold instead of `rows` inside of a module of the model, by its name in parameter paths."""
 
     def __post_init__(self):
-        for name, rule in self.rows.items():
-            _check_name(name, "the rule table")
-            for axis in (*rule.parameters, *rule.activations):
-                if axis not in MESH_AXES:
-                    raise InputError(
-                        f"sharding.rules.{name} names the mesh axis '{axis}', which does not exist "
-                        f"(choose from {', '.join(MESH_AXES)})"
-                    )
+        _check_rows(self.rows, "sharding.rules")
+        for module, rows in self.modules.items():
+            _check_rows(rows, f"sharding.modules.{module}")
         object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+        object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))
 
     def without_tokens(self) -> "Rules":
-        """The same table, by which no row of tokens is split."""
-        return Rules({**self.rows, "sequence": Rule(), "residual_sequence": Rule()})
+        """The same tables, by which no row of tokens is split."""
+        whole = {"sequence": Rule(), "residual_sequence": Rule()}
+        modules = {module: {**rows, **whole} for module, rows in self.modules.items()}
+        return Rules({**self.rows, **whole}, modules=modules)
+
+    def of(self, path: str) -> "Rules":
+        """The table by which a parameter of this path, or what a module of it makes, is laid out."""
+        module = next((name for name in self.modules if path == name or path.startswith(f"{name}.")), None)
+        return self if module is None else Rules({**self.rows, **self.modules[module]}, self.zigzag)
+
+    def check_modules(self, paths: Iterable[str]) -> None:
+        """Raise `InputError` if a table is of a module that no parameter, of those of the model, is in."""
+        known = {path.split(".")[0] for path in paths}
+        for module in self.modules:
+            if module not in known:
+                raise InputError(
+                    f"sharding.modules has a table for '{module}', which is no module of the model "
+                    f"({nearest(module, known)})"
+                )
 
     def mesh_axes(self, name: str, kind: Kind = "activation") -> tuple[str, ...]:
         """The mesh axes of one logical axis, whatever their sizes."""
@@ -120,6 +135,7 @@ def default_rules(
     sequence_parallel: bool = True,
     zigzag: bool = False,
     overrides: Mapping[str, Rule] | None = None,
+    modules: Mapping[str, Mapping[str, Rule]] | None = None,
 ) -> Rules:
     """The layout of data, FSDP, tensor, sequence, context, expert and pipeline parallelism.
 
@@ -128,6 +144,7 @@ def default_rules(
             dropout work on a share of the tokens (Korthikanti et al. 2022, section 4.2.2).
         zigzag: as `ShardingConfig.zigzag`.
         overrides: rows that replace the default ones.
+        modules: as `ShardingConfig.modules`.
     """
     rows = {
         "batch": Rule(activations=("data", "fsdp", "expert")),
@@ -161,7 +178,7 @@ def default_rules(
         "state": Rule(),
         "conv": Rule(),
     }
-    return Rules({**rows, **(overrides or {})}, zigzag)
+    return Rules({**rows, **(overrides or {})}, zigzag, modules or {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,6 +193,10 @@ class ShardingConfig:
     one part, in the devices' order."""
     rules: dict[str, Rule] = dataclasses.field(default_factory=dict)
     """Rows that replace those of the default table, e.g. `{embed: {parameters: [fsdp, context]}}`."""
+    modules: dict[str, dict[str, Rule]] = dataclasses.field(default_factory=dict)
+    """Rows that hold inside of one module of the model alone, by its name in parameter paths: an encoder that
+    wants none of `tensor`, and more rows instead, is `{vision: {batch: {activations: [data, fsdp, expert,
+    tensor]}, heads: {}, kv_heads: {}, mlp: {}, residual_sequence: {}}}`."""
 
     def __post_init__(self):
         self.build()
@@ -183,8 +204,22 @@ class ShardingConfig:
     def build(self) -> Rules:
         """The whole table."""
         return default_rules(
-            sequence_parallel=self.sequence_parallel, zigzag=self.zigzag, overrides=self.rules
+            sequence_parallel=self.sequence_parallel,
+            zigzag=self.zigzag,
+            overrides=self.rules,
+            modules=self.modules,
         )
+
+
+def _check_rows(rows: Mapping[str, Rule], where: str) -> None:
+    for name, rule in rows.items():
+        _check_name(name, "the rule table")
+        for axis in (*rule.parameters, *rule.activations):
+            if axis not in MESH_AXES:
+                raise InputError(
+                    f"{where}.{name} names the mesh axis '{axis}', which does not exist "
+                    f"(choose from {', '.join(MESH_AXES)})"
+                )
 
 
 def _check_name(name: str, array: str) -> None:

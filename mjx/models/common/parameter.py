@@ -103,13 +103,15 @@ def parameter_specs(model: Any, rules: Rules, mesh_shape: dict[str, int]) -> Tre
     """The partition of every parameter.
 
     Raises:
-        InputError: a parameter cannot be laid out so; the sentence names it.
+        InputError: a parameter cannot be laid out so; the sentence names it. Or `rules` has a table for a
+            module that is not there.
     """
     axes = flatten(logical_axes_of(model))
     shapes = flatten(parameters_of(model))
+    rules.check_modules(axes)
     return unflatten(
         {
-            path: rules.spec(
+            path: rules.of(path).spec(
                 names, shapes[path].shape, mesh_shape, kind="parameter", array=f"parameter {path}"
             )
             for path, names in axes.items()

@@ -12,6 +12,7 @@ from mjx.models.common.pictures.encoder import PictureEncoderConfig
 from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.family import ModelConfig
 from mjx.models.multimodal.projector import ProjectorConfig
+from mjx.sharding import inside
 
 SEEN = ("patches", "grid", "patch_segment_ids")
 """What the encoder is given of a row's pictures: as `ImageInputs`, packed into one row of patches."""
@@ -94,7 +95,9 @@ class MultimodalConfig(ModelConfig):
         return self.language.flops(self._text(arrays)) + run.flops(arrays) + 3 * rows * made * projected
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
-        return (*self.language.decided(self._text(arrays)), *self.vision.decided(arrays))
+        with inside("vision"):
+            of_vision = self.vision.decided(arrays)
+        return (*self.language.decided(self._text(arrays)), *of_vision)
 
     def _text(self, arrays: BatchArrays) -> BatchArrays:
         """What is the language model's."""

@@ -18,6 +18,7 @@ from mjx.models.family import Batch, Begun, Counts, Metrics
 from mjx.models.multimodal.config import MultimodalConfig
 from mjx.models.multimodal.projector import Projector
 from mjx.models.report import Report
+from mjx.sharding import inside
 from mjx.trees import Tree
 
 
@@ -64,7 +65,8 @@ class Multimodal(nnx.Module):
         inputs = ImageInputs(
             batch["patches"], batch.get("grid"), batch.get("patch_segment_ids"), training=training
         )
-        features = self.vision(inputs, key, layers=config.vision_layers)
+        with inside("vision"):
+            features = self.vision(inputs, key, layers=config.vision_layers)
         rows, sequence, embed = features.shape
         features = features.reshape(rows, sequence // config.merged, embed * config.merged)
         return Seen(self.projector(features.astype(config.language.compute_dtype)), batch["image_at"])

@@ -17,7 +17,7 @@ from mjx.models.common.stack import Stack
 from mjx.plan.program.hlo import Frame
 from mjx.plan.program.origin import code_line, functions
 from mjx.plan.stacks import sublayers_of, unit_of
-from mjx.sharding import Rules, default_rules
+from mjx.sharding import Rules, current_module, default_rules
 from mjx.sharding.constrain import observe, shard
 
 _PLUMBING = ("jax", "jaxlib", "flax", "mjx.sharding.constrain")
@@ -34,6 +34,8 @@ class Activation:
     """The path of the module that makes it, and what its code calls it."""
     axes: tuple[str | None, ...]
     leaf: jax.ShapeDtypeStruct
+    module: str
+    """Whose table lays it out, if it has one (`sharding.modules`)."""
     code: str
     """"models/common/mlp.py:100 MLP.__call__"."""
     function: str
@@ -65,7 +67,9 @@ def activations_of(
         named = _argument(frames[0]) or " × ".join(name or "·" for name in axes)
         frame = Frame(code.co_filename, frames[0].f_lineno, code.co_qualname)
         where = (section or type(model).__name__, f"{owner} {named}")
-        found = Activation(*where, axes, leaf, code_line([frame]), "".join(functions([frame])))
+        found = Activation(
+            *where, axes, leaf, current_module(), code_line([frame]), "".join(functions([frame]))
+        )
         seen[found] = None
 
     with observe(note, mesh_shape or {}, rules or default_rules()):
