@@ -18,6 +18,7 @@ from mjx.models.common.norm import NormConfig
 from mjx.models.common.pattern import Lengths, NormPlacement, SublayerConfig, placed_norms
 from mjx.models.common.pictures import Resizing
 from mjx.models.common.pictures.encoder import PictureEncoderConfig
+from mjx.models.vision.positions import View
 from mjx.trees import Tree, plain
 
 Pooling = Literal["class", "mean", "class and mean", "attention"]
@@ -35,7 +36,7 @@ class VisionConfig(PictureEncoderConfig):
     heads: ClassVar[tuple[str, ...]] = ("classifier", "pooler", "pooling")
     training_choices: ClassVar[tuple[str, ...]] = (
         *PictureEncoderConfig.training_choices,
-        *("attention.dropout", "attention.implementation", "image_size"),
+        *("attention.dropout", "attention.implementation", "image_size", "position_crops"),
     )
 
     attention: AttentionConfig
@@ -59,7 +60,14 @@ class VisionConfig(PictureEncoderConfig):
     class_positions: int = 1
     """How many of the class tokens have a position, too."""
     position_resizing: Resizing = "bicubic"
-    """How the table is made larger or smaller; antialias: by all that a place covers."""
+    """How the table is made larger or smaller; antialias: by all that a place covers; corners: its first and
+    last positions stay those of the first and last patch."""
+    position_view: View = "whole"
+    """What of the table a picture of another shape takes: all of it, stretched; what it would cover of a
+    square as large as its longer side (square), or the part that has its shape (aspect), both as RADIO."""
+    position_crops: bool = False
+    """In training, take a part of the table that is drawn anew for every picture, so that positions are
+    learned at all scales (RADIO)."""
     embedding_norm: NormConfig | None = None
     """In front of the layers (CLIP); null for none."""
     layer_scale: float | None = None

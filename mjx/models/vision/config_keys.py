@@ -15,6 +15,7 @@ def canonical(config: VisionConfig) -> VisionConfig:
         attention=attention,
         class_positions=config.class_positions if learned else 0,
         position_resizing=config.position_resizing if learned else "bicubic",
+        position_view=config.position_view if learned else "whole",
         layer_scale=None if config.layer_scale is None else 1.0,
         **training_defaults(VisionConfig),
     )

@@ -91,7 +91,8 @@ class _Encoder:
     def names(self) -> Sequence[str]:
         return (
             *("vision_model_type", "img_h", "img_w", "patch_dim", "class_token_len", "add_class_token"),
-            *("max_img_h", "max_img_w", "embedder_bias"),
+            *("max_img_h", "max_img_w", "embedder_bias", "has_cpe", "force_cpe_eval_mode", "force_eval_mode"),
+            *("interpolate_only_cpe", "cpe_aspect_ratio_select", "interpolate_align_corners"),
         )
 
     def ours(self, theirs: Theirs) -> Fields:
@@ -119,7 +120,7 @@ class _Encoder:
             "image_size": (height, width),
             "patch_size": patch,
             "position_grid": (table[0] // patch, table[1] // patch),
-            "position_resizing": "bilinear" if kind == "radio" else "bicubic",
+            **(_radio_positions(theirs) if kind == "radio" else {"position_resizing": "bicubic"}),
             "pooling": "class" if fields["class_tokens"] else "mean",
         }
 
@@ -132,6 +133,11 @@ class _Encoder:
                 "max_img_h": sizes["img_h"],
                 "max_img_w": sizes["img_w"],
                 "embedder_bias": config.patch_bias,
+                "has_cpe": True,
+                "force_cpe_eval_mode": not config.position_crops,
+                "interpolate_only_cpe": config.position_view == "whole",
+                "cpe_aspect_ratio_select": config.position_view == "aspect",
+                "interpolate_align_corners": config.position_resizing == "bilinear-corners",
             }
         return {
             "vision_model_type": kind,
@@ -140,6 +146,22 @@ class _Encoder:
             "add_class_token": config.class_tokens > 0,
             **sizes,
         }
+
+
+def _radio_positions(theirs: Theirs) -> Fields:
+    """Before `interpolate_align_corners` could be set, it was what is done."""
+    if theirs.get("has_cpe") is False:
+        raise InputError(
+            f'{theirs.where} has "has_cpe": false; mjx resizes a table of positions, or crops it'
+        )
+    stretched, aspect = (bool(theirs.get(key)) for key in ("interpolate_only_cpe", "cpe_aspect_ratio_select"))
+    frozen = any(theirs.get(key) for key in ("force_cpe_eval_mode", "force_eval_mode"))
+    corners = theirs.get("interpolate_align_corners") is not False
+    return {
+        "position_resizing": "bilinear-corners" if corners else "bilinear",
+        "position_view": "aspect" if aspect else "whole" if stretched else "square",
+        "position_crops": not (frozen or stretched),
+    }
 
 
 def describes(theirs: Mapping[str, Any]) -> bool:

@@ -14,13 +14,14 @@ from mjx.models.common.dropout import dropout
 from mjx.models.common.linear import Linear
 from mjx.models.common.norm import Norm
 from mjx.models.common.parameter import parameter
-from mjx.models.common.pictures import ImageInputs, pictures, resizing, whole_grid
+from mjx.models.common.pictures import ImageInputs, pictures, whole_grid
 from mjx.models.common.split import in_order, in_row_order, token_order
 from mjx.models.common.stacked_model import StackedModel
 from mjx.models.family import Batch, Counts
 from mjx.models.report import Report
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.pooling import AttentionPooling
+from mjx.models.vision.positions import PositionTable, cropped_weights, weights
 from mjx.sharding import relayout, shard
 from mjx.trees import Tree
 
@@ -116,7 +117,8 @@ class VisionTransformer(TellsClasses, StackedModel):
             found = jnp.take(jnp.concatenate(tables), jnp.maximum(learned, 0), axis=0, mode="clip")
             x = jnp.where((learned >= 0)[..., None], found.astype(x.dtype), x)
         if self.positions is not None:
-            x = x + self._positions(grid).astype(x.dtype)
+            drawn = embedding_key if inputs.training else None
+            x = x + self._positions(grid, context.segment_ids, drawn).astype(x.dtype)
         x = x if self.embedding_norm is None else self.embedding_norm(x)
         return shard(
             dropout(x, config.dropout, embedding_key), "batch", "residual_sequence", "embed"
@@ -184,36 +186,39 @@ class VisionTransformer(TellsClasses, StackedModel):
             return inputs.grid
         return whole_grid(*self.config.grid, self.config.learned_tokens)
 
-    def _positions(self, grid: Int[Array, "#batch sequence grid"]) -> Float[Array, "#batch sequence embed"]:
-        """The learned positions of the tokens: zeros for learned tokens that have none."""
+    def _positions(
+        self,
+        grid: Int[Array, "#batch sequence grid"],
+        segment_ids: Int[Array, "batch sequence"] | None,
+        key: Key[Array, ""] | None,
+    ) -> Float[Array, "#batch sequence embed"]:
+        """The learned positions of the tokens: zeros for learned tokens that have none. With a `key`, such as
+        it draws them for training."""
         config = self.config
         assert self.positions is not None
         assert config.position_grid is not None
-        table, classes = self.positions[...], config.class_positions
-        rows, columns = config.position_grid
+        values, classes = self.positions[...], config.class_positions
+        known = PositionTable(*config.position_grid, config.position_resizing, config.position_view)
         place, size = grid[..., :2], grid[..., 2:]
         of_patch = place[..., 0] >= 0
-        if isinstance(grid, np.ndarray) and np.all(size == np.array(config.position_grid)):
-            at = classes + place[..., 0] * columns + place[..., 1]
-            found = jnp.take(table, np.where(of_patch, at, 0), axis=0)
+        crops = None if key is None or not config.position_crops else key
+        as_known = isinstance(grid, np.ndarray) and np.all(size == np.array(config.position_grid))
+        if as_known and crops is None:
+            at = classes + place[..., 0] * known.columns + place[..., 1]
+            found = jnp.take(values, np.where(of_patch, at, 0), axis=0)
         else:
-            weights = [
-                resizing(
-                    jnp.maximum(place[..., axis], 0),
-                    jnp.asarray(size[..., axis]),
-                    known,
-                    config.position_resizing,
-                )
-                for axis, known in enumerate(config.position_grid)
-            ]
-            each = (weights[0][..., :, None] * weights[1][..., None, :]).reshape(
-                *of_patch.shape, rows * columns
+            where = jnp.asarray(grid)
+            of_rows, of_columns = (
+                weights(known, where)
+                if crops is None
+                else cropped_weights(known, where, segment_ids, jax.random.fold_in(crops, 1))
             )
-            found = each @ table[classes:]
+            each = of_rows[..., :, None] * of_columns[..., None, :]
+            found = each.reshape(*each.shape[:2], known.rows * known.columns) @ values[classes:]
         if not config.learned_tokens:
             return found
         learned = -1 - place[..., 0]
-        own = jnp.take(table, jnp.clip(learned, 0, max(classes - 1, 0)), axis=0)
+        own = jnp.take(values, jnp.clip(learned, 0, max(classes - 1, 0)), axis=0)
         own = jnp.where(jnp.asarray(learned < classes)[..., None], own, 0.0)
         return jnp.where(jnp.asarray(of_patch)[..., None], found, own)
 

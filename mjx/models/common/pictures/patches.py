@@ -73,22 +73,37 @@ def pictures(
     return ImageInputs(patches, places, real.astype(jnp.int32), hidden)
 
 
-Resizing = Literal["bicubic", "bilinear", "bicubic-antialias", "bilinear-antialias"]
+Resizing = Literal["bicubic", "bilinear", "bicubic-antialias", "bilinear-antialias", "bilinear-corners"]
 """How a table of positions is made larger or smaller, as torch's `interpolate` does it without
-`align_corners`. antialias: by a filter that widens where there are fewer places than positions."""
+`align_corners`. antialias: by a filter that widens where there are fewer places than positions. corners: with
+`align_corners`, which keeps the first position and the last."""
 
 
 def resizing(
-    place: Int[Array, "..."], size: Int[Array, "..."], known: int, method: Resizing
+    place: Int[Array, "..."],
+    size: Int[Array, "..."],
+    known: int,
+    method: Resizing,
+    covered: Int[Array, "..."] | None = None,
 ) -> Float[Array, "... known"]:
-    """How much of each of `known` learned positions a place among `size` is made of; ends are repeated."""
+    """How much of each of `known` learned positions a place among `size` is made of; ends are repeated.
+
+    Where only the first `covered` positions are to be stretched over the places, others are of no weight.
+    """
     cubic, widens = method.startswith("bicubic"), method.endswith("antialias")
-    step = known / jnp.maximum(size, 1).astype(jnp.float32)
-    at = (place.astype(jnp.float32) + 0.5) * step - 0.5
+    last = jnp.asarray(known if covered is None else covered) - 1
+    if method == "bilinear-corners":
+        step = last / jnp.maximum(size - 1, 1).astype(jnp.float32)
+        at = place.astype(jnp.float32) * step
+    else:
+        step = (last + 1) / jnp.maximum(size, 1).astype(jnp.float32)
+        at = (place.astype(jnp.float32) + 0.5) * step - 0.5
     positions = jnp.arange(known, dtype=jnp.float32)
     if widens:
         far = jnp.abs(positions - at[..., None]) / jnp.maximum(step, 1.0)[..., None]
         weights = _cubic(far, -0.5) if cubic else jnp.maximum(1.0 - far, 0.0)
+        if covered is not None:
+            weights = jnp.where(positions <= last[..., None], weights, 0.0)
         return weights / jnp.sum(weights, axis=-1, keepdims=True)
     at = at if cubic else jnp.maximum(at, 0.0)
     first = jnp.floor(at)
@@ -96,7 +111,7 @@ def resizing(
     for tap in range(-1, 3) if cubic else range(2):
         far = jnp.abs(at - first - tap)
         share = _cubic(far, -0.75) if cubic else 1.0 - far
-        near = jnp.clip(first + tap, 0, known - 1)
+        near = jnp.clip(first + tap, 0, last)
         weights = weights + share[..., None] * (positions == near[..., None])
     return weights
 
