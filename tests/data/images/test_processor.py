@@ -88,6 +88,7 @@ PINPOINTS = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width":
             "LlavaNextImageProcessorPil",
             {
                 "size": {"height": 32, "width": 32},
+                "crop_size": {"height": 32, "width": 32},
                 "image_grid_pinpoints": [[64, 96]],
                 "do_center_crop": False,
             },
