@@ -15,6 +15,8 @@ from mjx.models.multimodal.projector import ProjectorConfig
 
 SEEN = ("patches", "grid", "patch_segment_ids")
 """What the encoder is given of a row's pictures: as `ImageInputs`, packed into one row of patches."""
+PLACES = ("image_at", "newline_at")
+"""Which places of a row features take, and the newlines between them; beyond the row: none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,10 @@ class MultimodalConfig(ModelConfig):
     """The encoder's learned tokens take places too, in front of the patches."""
     merged: int = 1
     """Patches that become one token, their features one behind the other, as they follow in a row."""
+    pinpoints: tuple[tuple[int, int], ...] = ()
+    """Heights and widths in pixels at which pictures are seen, the best of them for each, in tiles of the
+    encoder's size behind the whole: their features are one grid, without what is only padding, with a
+    learned newline behind each row (LLaVA-NeXT). []: pictures, or their tiles, one behind the other."""
 
     def __post_init__(self):
         if not 0 <= self.image_token < self.language.vocab_size:
@@ -52,6 +58,16 @@ class MultimodalConfig(ModelConfig):
             raise InputError(
                 f"model.learned_seen = true gives learned tokens places, but model.merged = {self.merged} "
                 "joins patches alone; set one of them to its default"
+            )
+        if self.pinpoints and (self.merged > 1 or (self.learned_seen and self.vision.learned_tokens)):
+            raise InputError(
+                "model.pinpoints make one grid of single patches; set model.merged = 1 and "
+                "model.learned_seen = false"
+            )
+        if any(min(sides) < 1 for sides in self.pinpoints):
+            raise InputError(
+                f"model.pinpoints = {[list(sides) for sides in self.pinpoints]} must be positive heights and "
+                "widths"
             )
         layers = self.vision_layers
         if layers is not None and not 0 < layers <= self.vision.num_layers:
@@ -98,14 +114,20 @@ class MultimodalConfig(ModelConfig):
 
     def _text(self, arrays: BatchArrays) -> BatchArrays:
         """What is the language model's."""
-        return {name: array for name, array in arrays.items() if name not in (*SEEN, "image_at")}
+        return {name: array for name, array in arrays.items() if name not in (*SEEN, *PLACES)}
 
     def check_devices(self) -> None:
         self.language.check_devices()
         self.vision.check_devices()
 
+    def newlines(self, patches: int) -> int:
+        """The most there may be in a row of so many patches."""
+        return patches // self.vision.grid[1] if self.pinpoints else 0
+
     def check_batch(self, arrays: BatchArrays) -> None:
         dtypes = {"patches": "float32", "grid": "int32", "patch_segment_ids": "int32", "image_at": "int32"}
+        if self.pinpoints:
+            dtypes["newline_at"] = "int32"
         text = {name: array for name, array in arrays.items() if name not in dtypes}
         self.language.check_batch(text)
         check_arrays(arrays, dtypes, {name: array.dtype for name, array in text.items()})

@@ -9,7 +9,7 @@ from mjx.models.common.parameter import parameters_of
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
 from mjx.models.interop.architectures import find_architecture, fitting_architecture
-from mjx.models.interop.config_map import ConfigMap, Constant, Fields, Key, Theirs, shown
+from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Fields, Key, Theirs, shown
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.multimodal.config import MultimodalConfig
 from mjx.parse import to_tree
@@ -79,20 +79,44 @@ class FeatureLayer:
         return {"vision_feature_layer": (config.vision_layers or layers) - layers - 1}
 
 
-_LLAVA = ConfigMap(
-    MultimodalConfig,
-    (
-        UNQUANTIZED,
-        Part("text_config", "language", "llama"),
-        Part("vision_config", "vision", "clip_vision_model"),
-        FeatureLayer(),
-        Key(*("vision_feature_select_strategy", "learned_seen", "default"), {"default": False, "full": True}),
-        Key("image_token_index", "image_token", 32000, also=("image_token_id",)),
-        Key("projector_hidden_act", "projector.activation", "gelu", ACTIVATIONS),
-        Key("multimodal_projector_bias", "projector.bias", default=True),
-        Constant("projector.kind", "mlp"),
-    ),
-    (*WITHOUT_MEANING, "image_seq_length", "vocab_size", "ignore_index", "tie_word_embeddings"),
+@dataclasses.dataclass(frozen=True)
+class Pinpoints:
+    """`image_grid_pinpoints`: heights and widths."""
+
+    def names(self) -> Sequence[str]:
+        return ("image_grid_pinpoints",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        found = theirs.get("image_grid_pinpoints") or _PINPOINTS
+        if not isinstance(found, list) or not all(
+            isinstance(one, list | tuple) and len(one) == 2 and all(type(side) is int for side in one)
+            for one in found
+        ):
+            raise InputError(
+                f'{theirs.where} has "image_grid_pinpoints": {shown(found)}; it should be a list of heights '
+                "and widths in pixels"
+            )
+        return {"pinpoints": [list(one) for one in found]}
+
+    def theirs(self, config: MultimodalConfig) -> dict[str, Any]:
+        return {"image_grid_pinpoints": [list(one) for one in config.pinpoints]}
+
+
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+_PARTS = (
+    UNQUANTIZED,
+    Part("text_config", "language", "llama"),
+    Part("vision_config", "vision", "clip_vision_model"),
+    FeatureLayer(),
+    Key(*("vision_feature_select_strategy", "learned_seen", "default"), {"default": False, "full": True}),
+    Key("image_token_index", "image_token", 32000, also=("image_token_id",)),
+    Key("projector_hidden_act", "projector.activation", "gelu", ACTIVATIONS),
+    Key("multimodal_projector_bias", "projector.bias", default=True),
+    Constant("projector.kind", "mlp"),
+)
+_WITHOUT_MEANING = (
+    *(*WITHOUT_MEANING, "image_seq_length", "vocab_size", "ignore_index", "tie_word_embeddings"),
+    "use_image_newline_parameter",
 )
 
 
@@ -105,7 +129,10 @@ def llava_names(config: MultimodalConfig) -> NameMap:
     if config.projector.bias:
         rows += [Row("linear_1.bias", "up.bias"), Row("linear_2.bias", "down.bias")]
     projector = parameters_of(abstract_model(config))["projector"]
+    around = [Row("image_newline", "newline")] if config.pinpoints else []
+    whole = {name: leaf for name, leaf in parameters_of(abstract_model(config)).items() if name == "newline"}
     parts = {
+        "": ("", NameMap(around, 0, lambda *_: None, whole)),
         "vision.": ("vision_tower.", _names(config.vision)),
         "projector.": ("multi_modal_projector.", NameMap(rows, 0, lambda *_: None, projector)),
         "language.": ("language_model.", _names(config.language)),
@@ -139,11 +166,11 @@ def _canonical(config: MultimodalConfig) -> MultimodalConfig:
     )
 
 
-ARCHITECTURES = (
-    Architecture(
-        model_type="llava",
-        class_name="LlavaForConditionalGeneration",
-        config=_LLAVA,
+def _architecture(model_type: str, class_name: str, *entries: Entry) -> Architecture:
+    return Architecture(
+        model_type=model_type,
+        class_name=class_name,
+        config=ConfigMap(MultimodalConfig, (*_PARTS, *entries), _WITHOUT_MEANING),
         name_map=llava_names,
         prefix="",
         canonical=_canonical,
@@ -152,7 +179,13 @@ ARCHITECTURES = (
             r"model\.vision_tower\.(?:vision_model\.)?(.*)": r"vision_tower.\1",
             r"model\.multi_modal_projector\.(.*)": r"multi_modal_projector.\1",
             r"model\.language_model\.(.*)": r"language_model.model.\1",
+            r"model\.image_newline": "image_newline",
             r"lm_head\.weight": "language_model.lm_head.weight",
         },
-    ),
+    )
+
+
+ARCHITECTURES = (
+    _architecture("llava", "LlavaForConditionalGeneration"),
+    _architecture("llava_next", "LlavaNextForConditionalGeneration", Pinpoints()),
 )
