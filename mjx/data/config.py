@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mjx.batch import BatchArrays
+from mjx.data.images.protocol import PictureProcessor
 from mjx.data.splits import parse_split
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
@@ -52,6 +53,11 @@ class DatasetConfig:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes that rows are of; none where they have no classes."""
         return ()
+
+    @property
+    def picture_processor(self) -> PictureProcessor | None:
+        """How pictures are made ready for the model; None where there are none."""
+        return None
 
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
         """What rows that a decoder writes by itself begin with; None: there are none.

@@ -48,7 +48,7 @@ class PictureMarks:
 
     def number(self, text: str) -> int:
         """How many pictures a text says there are."""
-        return sum(is_mark for _, is_mark in self._parts(text))
+        return sum(is_mark for _, is_mark in self.parts(text))
 
     def written(self, text: str, places: Sequence[Sequence[int]]) -> str:
         """The text with its pictures' places in the marks' place.
@@ -66,16 +66,20 @@ class PictureMarks:
                 "needs one for each, or none, where they stand in front"
             )
         left = iter(places)
-        return "".join(self.of(next(left)) if is_mark else part for part, is_mark in self._parts(text))
+        return "".join(self.of(next(left)) if is_mark else part for part, is_mark in self.parts(text))
 
     def of(self, places: Sequence[int]) -> str:
         """What stands for one picture."""
-        tags = [""] * len(places) if self.tags is None else self.tags.of(len(places))
-        inner = "".join(tag + self.image * number for tag, number in zip(tags, places, strict=True))
-        return self.before + inner + self.behind
+        return "".join(text + self.image * number for text, number in self.pieces(places))
 
-    def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
-        """Pieces of text and marks, in their order."""
+    def pieces(self, places: Sequence[int]) -> list[tuple[str, int]]:
+        """What stands for one picture: texts, and how many places of features are behind each."""
+        tags = [""] * len(places) if self.tags is None else self.tags.of(len(places))
+        tags[0] = self.before + tags[0]
+        return [*zip(tags, places, strict=True), (self.behind, 0)]
+
+    def parts(self, text: str) -> Iterator[tuple[str, bool]]:
+        """Pieces of text, which may be empty, and marks between them, which are true."""
         while True:
             found = [(text.find(mark), mark) for mark in dict.fromkeys((self.image, *self.marks))]
             found = [(at, -len(mark), mark) for at, mark in found if mark and at >= 0]

@@ -80,8 +80,9 @@ def _llava(said: Mapping[str, Any], where: str) -> PictureProcessor:
 def _pinpoints(said: Mapping[str, Any], where: str) -> PictureProcessor:
     whole = preparation_of({**said, "do_pad": False}, where)  # of a batch, with pictures of nothing
     found = said.get("image_grid_pinpoints")
-    sizes = [tuple(one) if isinstance(one, list | tuple) else () for one in found or ()]
-    if not sizes or any(len(size) != 2 or any(type(side) is not int for side in size) for size in sizes):
+    sizes = [_pair(one) for one in found] if isinstance(found, list) else []
+    pinpoints = tuple(size for size in sizes if size is not None)
+    if not pinpoints or len(pinpoints) < len(sizes):
         raise InputError(
             f'{where} has "image_grid_pinpoints": {found!r}; it should be a list of heights and widths'
         )
@@ -91,7 +92,7 @@ def _pinpoints(said: Mapping[str, Any], where: str) -> PictureProcessor:
         raise InputError(
             f'{where} has "crop_size": {said.get("crop_size")!r}; it should be as large as the size'
         )
-    return PinpointTiling(image=whole, pinpoints=tuple((high, wide) for high, wide in sizes))
+    return PinpointTiling(image=whole, pinpoints=pinpoints)
 
 
 def _canvas(said: Mapping[str, Any], where: str) -> PictureProcessor:
@@ -182,6 +183,12 @@ def _sides(said: Any, *, square: bool) -> tuple[int, int] | int | None:
         short = said.get("shortest_edge")
         if type(short) is int and said.get("longest_edge") is None:
             return short
+    return None
+
+
+def _pair(said: Any) -> tuple[int, int] | None:
+    if isinstance(said, list | tuple) and len(said) == 2 and all(type(side) is int for side in said):
+        return said[0], said[1]
     return None
 
 

@@ -23,7 +23,7 @@ View = Picture | Tiles
 
 def parts_of(view: View) -> Sequence[Picture]:
     """The pictures that the encoder sees, each apart from the others."""
-    return view.pictures if isinstance(view, Tiles) else [view]
+    return list(view.pictures) if isinstance(view, Tiles) else [view]
 
 
 def best_resolution(size: tuple[int, int], choices: Sequence[tuple[int, int]]) -> tuple[int, int]:
