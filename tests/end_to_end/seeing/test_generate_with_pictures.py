@@ -11,7 +11,7 @@ tokenizers = pytest.importorskip("tokenizers")
 Image = pytest.importorskip("PIL.Image")
 
 WORDS = ("what", "is", "this", "red", "blue", "cat", "dog", "and", "user", "answer", "a", "the")
-SPECIAL = ("<pad>", "</s>", "<s>", "<image>")
+SPECIAL = ("<pad>", "</s>", "<s>", "<image>", "<img>", "</img>", "<video>")
 VISION = {
     **{"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 24},
     **{"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7},
@@ -41,7 +41,10 @@ def tokenizer():
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made,
         **{"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<pad>"},
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={
+            **{"image_token": "<image>", "context_image_token": "<image>", "video_token": "<video>"},
+            **{"start_image_token": "<img>", "end_image_token": "</img>"},
+        },
         padding_side="left",
     )
 
@@ -76,7 +79,22 @@ def llava_next():
     return transformers.LlavaNextForConditionalGeneration(config), processor
 
 
-MODELS = {"llava": llava, "llava_next": llava_next}
+def internvl():
+    vision = {**VISION, "model_type": "internvl_vision"}
+    config = transformers.InternVLConfig(
+        text_config={**TEXT, "model_type": "qwen2"}, vision_config=vision, image_token_id=3
+    )
+    processor = transformers.InternVLProcessor(
+        transformers.GotOcr2ImageProcessorPil(size={"height": 28, "width": 28}, max_patches=4),
+        tokenizer(),
+        VideoProcessor(),
+        image_seq_length=4,
+        chat_template=TEMPLATE,
+    )
+    return transformers.InternVLForConditionalGeneration(config), processor
+
+
+MODELS = {"internvl": internvl, "llava": llava, "llava_next": llava_next}
 
 
 @pytest.fixture(scope="module")
