@@ -1,7 +1,7 @@
 """Language models that see: an encoder's features in the places of tokens (Liu et al. 2023)."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flax import nnx
 
@@ -24,7 +24,10 @@ class MultimodalConfig(ModelConfig):
     """Any encoder of pictures, a projector, any language model that continues text."""
 
     family: ClassVar[str] = "multimodal"
-    training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *("dtype", "remat", "language.dtype", "language.remat", "language.loss_chunks", "language.z_loss"),
+        *("language.dropout", "vision.dtype", "vision.remat", "vision.dropout"),
+    )
 
     language: LanguageModelConfig
     """The language model, of whatever family."""
@@ -83,6 +86,19 @@ class MultimodalConfig(ModelConfig):
     @property
     def rows_apart(self) -> bool:
         return self.language.rows_apart and self.vision.rows_apart
+
+    @property
+    def settled(self) -> "MultimodalConfig":
+        """With `dtype` and `remat` in the parts too that do not choose for themselves."""
+
+        def of(part: ModelConfig) -> dict[str, Any]:
+            return {
+                "dtype": self.dtype if part.dtype == "auto" else part.dtype,
+                "remat": self.remat if part.remat == "none" else part.remat,
+            }
+
+        language, vision = (dataclasses.replace(part, **of(part)) for part in (self.language, self.vision))
+        return dataclasses.replace(self, language=language, vision=vision)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         from mjx.models.multimodal.model import Multimodal

@@ -44,6 +44,7 @@ class Multimodal(nnx.Module):
     """Encoder, projector, language model: `mjx.models.family.Generates`."""
 
     def __init__(self, config: MultimodalConfig, *, rngs: nnx.Rngs):
+        config = config.settled
         self.vision = config.vision.build(rngs)
         self.projector = Projector(
             config.projector,
