@@ -3,15 +3,17 @@
 import dataclasses
 import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mjx.batch import BatchArrays
-from mjx.data.images.protocol import PictureProcessor
 from mjx.data.splits import parse_split
 from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.files import LocalPath
 from mjx.parse import Tag
+
+if TYPE_CHECKING:
+    from mjx.data.images.protocol import PictureProcessor
 
 KINDS = {
     "gpt": "mjx.data.gpt",
@@ -55,7 +57,7 @@ class DatasetConfig:
         return ()
 
     @property
-    def picture_processor(self) -> PictureProcessor | None:
+    def picture_processor(self) -> "PictureProcessor | None":
         """How pictures are made ready for the model; None where there are none."""
         return None
 

@@ -26,9 +26,9 @@ class TileTags:
 TILE_TAGS = {
     "nvlm": TileTags(),
     "chatml": TileTags(whole="<tile_global>"),
-    "nemotron": TileTags(tile="<tile_{}>", whole="<tile_global_thumbnail>", digits=2),
+    "two digits": TileTags(digits=2),
 }
-"""By the format of prompts, as Megatron-LM's scripts write them."""
+"""As Megatron-LM's scripts write them, by their formats of prompts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

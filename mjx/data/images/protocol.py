@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from mjx.models.common.pictures import View
-
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from mjx.models.common.pictures import View
 
 
 class PictureProcessor(Protocol):
@@ -20,6 +20,6 @@ class PictureProcessor(Protocol):
         """Of the pictures that it takes: 3 colours, or 1 of grey."""
         ...
 
-    def __call__(self, picture: "Image") -> View:
+    def __call__(self, picture: "Image") -> "View":
         """One array where the encoder sees the picture at once, whatever its size; else `Tiles`."""
         ...

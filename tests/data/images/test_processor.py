@@ -147,7 +147,7 @@ def test_internvl_cuts_whatever_its_file_says():
 
 
 def test_marks_become_places_with_tags_between_those_of_tiles():
-    marks = PictureMarks(image="<ctx>", before="<img>", behind="</img>", tags=TILE_TAGS["nemotron"])
+    marks = PictureMarks(image="<ctx>", before="<img>", behind="</img>", tags=TILE_TAGS["two digits"])
     assert marks.number("a <image>b<ctx>") == 2
     assert marks.written("a <image>b<ctx>", [[2], [1, 3, 2]]) == (
         "a <img><tile_global_thumbnail><ctx><ctx></img>b"

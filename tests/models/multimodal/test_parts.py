@@ -99,7 +99,7 @@ def test_places_of_pictures_of_448_pixels_as_megatron_counts_them():
     tiled = layout_of(shuffled, Tiles(np.stack([picture] * 3), (900, 400))).counts
     assert tiled == (256, 256, 256)
     # Six characters are the six tokens of a tag such as nemotron5's.
-    tags = dataclasses.replace(TILE_TAGS["nemotron"], tile="<t{}>#", whole="<t_wh>")
+    tags = dataclasses.replace(TILE_TAGS["two digits"], tile="<t{}>#", whole="<t_wh>")
     assert len(PictureMarks(image="i", tags=tags).of((256,))) == 262
     assert len(PictureMarks(image="i", tags=tags).of(tiled)) == 3 * 262
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mjx.models.huggingface import from_pretrained, save_pretrained
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 tokenizers = pytest.importorskip("tokenizers")
@@ -193,3 +195,23 @@ def test_a_folder_that_does_not_say_how_is_refused(refused, theirs, files, tmp_p
             (tmp_path / file.name).symlink_to(file)
     asked = ("generate", tmp_path, "--prompt", "a", "--image", files[0])
     assert "no preprocessor_config.json" in refused(*asked)
+
+
+@pytest.mark.parity
+def test_verify_looks_at_pictures(main_here, theirs, capsys):
+    _, _, folder = theirs
+    main_here("verify", folder, "--rows", 3, "--length", 9, "--new-tokens", 4, "--padding-side", "left")
+    said = capsys.readouterr().out
+    assert said.count(" ok ") == 5
+    assert "differs" not in said
+
+
+def test_the_processor_goes_where_the_weights_go(main_here, theirs, files, tmp_path, capsys):
+    _, _, folder = theirs
+    save_pretrained(from_pretrained(folder), tmp_path / "saved")
+    asked = ("--raw", "--prompt", "what is this", "--image", files[0], *GREEDY)
+    said = []
+    for each in (folder, tmp_path / "saved"):
+        main_here("generate", each, *asked)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
