@@ -37,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--prompt", action="append", required=True, help="may be given several times")
     generate.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a picture: where a prompt has the next <image>, or in front of it; may be given several times",
+    )
+    generate.add_argument(
         "--raw",
         action="store_true",
         help="continue the prompt as it is, even if the model has a chat template",

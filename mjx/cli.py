@@ -56,7 +56,11 @@ def _train(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from mjx.commands.generate import generate
 
-    generate(options.path, options.prompt, options.overrides, options.step, chat=not options.raw)
+    generate(
+        *(options.path, options.prompt, options.overrides, options.step),
+        images=options.image,
+        chat=not options.raw,
+    )
 
 
 def _classify(options: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 `python -m mjx.commands.transformers_child DIR REQUEST RESULT`; the last two are .npz files. A request has
 `tokens` and `mask` (rows padded to one length), `labels` and where they are `counted`, `new_tokens`, and
 whether `gradients` are wanted; of an encoder-decoder these are the decoder's, and there are `encoder_tokens`,
-`encoder_mask`, and the `start` of its texts. The result has `logits`, `loss`, `gradient_norm`, each row's
+`encoder_mask`, and the `start` of its texts; of a model that sees `pixel_values`, of which each row has so
+many `pictures`, which are one of `image_sizes`. The result has `logits`, `loss`, `gradient_norm`, each row's
 greedy `continuation` with the logits that chose it, and `versions`; or `error`, a sentence for what the user
 can mend.
 """
@@ -36,6 +37,7 @@ def main(folder: str, request_file: str, result_file: str) -> None:
         unpacked["quantization_config"] = packing(dequantize=True)
     try:
         kind = "AutoModelForSeq2SeqLM" if "start" in request else "AutoModelForCausalLM"
+        kind = "AutoModelForImageTextToText" if "pixel_values" in request else kind
         model = getattr(transformers, kind).from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True, **unpacked
         )
@@ -63,6 +65,9 @@ def _compute(torch, model, request: dict[str, np.ndarray]) -> dict[str, np.ndarr
     if "start" in request:
         inputs = {"input_ids": arrays["encoder_tokens"], "attention_mask": arrays["encoder_mask"]}
         inputs |= {"decoder_input_ids": arrays["tokens"], "decoder_attention_mask": arrays["mask"]}
+    seen = _seen(torch, model, arrays) if "pixel_values" in arrays else []
+    if seen:
+        inputs |= {name: torch.cat([row[name] for row in seen]) for name in seen[0]}
     results: dict[str, np.ndarray] = {}
     with torch.set_grad_enabled(bool(request["gradients"])):
         logits = model(**inputs).logits
@@ -79,13 +84,30 @@ def _compute(torch, model, request: dict[str, np.ndarray]) -> dict[str, np.ndarr
         row[real.bool()] for row, real in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     ]
     start = None if "start" not in request else int(request["start"])
-    rows = [_continue(torch, model, prompt, int(request["new_tokens"]), start) for prompt in prompts]
+    count = int(request["new_tokens"])
+    rows = [
+        _continue(torch, model, prompt, count, start, seen[row] if seen else {})
+        for row, prompt in enumerate(prompts)
+    ]
     results["continuation"] = np.array([chosen for chosen, _ in rows], np.int64)
     results["continuation_logits"] = np.array([logits for _, logits in rows], np.float32)
     return results
 
 
-def _continue(torch, model, prompt, count: int, start: int | None) -> tuple[list[int], list[np.ndarray]]:
+def _seen(torch, model, arrays: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pictures of each row, as this model takes them."""
+    parts = torch.split(arrays["pixel_values"], arrays["pictures"].tolist())
+    if not hasattr(model.config, "image_grid_pinpoints"):
+        return [{"pixel_values": part} for part in parts]
+    sizes = arrays["image_sizes"]
+    return [
+        {"pixel_values": part, "image_sizes": size[None]} for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def _continue(
+    torch, model, prompt, count: int, start: int | None, seen: dict[str, Any]
+) -> tuple[list[int], list[np.ndarray]]:
     """The most likely tokens one by one, from its cache; `generate` would heed generation_config.json."""
     chosen: list[int] = []
     logits: list[np.ndarray] = []
@@ -95,7 +117,8 @@ def _continue(torch, model, prompt, count: int, start: int | None) -> tuple[list
             encoded = {"encoder_outputs": model.get_encoder()(input_ids=given)}
             name, given = "decoder_input_ids", torch.tensor([[start]])
         for _ in range(count):
-            output = model(**{name: given}, **encoded, past_key_values=cache, use_cache=True)
+            output = model(**{name: given}, **encoded, **seen, past_key_values=cache, use_cache=True)
+            seen = {}
             logits.append(output.logits[0, -1].numpy())
             chosen.append(int(logits[-1].argmax()))
             given, cache = torch.tensor([[chosen[-1]]]), output.past_key_values

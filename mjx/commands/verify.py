@@ -15,12 +15,15 @@ from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
+from mjx.data.images.decode import pillow
+from mjx.data.images.processor import read_processor
 from mjx.data.tokenizers import load_tokenizer
 from mjx.errors import InputError
 from mjx.inference.generate import Generator
 from mjx.inference.sampling import SamplingConfig
 from mjx.models.common.parameter import bind
-from mjx.models.family import abstract_model
+from mjx.models.common.pictures import Tiles, View, parts_of
+from mjx.models.family import Sees, abstract_model
 from mjx.models.huggingface import PretrainedModel, from_pretrained, read_config
 from mjx.models.huggingface.folder import HuggingFaceFolder
 from mjx.models.huggingface.generation import start_token_of
@@ -72,6 +75,8 @@ class _Rows:
     """`encoder_tokens` and `encoder_mask`, where an encoder reads the prompts."""
     start: int | None = None
     """The decoder's first token, then."""
+    views: Sequence[Sequence[View]] = ()
+    """The pictures of each row, of a model that sees."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +101,17 @@ def verify(path: str, options: VerifyOptions) -> bool:
     _, config = read_config(folder)
     if config.vocabulary is None:
         raise InputError(f"{folder.path} holds a model that takes no tokens, so that it continues no text")
+    model = abstract_model(config)
     prompts = _prompts(folder, config.vocabulary, options)
-    answers = abstract_model(config).answers
-    rows = (_pairs if answers else _texts)(folder, prompts, options)
+    sight, views = _sight(model), []
+    if sight is not None:
+        views = _views(folder, len(prompts), options)
+        prompts = [_seeing(sight, *row) for row in zip(prompts, views, strict=True)]
+    answers = model.answers
+    rows = dataclasses.replace((_pairs if answers else _texts)(folder, prompts, options), views=views)
     read = rows.tokens.shape[1]
     length = max(read, options.new_tokens + 1) if answers else read + options.new_tokens
-    longest = abstract_model(config).max_positions
+    longest = model.max_positions
     if longest is not None and length > longest:
         raise InputError(
             f"rows of {read} tokens with {options.new_tokens} new ones do not fit the model, "
@@ -165,6 +175,28 @@ def _prompts(folder: HuggingFaceFolder, vocab_size: int, options: VerifyOptions)
     return [draw.integers(0, vocab_size, length).tolist() for length in lengths]
 
 
+def _sight(model: Any) -> Sees | None:
+    return model if isinstance(model, Sees) else None
+
+
+def _views(folder: HuggingFaceFolder, rows: int, options: VerifyOptions) -> list[list[View]]:
+    """A random picture a row, as the folder's processor makes it ready."""
+    processor, draw = read_processor(folder.path), np.random.default_rng(options.seed)
+    views: list[list[View]] = []
+    for _ in range(rows):
+        height, width = draw.integers(64, 512, 2)
+        pixels = draw.integers(0, 256, (height, width, 3), np.uint8)
+        views.append([processor(pillow().fromarray(pixels))])
+    return views
+
+
+def _seeing(model: Sees, prompt: list[int], views: Sequence[View]) -> list[int]:
+    """With the places of pictures behind the first token, and none elsewhere."""
+    text = [(token or 1) - 1 if token == model.image_token else token for token in prompt]
+    places = sum(sum(model.places(view)) for view in views)
+    return [text[0], *[model.image_token] * places, *text[1:]]
+
+
 def _ids(name: str, content: str, vocab_size: int) -> list[list[int]]:
     try:
         rows = json.loads(content)
@@ -225,6 +257,12 @@ def _transformers(path: Path, rows: _Rows, options: VerifyOptions) -> dict[str, 
             name: getattr(rows, name) for name in ("tokens", "mask", "labels", "counted")
         }
         request |= rows.encoder | ({} if rows.start is None else {"start": rows.start})
+        if rows.views:
+            parts = [[part for view in row for part in parts_of(view)] for row in rows.views]
+            request["pixel_values"] = np.stack([part for row in parts for part in row])
+            request["pictures"] = np.array([len(row) for row in parts])
+            sizes = [view.size if isinstance(view, Tiles) else view.shape[1:] for [view] in rows.views]
+            request["image_sizes"] = np.array(sizes)
         request |= {"new_tokens": options.new_tokens, "gradients": options.gradients}
         np.savez(asked, **request)
         child = subprocess.run(
@@ -251,6 +289,10 @@ def _mjx(model: PretrainedModel, rows: _Rows, options: VerifyOptions) -> _Side:
     if rows.encoder:
         arrays |= {"tokens": rows.encoder["encoder_tokens"], "segment_ids": rows.encoder["encoder_mask"]}
     read: dict[str, Any] = {name: array.astype(np.int32) for name, array in arrays.items()}
+    sight, seen = _sight(model.definition), {}
+    if sight is not None:
+        seen = sight.seeing(rows.tokens, rows.views)
+        read |= seen
     counted = rows.counted.astype(np.float32)
     batch = read | {"labels": rows.labels.astype(np.int32), "loss_mask": counted}
 
@@ -267,8 +309,13 @@ def _mjx(model: PretrainedModel, rows: _Rows, options: VerifyOptions) -> _Side:
     continuation = np.zeros((len(rows.prompts), 0), np.int64)
     if options.new_tokens:
         greedy = SamplingConfig(temperature=0.0, max_new_tokens=options.new_tokens, start_token=rows.start)
-        continuation = np.array(Generator(model.definition, model.parameters)(rows.prompts, greedy))
-    logits = np.asarray(model(**read))
+        generator = Generator(model.definition, model.parameters)
+        continuation = np.array(generator(rows.prompts, greedy, pictures=rows.views))
+    if seen:
+        told = model.outputs(input_ids=rows.tokens, attention_mask=rows.mask, **seen)["logits"]
+    else:
+        told = model(**read)
+    logits = np.asarray(told)
     return _Side(logits, float(value), None if norm is None else float(norm), continuation)
 
 

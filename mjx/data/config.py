@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mjx.batch import BatchArrays
 from mjx.data.splits import parse_split
@@ -11,6 +11,9 @@ from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.files import LocalPath
 from mjx.parse import Tag
+
+if TYPE_CHECKING:
+    from mjx.data.images.protocol import PictureProcessor
 
 KINDS = {
     "gpt": "mjx.data.gpt",
@@ -52,6 +55,11 @@ class DatasetConfig:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes that rows are of; none where they have no classes."""
         return ()
+
+    @property
+    def picture_processor(self) -> "PictureProcessor | None":
+        """How pictures are made ready for the model; None where there are none."""
+        return None
 
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
         """What rows that a decoder writes by itself begin with; None: there are none.

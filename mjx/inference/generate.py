@@ -18,6 +18,7 @@ from mjx.inference.prompts import lay_prompts
 from mjx.inference.rows import rounded
 from mjx.inference.sampling import SamplingConfig, row_keys, sample
 from mjx.models.common.parameter import bind, parameters_of
+from mjx.models.common.pictures import View
 from mjx.models.family import Batch, Generates
 from mjx.sharding import Rules, shard
 from mjx.trees import Tree
@@ -118,18 +119,21 @@ class Generator:
         *,
         row_seeds: Sequence[int] | None = None,
         on_tokens: OnTokens | None = None,
+        pictures: Sequence[Sequence[View]] = (),
     ) -> list[list[int]]:
         """The new tokens of each row, without prompt and stop token; with `beams` those of the best text.
 
         A row's text depends on its prompt, the seed and its entry of `row_seeds` (default: its index),
         not on the other rows. `on_tokens` hears of the tokens as they come, those of a search all at once.
+        `pictures` are those of each prompt, which stand in its image tokens, in order.
 
         Raises:
             InputError: a prompt is empty, has an unknown id, or is too long for the model's positions; or the
-                model needs a `start_token`.
+                model needs a `start_token`; or does not see, or a prompt's image tokens are not those of its
+                pictures.
         """
         if config.beams > 1:
-            texts = [beams[0].tokens for beams in self.search(prompts, config)]
+            texts = [beams[0].tokens for beams in self.search(prompts, config, pictures)]
             if on_tokens is not None and any(texts):
                 on_tokens(texts)
             return texts
@@ -138,7 +142,7 @@ class Generator:
             raise InputError(
                 f"row_seeds has {len(seeds)} entries for {len(prompts)} prompts; it needs one for each"
             )
-        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards)
+        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards, pictures)
         if laid is None:
             return []
         of_rows = np.array([*seeds, *[0] * (len(laid.lengths) - len(seeds))]).astype(np.uint32)
@@ -165,13 +169,18 @@ class Generator:
                 until = self._placement.put(np.int32(limit))
                 state = self._decode(self._parameters, state, until, request, config=static)
 
-    def search(self, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> list[list[Beam]]:
+    def search(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: SamplingConfig,
+        pictures: Sequence[Sequence[View]] = (),
+    ) -> list[list[Beam]]:
         """The best texts of each row that a search with `config.beams` finds, at most so many, best first.
 
         Raises:
             InputError: as a call.
         """
-        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards)
+        laid = lay_prompts(self._model, prompts, config, self._placement.batch_shards, pictures)
         if laid is None:
             return []
         with self._placement.in_force():

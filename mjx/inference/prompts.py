@@ -8,7 +8,8 @@ import numpy as np
 from mjx.errors import InputError
 from mjx.inference.rows import rounded
 from mjx.inference.sampling import SamplingConfig
-from mjx.models.family import Begun, Generates
+from mjx.models.common.pictures import View
+from mjx.models.family import Begun, Generates, Sees
 
 
 class LaidPrompts(NamedTuple):
@@ -27,12 +28,17 @@ class LaidPrompts(NamedTuple):
 
 
 def lay_prompts(
-    model: Generates, prompts: Sequence[Sequence[int]], config: SamplingConfig, shards: int
+    model: Generates,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    shards: int,
+    pictures: Sequence[Sequence[View]] = (),
 ) -> LaidPrompts | None:
-    """The prompts in arrays, whose number of rows `shards` divides; None: there are none.
+    """The prompts in arrays, whose number of rows `shards` divides; None: there are none. `pictures` stand in
+    each prompt's image tokens.
 
     Raises:
-        InputError: as `check_prompts`.
+        InputError: as `check_prompts`; or a prompt has not the image tokens of its pictures.
     """
     if not prompts:
         return None
@@ -55,6 +61,11 @@ def lay_prompts(
         # Rows that only fill the batch have something to read, so that no softmax is over nothing.
         prompt[name] = np.pad(array, ((0, batch - len(array)), (0, wide)), mode="constant")
         prompt[name][len(array) :] = prompt[name][0]
+    if any(pictures):
+        if not isinstance(model, Sees):
+            raise InputError("the model does not see pictures; leave them out")
+        fill = [()] * (batch - len(prompts))
+        prompt |= model.seeing(tokens, [*pictures, *fill])
     parts = [(tokens[:, at : at + chunk], np.int32(at)) for at in range(chunk, width, chunk)]
     rows = tokens if config.no_repeat_ngram_size else tokens[:, :0]
     return LaidPrompts(prompt, parts, rows, lengths, slots)

@@ -9,7 +9,8 @@ from mjx.errors import InputError
 from mjx.inference.generate import Generator
 from mjx.inference.prompts import check_prompts
 from mjx.inference.sampling import SamplingConfig
-from mjx.models.family import Generates
+from mjx.inference.seen_prompts import SeenPictures, seen_prompts
+from mjx.models.family import Generates, Sees
 
 
 def continue_texts(
@@ -20,15 +21,27 @@ def continue_texts(
     *,
     template: ChatTemplate | None = None,
     data: DatasetConfig | None = None,
+    pictures: SeenPictures | None = None,
 ) -> list[str]:
     """Each prompt with what the model makes of it, or the answers alone with a template, and of a model that
     reads prompts apart; every process of the run calls this. A document's end ends a text, besides the
     tokens that `sampling` stops at. `data` is what the model has learnt from, which says how a prompt is
-    read."""
+    read. `pictures` stand in the prompts."""
     if tokenizer.eod_id is not None:
         stops = sorted({*sampling.stop_tokens, tokenizer.eod_id})
         sampling = dataclasses.replace(sampling, stop_tokens=tuple(stops))
     sampling = _started(generator.model, sampling, tokenizer, data)
+    if pictures is not None:
+        if not isinstance(generator.model, Sees):
+            raise InputError("the model does not see pictures; leave them out")
+        ids = seen_prompts(generator.model, tokenizer, prompts, pictures, template)
+        continued = generator(ids, sampling, pictures=pictures.views)
+        if template is not None:
+            return [tokenizer.decode(tokens) for tokens in continued]
+        return [
+            prompt + decode_continuation(tokenizer, before, tokens)
+            for prompt, before, tokens in zip(prompts, ids, continued, strict=True)
+        ]
     if template is None:
         ids = _encoded(generator.model, tokenizer, prompts, data)
         if generator.model.answers:

@@ -15,6 +15,7 @@ from mjx.batch import BatchArrays, size_of
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
+from mjx.models.common.pictures import View
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.interface import Interface
 from mjx.models.interop.megatron.model import MegatronModel
@@ -285,6 +286,35 @@ class Classifies(Protocol):
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each row's classes, or its number, of `tokens`, `segment_ids` (0 is padding) and, where
         the model has them, `token_types`; or of `images`; in float32."""
+        ...
+
+
+@runtime_checkable
+class Sees(Protocol):
+    """A family's module in whose texts pictures stand, each in the places of an image token."""
+
+    @property
+    def image_token(self) -> int:
+        """The id that stands in their places."""
+        ...
+
+    def places(self, view: View) -> tuple[int, ...]:
+        """How many tokens each part of a picture takes: of tiles that are put together as one grid, all in
+        one number.
+
+        Raises:
+            InputError: the encoder cannot see such a picture.
+        """
+        ...
+
+    def seeing(
+        self, tokens: Int[np.ndarray, "batch sequence"], pictures: Sequence[Sequence[View]]
+    ) -> dict[str, np.ndarray]:
+        """What a batch has besides `tokens`, in which each row's pictures have their places, in order.
+
+        Raises:
+            InputError: a row has not as many image tokens as its pictures take.
+        """
         ...
 
 

@@ -71,4 +71,15 @@ def tiny() -> tuple[SeeingVariant, ...]:
             unseen=KEY_BIAS,
             megatron=True,
         ),
+        SeeingVariant(
+            name="LLaVA-NeXT",
+            config=SMALL(vision=VISION, vision_layers=2, pinpoints=((14, 28), (14, 42))),
+            # As LLaVA, and a newline.
+            num_parameters=OF_LANGUAGE + 3528 + 24 + 120 + 3 * VISION_LAYER + 96 + 800 + 1056 + 32,
+            unseen=("language*key.bias", "vision.encoder.*", "vision.final_norm.*"),
+            huggingface="llava_next",
+            patches=32,
+            size=(28, 20),
+            prompt_lengths=(14, 15),
+        ),
     )

@@ -18,7 +18,8 @@ from mjx.inference.embedding import POOLING
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch, load_family
 from mjx.models.multimodal.config import SEEN
-from mjx.models.multimodal.rows import expanded, features_of, seen_arrays
+from mjx.models.multimodal.layout import features_of
+from mjx.models.multimodal.rows import expanded, seen_arrays
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -366,7 +367,7 @@ HUGGINGFACE = {
         counted=_attended,
     ),
     "multimodal": Family(
-        inputs=("input_ids", "attention_mask", "pixel_values"),
+        inputs=("input_ids", "attention_mask", "pixel_values", "image_sizes"),
         needed=("input_ids", "pixel_values"),
         prepared=_huggingface_seen,
         batch=_huggingface_looking,

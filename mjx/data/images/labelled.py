@@ -16,6 +16,7 @@ from mjx.data.config import DatasetConfig
 from mjx.data.dataset import Batch, Dataset, blended
 from mjx.data.images.decode import BrokenPictureError, decoded, pillow
 from mjx.data.images.prepare import AugmentationConfig, PreparationConfig
+from mjx.data.images.protocol import PictureProcessor
 from mjx.data.images.sources import Pictures, classes_of, is_there, open_pictures
 from mjx.data.pairs.order import row_order
 from mjx.data.splits import WITHOUT_VALIDATION, EmptyPartError, Split, split_range
@@ -55,6 +56,10 @@ class LabelledPicturesConfig(DatasetConfig):
         if not there:  # a plan is made where there are no data
             return ()
         return classes_of(self._pictures)
+
+    @property
+    def picture_processor(self) -> PictureProcessor:
+        return self.image
 
     def arrays(self, rows: int) -> BatchArrays:
         shape, axes = (rows, *self.image.shape), ("batch", "channels", "height", "width")

@@ -32,6 +32,8 @@ class PreparationConfig:
     shorter_side: int | None = None
     """Keep a picture's shape: make its shorter side so long, and take `size` out of the middle (what is
     beyond the picture is black). null: squeeze it to `size`."""
+    squared: bool = False
+    """First put what is not square into the middle of a square, on the colour of the mean (LLaVA)."""
     resample: Resample = "bicubic"
     """How it is made larger or smaller."""
     channels: int = 3
@@ -74,6 +76,7 @@ class PreparationConfig:
         if augment is not None:
             return self.normalized(augment(picture, self, np.random.default_rng(seed)))
         height, width = self.size
+        picture = self._squared(picture) if self.squared else picture
         if self.shorter_side is None:
             return self.normalized(resized(picture, width, height, self.resample))
         short, long = sorted(picture.size)
@@ -89,6 +92,15 @@ class PreparationConfig:
         pixels = np.asarray(picture, np.uint8).reshape(picture.height, picture.width, self.channels)
         scale = np.float32(1 / 255)
         return np.ascontiguousarray(((pixels * scale - mean) / std).transpose(2, 0, 1))
+
+    def _squared(self, picture: "Image") -> "Image":
+        from PIL import Image
+
+        side = max(picture.size)
+        color = tuple(int(mean * 255) for mean in self._mean_and_std()[0].astype(float))
+        around = Image.new(picture.mode, (side, side), color if self.channels > 1 else color[0])
+        around.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return around
 
     def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         known = NORMALIZATIONS[self.normalize]

@@ -1,14 +1,116 @@
 """How the pictures of a Hugging Face model are prepared: its `preprocessor_config.json`."""
 
-from collections.abc import Mapping
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from mjx.data.images.marks import PictureMarks
 from mjx.data.images.prepare import PreparationConfig, Resample
+from mjx.data.images.protocol import PictureProcessor
+from mjx.data.images.tiling import CanvasTiling, PinpointTiling
 from mjx.errors import InputError
+from mjx.models.interop.stored_file import read_object
 
 FILE = "preprocessor_config.json"
+WHOLE_FILE = "processor_config.json"
+"""Of newer folders: of the tokens around pictures too, and with the other inside, as `image_processor`."""
 _RESAMPLE: dict[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
+
+
+def read_processor(folder: Path) -> PictureProcessor:
+    """What a model's folder says of its pictures.
+
+    Raises:
+        InputError: it says nothing, or something that mjx does not do.
+    """
+    own, around = (_read(folder / name) for name in (FILE, WHOLE_FILE))
+    inner = around.get("image_processor")
+    said, where = (own, FILE) if own or not isinstance(inner, Mapping) else (inner, WHOLE_FILE)
+    if not said:
+        raise InputError(f"{folder} has no {FILE}, which says how pictures are made ready for the model")
+    classes = [one.get("processor_class") for one in (around, own)]
+    return processor_of({"processor_class": next(filter(None, classes), None), **said}, str(folder / where))
+
+
+def read_marks(folder: Path, image: str) -> PictureMarks:
+    """What a model's folder says of the text where a picture stands, whose features are in the places of the
+    token `image`."""
+    around, own = (_read(folder / name) for name in (WHOLE_FILE, FILE))
+    around = {**own, **around}
+    if around.get("processor_class") != "InternVLProcessor":
+        return PictureMarks(image=image)
+    tokens = _read(folder / "tokenizer_config.json")
+    extra = tokens.get("extra_special_tokens")
+    tokens |= extra if isinstance(extra, dict) else {}
+    begin, end = (tokens.get(f"{name}_image_token") for name in ("start", "end"))
+    if not isinstance(begin, str) or not isinstance(end, str):
+        raise InputError(
+            f'{folder / "tokenizer_config.json"} should say the "start_image_token" and the '
+            '"end_image_token" around a picture'
+        )
+    return PictureMarks(image=image, before=begin, behind=end)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(read_object(file)) if os.path.lexists(file) else {}
+
+
+def processor_of(said: Mapping[str, Any], where: str) -> PictureProcessor:
+    """What an image processor of transformers does to a picture.
+
+    Args:
+        said: The file's content.
+        where: The file, for messages.
+
+    Raises:
+        InputError: as `preparation_of`.
+    """
+    kind = str(said.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
+    return _KINDS.get(kind, preparation_of)(said, where)
+
+
+def _llava(said: Mapping[str, Any], where: str) -> PictureProcessor:
+    padded = said.get("do_pad", False)
+    return dataclasses.replace(preparation_of({**said, "do_pad": False}, where), squared=bool(padded))
+
+
+def _pinpoints(said: Mapping[str, Any], where: str) -> PictureProcessor:
+    whole = preparation_of({**said, "do_pad": False}, where)  # of a batch, with pictures of nothing
+    found = said.get("image_grid_pinpoints")
+    sizes = [_pair(one) for one in found] if isinstance(found, list) else []
+    pinpoints = tuple(size for size in sizes if size is not None)
+    if not pinpoints or len(pinpoints) < len(sizes):
+        raise InputError(
+            f'{where} has "image_grid_pinpoints": {found!r}; it should be a list of heights and widths'
+        )
+    cut = _sides(said.get("crop_size"), square=True) or whole.size  # cuts tiles, even where it crops nothing
+    sides = {*whole.size, *(cut if isinstance(cut, tuple) else (cut,)), whole.shorter_side or whole.size[0]}
+    if len(sides) > 1:
+        raise InputError(
+            f'{where} has "crop_size": {said.get("crop_size")!r}; it should be as large as the size'
+        )
+    return PinpointTiling(image=whole, pinpoints=pinpoints)
+
+
+def _canvas(said: Mapping[str, Any], where: str) -> PictureProcessor:
+    whole = preparation_of(said, where)
+    # InternVL's processor cuts whatever its file says.
+    cuts = said.get("processor_class") == "InternVLProcessor" or said.get("crop_to_patches", False)
+    fewest, most = said.get("min_patches", 1), said.get("max_patches", 12)
+    if not cuts or most == 1:
+        return whole
+    return CanvasTiling(image=whole, fewest=fewest, most=most)
+
+
+_KINDS: dict[str, Callable[[Mapping[str, Any], str], PictureProcessor]] = {
+    "LlavaImageProcessor": _llava,
+    "LlavaNextImageProcessor": _pinpoints,
+    "GotOcr2ImageProcessor": _canvas,
+}
+"""By the name of transformers' class; others do what `preparation_of` says."""
 
 
 def preparation_of(said: Mapping[str, Any], where: str) -> PreparationConfig:
@@ -81,6 +183,12 @@ def _sides(said: Any, *, square: bool) -> tuple[int, int] | int | None:
         short = said.get("shortest_edge")
         if type(short) is int and said.get("longest_edge") is None:
             return short
+    return None
+
+
+def _pair(said: Any) -> tuple[int, int] | None:
+    if isinstance(said, list | tuple) and len(said) == 2 and all(type(side) is int for side in said):
+        return said[0], said[1]
     return None
 
 

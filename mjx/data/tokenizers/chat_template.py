@@ -56,11 +56,12 @@ class ChatTemplate:
                 return cls(source, config.names, f"chat_template of {file}")
         return None
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The chat as text, special tokens written out.
 
         Args:
-            messages: Each has a `role` ("system", "user", "assistant") and a `content`.
+            messages: Each has a `role` ("system", "user", "assistant") and a `content`: a text, or, where the
+                template knows them, parts as `{"type": "image"}` and `{"type": "text", "text": …}`.
             add_generation_prompt: End with what begins the assistant's answer.
 
         Raises:

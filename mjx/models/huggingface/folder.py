@@ -32,6 +32,9 @@ TOKENIZER_FILES = (
 )
 """What a tokenizer may consist of; none has all of them."""
 
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""How pictures are made ready, and what stands in a text for them."""
+
 
 class HuggingFaceFolder:
     """The local folder of a model in Hugging Face's layout: its config is read, its weights are not yet.
@@ -74,7 +77,8 @@ class HuggingFaceFolder:
 
         Links are followed. Raises InputError when it cannot be written.
         """
-        names = [CONFIG, GENERATION_CONFIG, *self.tokenizer_files, *sentence_files(self.path)]
+        names = [CONFIG, GENERATION_CONFIG, *self.tokenizer_files, *PROCESSOR_FILES]
+        names += sentence_files(self.path)
         for name in names:
             if not os.path.lexists(self.path / name):
                 continue

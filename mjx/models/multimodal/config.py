@@ -1,7 +1,7 @@
 """Language models that see: an encoder's features in the places of tokens (Liu et al. 2023)."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flax import nnx
 
@@ -16,6 +16,8 @@ from mjx.sharding import inside
 
 SEEN = ("patches", "grid", "patch_segment_ids")
 """What the encoder is given of a row's pictures: as `ImageInputs`, packed into one row of patches."""
+PLACES = ("image_at", "newline_at")
+"""Which places of a row features take, and the newlines between them; beyond the row: none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,10 @@ class MultimodalConfig(ModelConfig):
     """Any encoder of pictures, a projector, any language model that continues text."""
 
     family: ClassVar[str] = "multimodal"
-    training_choices: ClassVar[tuple[str, ...]] = ("dtype",)
+    training_choices: ClassVar[tuple[str, ...]] = (
+        *("dtype", "remat", "language.dtype", "language.remat", "language.loss_chunks", "language.z_loss"),
+        *("language.dropout", "vision.dtype", "vision.remat", "vision.dropout"),
+    )
 
     language: LanguageModelConfig
     """The language model, of whatever family."""
@@ -40,6 +45,10 @@ class MultimodalConfig(ModelConfig):
     """The encoder's learned tokens take places too, in front of the patches."""
     merged: int = 1
     """Patches that become one token, their features one behind the other, as they follow in a row."""
+    pinpoints: tuple[tuple[int, int], ...] = ()
+    """Heights and widths in pixels at which pictures are seen, the best of them for each, in tiles of the
+    encoder's size behind the whole: their features are one grid, without what is only padding, with a
+    learned newline behind each row (LLaVA-NeXT). []: pictures, or their tiles, one behind the other."""
 
     def __post_init__(self):
         if not 0 <= self.image_token < self.language.vocab_size:
@@ -53,6 +62,16 @@ class MultimodalConfig(ModelConfig):
             raise InputError(
                 f"model.learned_seen = true gives learned tokens places, but model.merged = {self.merged} "
                 "joins patches alone; set one of them to its default"
+            )
+        if self.pinpoints and (self.merged > 1 or (self.learned_seen and self.vision.learned_tokens)):
+            raise InputError(
+                "model.pinpoints make one grid of single patches; set model.merged = 1 and "
+                "model.learned_seen = false"
+            )
+        if any(min(sides) < 1 for sides in self.pinpoints):
+            raise InputError(
+                f"model.pinpoints = {[list(sides) for sides in self.pinpoints]} must be positive heights and "
+                "widths"
             )
         layers = self.vision_layers
         if layers is not None and not 0 < layers <= self.vision.num_layers:
@@ -68,6 +87,19 @@ class MultimodalConfig(ModelConfig):
     @property
     def rows_apart(self) -> bool:
         return self.language.rows_apart and self.vision.rows_apart
+
+    @property
+    def settled(self) -> "MultimodalConfig":
+        """With `dtype` and `remat` in the parts too that do not choose for themselves."""
+
+        def of(part: ModelConfig) -> dict[str, Any]:
+            return {
+                "dtype": self.dtype if part.dtype == "auto" else part.dtype,
+                "remat": self.remat if part.remat == "none" else part.remat,
+            }
+
+        language, vision = (dataclasses.replace(part, **of(part)) for part in (self.language, self.vision))
+        return dataclasses.replace(self, language=language, vision=vision)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         from mjx.models.multimodal.model import Multimodal
@@ -101,14 +133,20 @@ class MultimodalConfig(ModelConfig):
 
     def _text(self, arrays: BatchArrays) -> BatchArrays:
         """What is the language model's."""
-        return {name: array for name, array in arrays.items() if name not in (*SEEN, "image_at")}
+        return {name: array for name, array in arrays.items() if name not in (*SEEN, *PLACES)}
 
     def check_devices(self) -> None:
         self.language.check_devices()
         self.vision.check_devices()
 
+    def newlines(self, patches: int) -> int:
+        """The most there may be in a row of so many patches."""
+        return patches // self.vision.grid[1] if self.pinpoints else 0
+
     def check_batch(self, arrays: BatchArrays) -> None:
         dtypes = {"patches": "float32", "grid": "int32", "patch_segment_ids": "int32", "image_at": "int32"}
+        if self.pinpoints:
+            dtypes["newline_at"] = "int32"
         text = {name: array for name, array in arrays.items() if name not in dtypes}
         self.language.check_batch(text)
         check_arrays(arrays, dtypes, {name: array.dtype for name, array in text.items()})

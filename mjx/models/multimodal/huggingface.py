@@ -1,6 +1,7 @@
 """Hugging Face's models that see: LLaVA, with the encoders and language models that the registry has."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from mjx.models.common.parameter import parameters_of
 from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
 from mjx.models.interop.architectures import find_architecture, fitting_architecture
-from mjx.models.interop.config_map import ConfigMap, Constant, Fields, Key, Theirs, shown
+from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Fields, Key, Only, Theirs, shown
+from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.multimodal.config import MultimodalConfig
 from mjx.parse import to_tree
@@ -25,15 +27,22 @@ class Part:
     field: str
     kind: str
     """Their `model_type` where it says none."""
+    ties: bool | None = None
+    """Whether it is the whole's `tie_word_embeddings` that says whether the language model has one table, and
+    what it is where it is missing; None: it does not."""
+    only: bool = False
+    """Whether the part is of this kind and no other."""
 
     def names(self) -> Sequence[str]:
-        return (self.name,)
+        return (self.name,) if self.ties is None else (self.name, "tie_word_embeddings")
 
     def ours(self, theirs: Theirs) -> Fields:
         given = theirs.get(self.name) or {}
         if not isinstance(given, Mapping):
             raise InputError(f'{theirs.where} has "{self.name}": {shown(given)}, which should be an object')
         inner = {"model_type": self.kind, **given}
+        if self.ties is not None:
+            inner["tie_word_embeddings"] = theirs.get("tie_word_embeddings", self.ties)
         inner["architectures"] = [_class_of(inner["model_type"])]
         family, architecture = find_architecture(inner)
         config = architecture.config.to_ours(inner, f'{theirs.where}, "{self.name}"')
@@ -41,9 +50,12 @@ class Part:
 
     def theirs(self, config: MultimodalConfig) -> dict[str, Any]:
         part: ModelConfig = getattr(config, self.field)
-        architecture = fitting_architecture(part)
+        architecture = fitting_architecture(part, self.kind if self.only else None)
         written = architecture.config.to_theirs(part)
-        return {self.name: {**written, "model_type": architecture.model_type}}
+        found = {self.name: {**written, "model_type": architecture.model_type}}
+        if self.ties is not None:
+            found["tie_word_embeddings"] = written.get("tie_word_embeddings", False)
+        return found
 
 
 def _class_of(model_type: str) -> str:
@@ -79,48 +91,121 @@ class FeatureLayer:
         return {"vision_feature_layer": (config.vision_layers or layers) - layers - 1}
 
 
-_LLAVA = ConfigMap(
-    MultimodalConfig,
-    (
-        UNQUANTIZED,
-        Part("text_config", "language", "llama"),
-        Part("vision_config", "vision", "clip_vision_model"),
-        FeatureLayer(),
-        Key(*("vision_feature_select_strategy", "learned_seen", "default"), {"default": False, "full": True}),
-        Key("image_token_index", "image_token", 32000, also=("image_token_id",)),
-        Key("projector_hidden_act", "projector.activation", "gelu", ACTIVATIONS),
-        Key("multimodal_projector_bias", "projector.bias", default=True),
-        Constant("projector.kind", "mlp"),
-    ),
-    (*WITHOUT_MEANING, "image_seq_length", "vocab_size", "ignore_index", "tie_word_embeddings"),
+@dataclasses.dataclass(frozen=True)
+class Pinpoints:
+    """`image_grid_pinpoints`: heights and widths."""
+
+    def names(self) -> Sequence[str]:
+        return ("image_grid_pinpoints",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        found = theirs.get("image_grid_pinpoints") or _PINPOINTS
+        if not isinstance(found, list) or not all(
+            isinstance(one, list | tuple) and len(one) == 2 and all(type(side) is int for side in one)
+            for one in found
+        ):
+            raise InputError(
+                f'{theirs.where} has "image_grid_pinpoints": {shown(found)}; it should be a list of heights '
+                "and widths in pixels"
+            )
+        return {"pinpoints": [list(one) for one in found]}
+
+    def theirs(self, config: MultimodalConfig) -> dict[str, Any]:
+        return {"image_grid_pinpoints": [list(one) for one in config.pinpoints]}
+
+
+@dataclasses.dataclass(frozen=True)
+class NormedFeatureLayer(FeatureLayer):
+    """Where -1 is what the encoder itself gives, with its last norm."""
+
+    def ours(self, theirs: Theirs) -> Fields:
+        named = {**theirs, "vision_feature_layer": theirs.get("vision_feature_layer", -1)}
+        if named["vision_feature_layer"] == -1:
+            return {"vision_layers": None}
+        return super().ours(Theirs(named, theirs.where))
+
+
+@dataclasses.dataclass(frozen=True)
+class Downsampling:
+    """`downsample_ratio`: of each side; ours is how many patches become one."""
+
+    def names(self) -> Sequence[str]:
+        return ("downsample_ratio",)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        ratio = theirs.get("downsample_ratio", 0.5)
+        side = round(1 / ratio)
+        if side * ratio != 1:
+            raise InputError(
+                f'{theirs.where} has "downsample_ratio": {shown(ratio)}; it should be one part of a whole '
+                "number, such as 0.5"
+            )
+        return {"merged": side**2}
+
+    def theirs(self, config: MultimodalConfig) -> dict[str, Any]:
+        return {"downsample_ratio": config.merged**-0.5}
+
+
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+_PARTS = (
+    UNQUANTIZED,
+    Part("text_config", "language", "llama", ties=False),
+    Part("vision_config", "vision", "clip_vision_model"),
+    FeatureLayer(),
+    Key(*("vision_feature_select_strategy", "learned_seen", "default"), {"default": False, "full": True}),
+    Key("image_token_index", "image_token", 32000, also=("image_token_id",)),
+    Key("projector_hidden_act", "projector.activation", "gelu", ACTIVATIONS),
+    Key("multimodal_projector_bias", "projector.bias", default=True),
+    Constant("projector.kind", "mlp"),
+)
+_INTERNVIT = "internvl_vision"
+_INTERNVL = (
+    UNQUANTIZED,
+    Part("text_config", "language", "qwen2", ties=True),
+    Part("vision_config", "vision", _INTERNVIT, only=True),
+    NormedFeatureLayer(),
+    Only("vision_feature_select_strategy", "default"),
+    Downsampling(),
+    Key("image_token_id", "image_token", 151667, also=("image_token_index",)),
+    Key("projector_hidden_act", "projector.activation", "gelu", ACTIVATIONS),
+    Constant("projector.kind", "mlp"),
+    Constant("projector.bias", value=True),
+    Constant("projector.norm.kind", "layernorm"),
+    Constant("projector.norm.epsilon", 1e-5),
+)
+_WITHOUT_MEANING = (
+    *(*WITHOUT_MEANING, "image_seq_length", "vocab_size", "ignore_index"),
+    "use_image_newline_parameter",
 )
 
 
-def llava_names(config: MultimodalConfig) -> NameMap:
-    """Encoder, projector and language model, each by its own table."""
+def llava_names(config: MultimodalConfig, vision: str | None = None) -> NameMap:
+    """Encoder (of their kind `vision`; None: any), projector and language model, each by its own table."""
     rows = [
         Row("linear_1.weight", "up.kernel", _WIDE),
         Row("linear_2.weight", "down.kernel", _NARROW),
     ]
     if config.projector.bias:
         rows += [Row("linear_1.bias", "up.bias"), Row("linear_2.bias", "down.bias")]
+    if config.projector.norm is not None:
+        rows += norm_rows(config.projector.norm, "layer_norm", "norm")
     projector = parameters_of(abstract_model(config))["projector"]
+    around = [Row("image_newline", "newline")] if config.pinpoints else []
+    whole = {name: leaf for name, leaf in parameters_of(abstract_model(config)).items() if name == "newline"}
     parts = {
-        "vision.": ("vision_tower.", _names(config.vision)),
+        "": ("", NameMap(around, 0, lambda *_: None, whole)),
+        "vision.": ("vision_tower.", fitting_architecture(config.vision, vision).name_map(config.vision)),
         "projector.": ("multi_modal_projector.", NameMap(rows, 0, lambda *_: None, projector)),
-        "language.": ("language_model.", _names(config.language)),
+        "language.": ("language_model.", fitting_architecture(config.language).name_map(config.language)),
     }
     return NameMap.joined(parts)
 
 
-def _names(part: ModelConfig) -> NameMap:
-    return fitting_architecture(part).name_map(part)
-
-
-def _canonical(config: MultimodalConfig) -> MultimodalConfig:
+def _canonical(config: MultimodalConfig, kind: str | None = None) -> MultimodalConfig:
     """One spelling for all configs of the same model, without what only training chooses."""
     language, vision = (
-        fitting_architecture(part).canonical(part) for part in (config.language, config.vision)
+        fitting_architecture(part, of).canonical(part)
+        for part, of in ((config.language, None), (config.vision, kind))
     )
     layers = config.vision_layers
     hidden = config.projector.features
@@ -139,20 +224,29 @@ def _canonical(config: MultimodalConfig) -> MultimodalConfig:
     )
 
 
-ARCHITECTURES = (
-    Architecture(
-        model_type="llava",
-        class_name="LlavaForConditionalGeneration",
-        config=_LLAVA,
-        name_map=llava_names,
+def _architecture(
+    model_type: str, class_name: str, entries: Sequence[Entry], vision: str | None = None
+) -> Architecture:
+    return Architecture(
+        model_type=model_type,
+        class_name=class_name,
+        config=ConfigMap(MultimodalConfig, entries, _WITHOUT_MEANING),
+        name_map=functools.partial(llava_names, vision=vision),
         prefix="",
-        canonical=_canonical,
+        canonical=functools.partial(_canonical, kind=vision),
         aliases={
             r"vision_tower\.vision_model\.(.*)": r"vision_tower.\1",
             r"model\.vision_tower\.(?:vision_model\.)?(.*)": r"vision_tower.\1",
             r"model\.multi_modal_projector\.(.*)": r"multi_modal_projector.\1",
             r"model\.language_model\.(.*)": r"language_model.model.\1",
+            r"model\.image_newline": "image_newline",
             r"lm_head\.weight": "language_model.lm_head.weight",
         },
-    ),
+    )
+
+
+ARCHITECTURES = (
+    _architecture("llava", "LlavaForConditionalGeneration", _PARTS),
+    _architecture("llava_next", "LlavaNextForConditionalGeneration", (*_PARTS, Pinpoints())),
+    _architecture("internvl", "InternVLForConditionalGeneration", _INTERNVL, _INTERNVIT),
 )

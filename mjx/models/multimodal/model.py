@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from mjx.models.common.pictures import ImageInputs
+from mjx.models.common.parameter import parameter
+from mjx.models.common.pictures import ImageInputs, View
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.common.token_model.model import inputs_of
 from mjx.models.family import Batch, Begun, Counts, Metrics
 from mjx.models.multimodal.config import MultimodalConfig
+from mjx.models.multimodal.layout import layout_of
 from mjx.models.multimodal.projector import Projector
+from mjx.models.multimodal.rows import seen_arrays
 from mjx.models.report import Report
-from mjx.sharding import inside
+from mjx.sharding import inside, shard
 from mjx.trees import Tree
 
 
@@ -40,6 +44,7 @@ class Multimodal(nnx.Module):
     """Encoder, projector, language model: `mjx.models.family.Generates`."""
 
     def __init__(self, config: MultimodalConfig, *, rngs: nnx.Rngs):
+        config = config.settled
         self.vision = config.vision.build(rngs)
         self.projector = Projector(
             config.projector,
@@ -48,6 +53,9 @@ class Multimodal(nnx.Module):
             std=config.language.init_std,
             rngs=rngs,
         )
+        embed = config.language.hidden_size
+        newline = jax.random.normal(rngs.params(), (embed,), jnp.float32) / math.sqrt(embed)
+        self.newline = parameter(newline, "embed") if config.pinpoints else None
         self.language = config.language.build(rngs)
         self.config = config
 
@@ -69,7 +77,32 @@ class Multimodal(nnx.Module):
             features = self.vision(inputs, key, layers=config.vision_layers)
         rows, sequence, embed = features.shape
         features = features.reshape(rows, sequence // config.merged, embed * config.merged)
-        return Seen(self.projector(features.astype(config.language.compute_dtype)), batch["image_at"])
+        seen = Seen(self.projector(features.astype(config.language.compute_dtype)), batch["image_at"])
+        if self.newline is None or "newline_at" not in batch:
+            return seen
+        at = batch["newline_at"]
+        lines = jnp.broadcast_to(
+            self.newline[...].astype(seen.embeddings.dtype), (*at.shape, config.language.hidden_size)
+        )
+        return Seen(
+            jnp.concatenate([seen.embeddings, shard(lines, "batch", None, "embed")], axis=1),
+            jnp.concatenate([seen.at, at], axis=1),
+        )
+
+    @property
+    def image_token(self) -> int:
+        """The id that stands in the places of features."""
+        return self.config.image_token
+
+    def places(self, view: View) -> tuple[int, ...]:
+        """How many tokens each part of a picture takes, or all that are one grid."""
+        return layout_of(self.config, view).counts
+
+    def seeing(
+        self, tokens: Int[np.ndarray, "batch sequence"], pictures: Sequence[Sequence[View]]
+    ) -> dict[str, np.ndarray]:
+        """`seen_arrays` of this model."""
+        return seen_arrays(self.config, tokens, pictures)
 
     def counts(self, batch: Batch) -> dict[str, Float[Array, ""]]:
         """Those of the language model."""

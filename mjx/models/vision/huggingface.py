@@ -12,6 +12,8 @@ from mjx.models.interop.name_map import NameMap
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.config_keys import canonical
 from mjx.models.vision.huggingface_names import clip_names, dinov2_names, vit_names
+from mjx.models.vision.internvl import ENTRIES as INTERNVL
+from mjx.models.vision.internvl import internvl_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,5 +234,6 @@ ARCHITECTURES = (
         prefix="",
         without_meaning=CLIP_WITHOUT_MEANING,
     ),
+    _architecture(*("internvl_vision", "InternVLVisionModel"), *INTERNVL, names=internvl_names, prefix=""),
 )
 """Ordered: a model that several can hold is written as the first of them."""

@@ -23,7 +23,7 @@ def vit_names(config: VisionConfig, prefix: str) -> NameMap:
     """ViT's: BERT's layers with a norm in front."""
     layer = f"{prefix}encoder.layer.{{layer}}"
     rows = [
-        *_embedding_rows(config, prefix),
+        *embedding_rows(config, prefix),
         *_dense_attention_rows(config, f"{layer}.attention"),
         *norm_rows(config.norm, f"{layer}.layernorm_before", "{attention}.norm"),
         *norm_rows(config.norm, f"{layer}.layernorm_after", "{mlp}.norm"),
@@ -42,7 +42,7 @@ def dinov2_names(config: VisionConfig, prefix: str) -> NameMap:
     """DINOv2's, with registers or without."""
     layer = f"{prefix}encoder.layer.{{layer}}"
     rows = [
-        *_embedding_rows(config, prefix),
+        *embedding_rows(config, prefix),
         *_dense_attention_rows(config, f"{layer}.attention"),
         *norm_rows(config.norm, f"{layer}.norm1", "{attention}.norm"),
         *norm_rows(config.norm, f"{layer}.norm2", "{mlp}.norm"),
@@ -135,7 +135,7 @@ def vision_name_map(
     return stack_name_map(config, rows, numbering, copies=copies, ignored=ignored)
 
 
-def _embedding_rows(config: VisionConfig, prefix: str) -> list[Row]:
+def embedding_rows(config: VisionConfig, prefix: str) -> list[Row]:
     """ViT's and DINOv2's: tables with an axis for the batch."""
     embeddings = f"{prefix}embeddings"
     rows = [

@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mjx.data.images.processor import preparation_of
+from mjx.data.images.marks import TILE_TAGS, PictureMarks
+from mjx.data.images.prepare import PreparationConfig
+from mjx.data.images.processor import preparation_of, processor_of
+from mjx.data.images.tiling import CanvasTiling
 from mjx.errors import InputError
 
 Image = pytest.importorskip("PIL.Image")
@@ -68,3 +71,87 @@ def test_what_would_be_done_otherwise_is_refused(change, sentence):
     assert preparation_of(said, "x").resample == "bicubic"
     with pytest.raises(InputError, match=sentence):
         preparation_of(said | change, "x")
+
+
+PINPOINTS = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+
+
+@pytest.mark.parametrize(
+    ("processor", "settings", "parts"),
+    [
+        (
+            "LlavaNextImageProcessorPil",
+            {**PINPOINTS, "image_grid_pinpoints": [[64, 32], [32, 64], [64, 64], [32, 96]]},
+            {3, 4, 5},
+        ),
+        (
+            "LlavaNextImageProcessorPil",
+            {
+                "size": {"height": 32, "width": 32},
+                "crop_size": {"height": 32, "width": 32},
+                "image_grid_pinpoints": [[64, 96]],
+                "do_center_crop": False,
+            },
+            {7},
+        ),
+        ("GotOcr2ImageProcessorPil", {"size": {"height": 32, "width": 32}, "crop_to_patches": True}, None),
+        (
+            "GotOcr2ImageProcessorPil",
+            {
+                "size": {"height": 24, "width": 32},
+                "crop_to_patches": True,
+                "min_patches": 2,
+                "max_patches": 5,
+            },
+            None,
+        ),
+    ],
+)
+def test_pictures_are_cut_as_transformers_cuts_them(processor, settings, parts):
+    theirs = getattr(pytest.importorskip("transformers"), processor)(**settings)
+    ours = processor_of(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    seen = set()
+    for size in [*PICTURES, (64, 64), (20, 20), (100, 99)]:
+        picture = noise(*size)
+        expected = theirs(picture, return_tensors="np")
+        pixels = np.asarray(expected["pixel_values"])
+        found = ours(picture)
+        np.testing.assert_allclose(found.pictures, pixels[0] if pixels.ndim == 5 else pixels, atol=1e-4)
+        assert found.size == (size[1], size[0])
+        seen.add(len(found.pictures))
+    assert seen >= parts if parts else len(seen) > 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_pad": True, "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+        {"do_pad": False, "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+    ],
+)
+def test_a_square_is_made_on_the_colour_of_the_mean(settings):
+    theirs = pytest.importorskip("transformers").LlavaImageProcessorPil(**settings)
+    ours = processor_of(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    for size in PICTURES:
+        expected = np.asarray(theirs(noise(*size), return_tensors="np")["pixel_values"][0])
+        np.testing.assert_allclose(ours(noise(*size)), expected, atol=1e-4)
+
+
+def test_internvl_cuts_whatever_its_file_says():
+    said = {
+        **{"image_processor_type": "GotOcr2ImageProcessorFast", "crop_to_patches": False, "resample": 3},
+        **{"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    }
+    assert isinstance(processor_of(said, "x"), PreparationConfig)
+    assert isinstance(processor_of(said | {"processor_class": "InternVLProcessor"}, "x"), CanvasTiling)
+
+
+def test_marks_become_places_with_tags_between_those_of_tiles():
+    marks = PictureMarks(image="<ctx>", before="<img>", behind="</img>", tags=TILE_TAGS["two digits"])
+    assert marks.number("a <image>b<ctx>") == 2
+    assert marks.written("a <image>b<ctx>", [[2], [1, 3, 2]]) == (
+        "a <img><tile_global_thumbnail><ctx><ctx></img>b"
+        "<img><tile_01><ctx><tile_02><ctx><ctx><ctx><tile_global_thumbnail><ctx><ctx></img>"
+    )
+    with pytest.raises(InputError, match="1 marks <image> for 2 pictures"):
+        marks.written("<image>", [[2], [2]])

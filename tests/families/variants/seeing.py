@@ -7,12 +7,13 @@ import numpy as np
 
 from families.variants.variant import Arrays, NotApplicableError, Prompt, Variant
 from mjx.batch import BatchArray, BatchArrays, token_batch
-from mjx.models.common.pictures import GRID, patches_of, whole_grid
+from mjx.models.common.pictures import GRID, Tiles, View
 from mjx.models.multimodal import MultimodalConfig
-from mjx.models.multimodal.config import SEEN
+from mjx.models.multimodal.config import PLACES, SEEN
+from mjx.models.multimodal.layout import features_of, tiles_of
+from mjx.models.multimodal.rows import seen_arrays
 from mjx.trees import Tree
 
-PROMPT_LENGTHS = (12, 15)
 PROMPT_WIDTH, PROMPT_TOKENS = 16, 32
 
 
@@ -24,17 +25,26 @@ class SeeingVariant(Variant):
     sequence: int = 32
     patches: int = 16
     """Tokens of a row of the encoder."""
+    size: tuple[int, int] | None = None
+    """Height and width of pictures that are seen in tiles; None: they are seen at once."""
+    prompt_lengths: tuple[int, int] = (12, 15)
 
     def arrays(self) -> BatchArrays:
         shape, axes = (self.rows, self.patches), ("batch", "sequence")
         pixels = (self.config.vision.patch_features,)
+        made = {
+            "image_at": self.patches // self.config.merged,
+            "newline_at": self.config.newlines(self.patches),
+        }
         return token_batch(self.rows, self.sequence, ("positions", "segment_ids")) | {
             "patches": BatchArray(shape=shape + pixels, dtype="float32", axes=(*axes, "pixels")),
             "grid": BatchArray(shape=(*shape, GRID), dtype="int32", axes=(*axes, "grid")),
             "patch_segment_ids": BatchArray(shape=shape, dtype="int32", axes=axes),
-            "image_at": BatchArray(
-                shape=(self.rows, self.patches // self.config.merged), dtype="int32", axes=("batch", "made")
-            ),
+            **{
+                name: BatchArray(shape=(self.rows, number), dtype="int32", axes=("batch", "made"))
+                for name, number in made.items()
+                if number
+            },
         }
 
     def batch(self, seed: int) -> Arrays:
@@ -60,21 +70,22 @@ class SeeingVariant(Variant):
         }
 
     def prompt(self) -> Prompt:
-        batch = self._documents(3, len(PROMPT_LENGTHS), 1)
-        alone = {name: array[: len(PROMPT_LENGTHS)] for name, array in batch.items()}
+        number = len(self.prompt_lengths)
+        batch = self._documents(3, number, 1)
+        alone = {name: array[:number] for name, array in batch.items()}
         random = np.random.RandomState(4)
-        shape = (len(PROMPT_LENGTHS), PROMPT_TOKENS)
+        shape = (number, PROMPT_TOKENS)
         tokens = random.randint(0, self.config.language.vocab_size - 1, shape).astype(np.int32)
-        places = alone["image_at"]
-        lengths = np.array(PROMPT_LENGTHS, np.int32)
+        lengths = np.array(self.prompt_lengths, np.int32)
         seen = np.arange(PROMPT_WIDTH) < lengths[:, None]
         other = random.randint(0, self.config.language.vocab_size, seen.shape)
         given = np.where(seen, tokens[:, :PROMPT_WIDTH], other).astype(np.int32)
-        pictures = {name: alone[name] for name in SEEN} | {"image_at": places}
+        pictures = {name: alone[name] for name in (*SEEN, *PLACES) if name in alone}
         return Prompt({"tokens": given, **pictures}, lengths, tokens)
 
     def logits(self, model: Any, prompt: Prompt) -> Any:
-        return model(prompt.tokens, **{name: prompt.batch[name] for name in (*SEEN, "image_at")})
+        seen = {name: prompt.batch[name] for name in (*SEEN, *PLACES) if name in prompt.batch}
+        return model(prompt.tokens, **seen)
 
     def flops_not_counted(self) -> float:
         """The pairs of causal attention that the mask hides, the vocabulary's padding, and what the positions
@@ -93,27 +104,19 @@ class SeeingVariant(Variant):
     def _documents(self, seed: int, rows: int, together: int) -> Arrays:
         """Two documents for each of so many rows, a picture in each; so many `together` in a row."""
         random, config = np.random.RandomState(seed), self.config
-        vocabulary, learned = config.language.vocab_size, config.vision.learned_tokens
+        vocabulary = config.language.vocab_size
         number, half = 2 * rows, self.sequence // 2
-        side = config.vision.grid
-        picture, marks = learned + side[0] * side[1], side[0] * side[1] // config.merged
         starts = random.randint(0, vocabulary, number)
-        noise = random.randn(number, config.vision.channels, *config.vision.image_size)
-        images = patches_of(noise + starts[:, None, None, None] / 20, config.vision.patch_size)
+        views = [self._view(random, start / 20) for start in starts]
+        marks = features_of(config, views[0])
         lengths, at = random.randint(marks + 6, half + 1, number), random.randint(1, 4, number)
         counted = random.rand(number, half) < 0.8
 
-        shape, seen = (number // together, self.sequence), (number // together, self.patches * together // 2)
+        shape = (number // together, self.sequence)
         batch: Arrays = {
             n: np.zeros(shape, np.int32) for n in ("tokens", "labels", "positions", "segment_ids")
         }
         batch["loss_mask"] = np.zeros(shape, np.float32)
-        batch["patches"] = np.zeros((*seen, config.vision.patch_features), np.float32)
-        batch["grid"], batch["patch_segment_ids"] = (
-            np.zeros((*seen, GRID), np.int32),
-            np.zeros(seen, np.int32),
-        )
-        batch["image_at"] = np.full((seen[0], seen[1] // config.merged), self.sequence, np.int32)
         for document in range(number):
             row, place = divmod(document, together)
             begin, length = place * half, int(lengths[document])
@@ -125,10 +128,12 @@ class SeeingVariant(Variant):
             batch["loss_mask"][row, here] = counted[document, :length] & (text[1:] != config.image_token)
             batch["positions"][row, here] = np.arange(length)
             batch["segment_ids"][row, here] = place + 1
-            sees = slice(place * picture, (place + 1) * picture)
-            batch["patches"][row, sees.start + learned : sees.stop] = images[document]
-            batch["grid"][row, sees] = whole_grid(*side, learned)[0]
-            batch["patch_segment_ids"][row, sees] = place + 1
-            made = slice((sees.start + learned) // config.merged, sees.stop // config.merged)
-            batch["image_at"][row, made] = begin + first + np.arange(marks)
-        return batch
+        pictures = [views[row * together : (row + 1) * together] for row in range(shape[0])]
+        return batch | seen_arrays(config, batch["tokens"], pictures, self.patches * together // 2)
+
+    def _view(self, random: np.random.RandomState, brightness: float) -> View:
+        vision = self.config.vision
+        shape = (vision.channels, *vision.image_size)
+        if self.size is None:
+            return random.randn(*shape) + brightness
+        return Tiles(random.randn(tiles_of(self.config, self.size), *shape) + brightness, self.size)

@@ -121,7 +121,7 @@ def test_the_names_of_other_versions_are_read(theirs, tmp_path):
 def test_pictures_that_do_not_fit_the_text_are_refused(theirs):
     _, folder = theirs["siglip"]
     model = from_pretrained(folder)
-    with pytest.raises(InputError, match="pixel_values 2 pictures, each of which makes 16"):
+    with pytest.raises(InputError, match="pixel_values 2 pictures, which make 16, 16"):
         model.outputs(input_ids=texts(16, (1,)), pixel_values=np.ones((2, 3, 28, 28), np.float32))
 
 

@@ -9,5 +9,20 @@ from mjx.models.common.pictures.patches import (
     resizing,
     whole_grid,
 )
+from mjx.models.common.pictures.tiles import Picture, Tiles, View, best_resolution, parts_of, unpadded
 
-__all__ = ["GRID", "ImageInputs", "Resizing", "patches_of", "pictures", "resizing", "whole_grid"]
+__all__ = [
+    "GRID",
+    "ImageInputs",
+    "Picture",
+    "Resizing",
+    "Tiles",
+    "View",
+    "best_resolution",
+    "parts_of",
+    "patches_of",
+    "pictures",
+    "resizing",
+    "unpadded",
+    "whole_grid",
+]
