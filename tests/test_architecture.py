@@ -29,7 +29,7 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 """Module name → its file."""
-FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "mimo")
+FAMILIES = ("gpt", "bert", "t5", "mamba", "retro", "vision", "audio", "multimodal", "dual_encoder", "mimo")
 
 FLOORS = [
     {"mjx", "mjx.bounds", "mjx.errors", "mjx.files", "mjx.parse", "mjx.trees", "mjx.words", "mjx.batch"},

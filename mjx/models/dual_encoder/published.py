@@ -1,0 +1,3 @@
+"""The sizes of known models."""
+
+PUBLISHED = {}
