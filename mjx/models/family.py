@@ -140,6 +140,10 @@ class ModelConfig:
         """What layers decide by the mesh in force for a microbatch of these arrays, and why."""
         return ()
 
+    def exchanges(self, step: Any) -> tuple[Any, ...]:
+        """What is sent (`Exchange`) for a microbatch (a `StepOnMesh`) besides what layers send."""
+        return ()
+
     def check_devices(self) -> None:
         """Try what a step would do on the mesh in force and is known to go wrong on some.
 

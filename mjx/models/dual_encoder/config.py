@@ -81,8 +81,8 @@ class DualEncoderConfig(ModelConfig):
         of_vision, of_text = self.compared
         if of_vision != of_text:
             raise InputError(
-                f"what model.vision makes of a picture has {of_vision} features, and what "
-                f"model.text makes of a text {of_text}; set model.vision_projection.features and model.text_projection.features "
+                f"what model.vision makes of a picture has {of_vision} features, and what model.text makes "
+                f"of a text {of_text}; set features of model.vision_projection and model.text_projection "
                 "to one number"
             )
         for name in ("end_token", "pad_token"):

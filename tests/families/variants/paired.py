@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from families.variants.variant import Arrays, Variant
+from families.variants.variant import Arrays, NotApplicableError, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.dual_encoder import DualEncoderConfig
+from mjx.trees import Tree
 
 END = 59
 """Stands at the end of every text."""
@@ -68,3 +69,6 @@ class PairedVariant(Variant):
                 heads, _, head_dim = mixer.dims
                 hidden += 4 * heads * head_dim * sequence / 2
         return self.rows * sequence * hidden
+
+    def recipe(self) -> Tree:
+        raise NotApplicableError("no recipe says yet where pictures and their texts are")
