@@ -256,12 +256,30 @@ class Embeds(Trainable, Protocol):
         """Whether `pooled` says something."""
         ...
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether an embedding is what `pooled` says, where nobody asks for another."""
+        ...
+
     def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
         """A state for everything that a row has, such as its `tokens` (`segment_ids` 0: padding)."""
         ...
 
-    def pooled(self, states: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
-        """What the model itself has learnt to make of a row's states."""
+    def pooled(
+        self, states: Float[Array, "batch residual_sequence embed"], batch: Batch
+    ) -> Float[Array, "batch latent"]:
+        """What the model itself has learnt to make of the states of the rows of `batch`."""
+        ...
+
+
+@runtime_checkable
+class EmbedsPictures(Protocol):
+    """A family's module that makes a vector of a picture."""
+
+    def picture_vectors(
+        self, images: Float[Array, "batch channels height width"]
+    ) -> Float[Array, "batch latent"]:
+        """One of each picture, in float32."""
         ...
 
 

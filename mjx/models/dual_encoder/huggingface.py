@@ -90,7 +90,7 @@ _SIGLIP_PARTS = (
     _TextPart("text_config", "text", "siglip_text_model", fixed=True),
     Part("vision_config", "vision", "siglip_vision_model", fixed=True),
 )
-_CLIP = ConfigMap(
+CLIP = ConfigMap(
     DualEncoderConfig,
     (
         UNQUANTIZED,
@@ -106,7 +106,7 @@ _CLIP = ConfigMap(
     ),
     (*WITHOUT_MEANING, "initializer_factor"),
 )
-_SIGLIP = ConfigMap(
+SIGLIP = ConfigMap(
     DualEncoderConfig,
     (
         UNQUANTIZED,
@@ -170,7 +170,7 @@ ARCHITECTURES = (
     Architecture(
         model_type="clip",
         class_name="CLIPModel",
-        config=_CLIP,
+        config=CLIP,
         name_map=clip_names,
         prefix="",
         canonical=lambda config: _canonical(config, _CLIP_PARTS),
@@ -178,7 +178,7 @@ ARCHITECTURES = (
     Architecture(
         model_type="siglip",
         class_name="SiglipModel",
-        config=_SIGLIP,
+        config=SIGLIP,
         name_map=siglip_names,
         prefix="",
         canonical=lambda config: _canonical(config, _SIGLIP_PARTS),

@@ -146,6 +146,24 @@ class DualEncoder(nnx.Module):
         """Tokens that a text may have; None where positions have no end."""
         return self.text.max_positions
 
+    @property
+    def has_pooler(self) -> bool:
+        return True
+
+    @property
+    def is_pooled(self) -> bool:
+        return True
+
+    def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
+        """The states of texts, `tokens`, behind the last norm of their tower."""
+        return self.text.read(self._inputs(batch["tokens"], batch.get("segment_ids"))).x
+
+    def pooled(
+        self, states: Float[Array, "batch residual_sequence embed"], batch: Batch
+    ) -> Float[Array, "batch latent"]:
+        """As `text_vectors`."""
+        return self._text_vectors(states, self._inputs(batch["tokens"], batch.get("segment_ids")))
+
     def _inputs(
         self, tokens: Int[Array, "batch sequence"], segment_ids: Int[Array, "batch sequence"] | None
     ) -> Inputs:
