@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mjx.batch import BatchArrays
 from mjx.data.splits import parse_split
@@ -11,6 +11,9 @@ from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.files import LocalPath
 from mjx.parse import Tag
+
+if TYPE_CHECKING:  # the blocks load JAX
+    from mjx.models.common.pictures.sight import Sight
 
 KINDS = {
     "gpt": "mjx.data.gpt",
@@ -20,6 +23,8 @@ KINDS = {
     "classify": "mjx.data.pairs.labelled",
     "contrastive": "mjx.data.pairs.contrasted",
     "images": "mjx.data.images.labelled",
+    "captions": "mjx.data.image_text.captions",
+    "image_text": "mjx.data.image_text.answered",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 
@@ -52,6 +57,14 @@ class DatasetConfig:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes that rows are of; none where they have no classes."""
         return ()
+
+    def seen_by(self, sight: "Sight | None") -> Self:
+        """These data, for a model in whose texts pictures stand so; None: in which none do.
+
+        Raises:
+            InputError: they are for the other kind of model, or their pictures do not fit it.
+        """
+        return self
 
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
         """What rows that a decoder writes by itself begin with; None: there are none.

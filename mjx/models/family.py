@@ -15,6 +15,7 @@ from mjx.batch import BatchArrays, size_of
 from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
+from mjx.models.common.pictures.sight import Sight
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.interface import Interface
 from mjx.models.interop.megatron.model import MegatronModel
@@ -65,6 +66,11 @@ class ModelConfig:
     @property
     def vocabulary(self) -> int | None:
         """Token ids are below it; None: the model takes none."""
+        return None
+
+    @property
+    def sight(self) -> Sight | None:
+        """How pictures stand in its texts; None: none do."""
         return None
 
     @property
