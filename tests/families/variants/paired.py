@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from families.variants.variant import Arrays, NotApplicableError, Variant
+from families.variants.variant import Arrays, Variant
 from mjx.batch import BatchArray, BatchArrays
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.dual_encoder import DualEncoderConfig
@@ -71,4 +71,12 @@ class PairedVariant(Variant):
         return self.rows * sequence * hidden
 
     def recipe(self) -> Tree:
-        raise NotApplicableError("no recipe says yet where pictures and their texts are")
+        vision = self.config.vision
+        data = {
+            "kind": "captions",
+            "sources": [{"path": "pictures.jsonl"}],
+            "image": {"size": list(vision.image_size), "channels": vision.channels},
+            "sequence_length": self.sequence,
+            "tokenizer": "tokenizer",
+        }
+        return super().recipe() | {"data": data}
