@@ -39,7 +39,8 @@ def test_pictures_become_the_vectors_of_transformers(main_here, refused, clip, t
     (tmp_path / "pictures").mkdir()
     for number, one in enumerate(pixels):
         image.fromarray(one).save(tmp_path / "pictures" / f"{number}.png")
-    main_here("embed", folder, tmp_path / "pictures", "--output", tmp_path / "out.parquet", "mesh.data=2")
+    mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    main_here("embed", folder, tmp_path / "pictures", "--output", tmp_path / "out.parquet", *mesh)
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.column("file").to_pylist() == [f"{tmp_path}/pictures/{number}.png" for number in range(3)]
     given = torch.tensor(pixels.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=torch.float32)
