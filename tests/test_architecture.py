@@ -158,7 +158,7 @@ def family_names() -> set[str]:
     names = set(FAMILIES) | set(models.FAMILIES)
     for family in models.FAMILIES:
         names |= {re.match(r"[a-z]{2,}|[a-z]\d", size)[0] for size in load_family(family).published}
-    return names
+    return names - {"clip"}  # a verb too: of gradients, of indices
 
 
 NAMES_OF_OTHER_THINGS = {
