@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument("--batch-tokens", type=int, metavar="N", help=_BATCH_TOKENS)
     classify.add_argument("--step", type=int, help="which checkpoint (the newest)")
 
-    embed = _command(commands, "embed", "embed", "make vectors of texts, with any encoder")
+    embed = _command(commands, "embed", "embed", "make vectors of texts or pictures, with any encoder")
     embed.add_argument(
         "path",
         type=path_of,
@@ -88,18 +88,20 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="FILE",
-        help=".txt (a text a line), .jsonl, .parquet, …; none: standard input; and overrides (mesh.data=2)",
+        help=".txt (a text a line), .jsonl, .parquet, …; or pictures, and folders with them; none: texts of "
+        "standard input; and overrides (mesh.data=2)",
     )
     embed.add_argument(
         "--output",
         type=path_of,
         metavar="FILE",
-        help=".npy, or .parquet with the texts (without: printed, a JSON list a line)",
+        help=".npy, or .parquet with the texts or the names of files (without: printed, a JSON list a line)",
     )
     embed.add_argument(
         "--pooling",
         metavar="HOW",
-        help="mean, cls, max, pooler, inner, …, or several joined: cls+mean (as the folder says, else mean)",
+        help="mean, cls, max, pooler, inner, …, or several joined: cls+mean (as the folder says, else as the "
+        "model has learnt it, or mean)",
     )
     embed.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="to length 1 (as the folder says)"

@@ -123,6 +123,7 @@ def parse_config(
         raise _with_its_section(error, sections, tree) from error
     if isinstance(parsed.get("data"), DatasetConfig):
         parsed["model"] = parsed["model"].labelled(parsed["data"].labels)
+        parsed["data"] = parsed["data"].seen_by(parsed["model"].sight)
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in parsed:

@@ -3,16 +3,17 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from mjx.commands.classify_pictures import told_pictures
+from mjx.commands.picture_files import read_pictures
 from mjx.data.pairs.labelled import LabelledConfig
 from mjx.data.pairs.rows import KINDS, read_rows, text_in
 from mjx.data.pairs.surrounded import Surrounding
 from mjx.errors import InputError
 from mjx.inference.classify import Classifier
+from mjx.inference.pictures import PictureClassifier
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
 from mjx.models.family import Classifies
@@ -49,9 +50,7 @@ def classify(
         _check_classifier(path, opened)
         write = _write_tsv if format == "tsv" else _write_jsonl
         if pictures:
-            for number, told in enumerate(told_pictures(path, opened, files)):
-                if processes.is_first:
-                    write(opened.model.class_names, told, number == 0)
+            _classify_pictures(path, opened, files, write if processes.is_first else None)
             return
         trained_on = opened.data()
         trained_on = trained_on if isinstance(trained_on, LabelledConfig) else None
@@ -66,6 +65,17 @@ def classify(
             told = classifier(tokenizer, some)
             if processes.is_first:
                 write(names, told, number == 0)
+
+
+def _classify_pictures(path: str, opened: OpenedModel, files: Sequence[str], write: Any) -> None:
+    """What a model of pictures says of some at a time, in the order of their files."""
+    if not files:
+        raise InputError("name the files of the pictures to classify, or a folder with them")
+    tells = PictureClassifier(opened.model, opened.parameters, mesh=opened.mesh, rules=opened.rules)
+    for number, (_, images) in enumerate(read_pictures(path, opened, files)):
+        told = tells(images)
+        if write is not None:
+            write(opened.model.class_names, told, number == 0)
 
 
 def _check_classifier(path: str, opened: OpenedModel) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mjx.batch import BatchArrays
 from mjx.data.splits import parse_split
@@ -12,8 +12,9 @@ from mjx.errors import InputError
 from mjx.files import LocalPath
 from mjx.parse import Tag
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the blocks load JAX
     from mjx.data.images.protocol import PictureProcessor
+    from mjx.models.common.pictures.sight import Sight
 
 KINDS = {
     "gpt": "mjx.data.gpt",
@@ -23,6 +24,8 @@ KINDS = {
     "classify": "mjx.data.pairs.labelled",
     "contrastive": "mjx.data.pairs.contrasted",
     "images": "mjx.data.images.labelled",
+    "captions": "mjx.data.image_text.captions",
+    "image_text": "mjx.data.image_text.answered",
 }
 """Kind of dataset → its package or module, whose `CONFIG` is its config class."""
 
@@ -60,6 +63,14 @@ class DatasetConfig:
     def picture_processor(self) -> "PictureProcessor | None":
         """How pictures are made ready for the model; None where there are none."""
         return None
+
+    def seen_by(self, sight: "Sight | None") -> Self:
+        """These data, for a model in whose texts pictures stand so; None: in which none do.
+
+        Raises:
+            InputError: they are for the other kind of model, or their pictures do not fit it.
+        """
+        return self
 
     def start_token(self, tokenizer: Tokenizer | None, vocab_size: int) -> int | None:
         """What rows that a decoder writes by itself begin with; None: there are none.

@@ -23,8 +23,7 @@ class PictureClassifier:
 
     def __init__(self, model: Classifies, parameters: Tree, *, mesh: Mesh, rules: Rules, rows: int = 16):
         self._program = ClassProgram(model, parameters, mesh=mesh, rules=rules)
-        shards = self._program.placement.batch_shards
-        self.rows = -(-rows // shards) * shards
+        self.rows = self._program.by(rows)
 
     def __call__(
         self, images: Sequence[Float[np.ndarray, "channels height width"]]

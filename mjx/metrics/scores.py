@@ -45,3 +45,34 @@ def _correlation(one: Shaped[np.ndarray, " rows"], other: Shaped[np.ndarray, " r
     one, other = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (one, other))
     spread = np.sqrt((one @ one) * (other @ other))
     return float(one @ other / spread) if spread else float("nan")
+
+
+def retrieval_scores(
+    ones: Float[np.ndarray, "rows latent"],
+    others: Float[np.ndarray, "rows latent"],
+    names: tuple[str, str],
+    most: tuple[int, ...] = (1, 5),
+) -> dict[str, float]:
+    """Of vectors of length one that belong together row by row, how often the own one of the others is among
+    the nearest `most`, and the other way round: `image_to_text_recall_at_5`. Those as near as the own one are
+    half in front of it, so that copies of one vector find nothing."""
+    scores: dict[str, float] = {}
+    for (one, asked), (other, found) in (
+        ((names[0], ones), (names[1], others)),
+        ((names[1], others), (names[0], ones)),
+    ):
+        places = _places(asked, found)
+        scores |= {f"{one}_to_{other}_recall_at_{k}": float((places < k).mean()) for k in most}
+    return scores
+
+
+def _places(
+    asked: Float[np.ndarray, "rows latent"], found: Float[np.ndarray, "rows latent"], block: int = 1024
+) -> Float[np.ndarray, " rows"]:
+    """How many are nearer to each row than its own, some rows at a time."""
+    places = []
+    for start in range(0, len(asked), block):
+        near = asked[start : start + block] @ found.T
+        own = near[np.arange(len(near)), start + np.arange(len(near))][:, None]
+        places.append((near > own).sum(axis=1) + ((near == own).sum(axis=1) - 1) / 2)
+    return np.concatenate(places)

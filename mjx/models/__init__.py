@@ -7,5 +7,6 @@ FAMILIES = {
     "t5": "mjx.models.t5",
     "vision": "mjx.models.vision",
     "multimodal": "mjx.models.multimodal",
+    "dual_encoder": "mjx.models.dual_encoder",
 }
 """Family → its package, whose `FAMILY` says what there is of it (`mjx.models.family.Family`)."""

@@ -16,6 +16,7 @@ from mjx.errors import InputError
 from mjx.kernels.capability import current_device
 from mjx.models import FAMILIES
 from mjx.models.common.pictures import View
+from mjx.models.common.pictures.sight import Sight
 from mjx.models.interop.architecture import Architecture
 from mjx.models.interop.interface import Interface
 from mjx.models.interop.megatron.model import MegatronModel
@@ -66,6 +67,11 @@ class ModelConfig:
     @property
     def vocabulary(self) -> int | None:
         """Token ids are below it; None: the model takes none."""
+        return None
+
+    @property
+    def sight(self) -> Sight | None:
+        """How pictures stand in its texts; None: none do."""
         return None
 
     @property
@@ -139,6 +145,10 @@ class ModelConfig:
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
         """What layers decide by the mesh in force for a microbatch of these arrays, and why."""
+        return ()
+
+    def exchanges(self, step: Any) -> tuple[Any, ...]:
+        """What is sent (`Exchange`) for a microbatch (a `StepOnMesh`) besides what layers send."""
         return ()
 
     def check_devices(self) -> None:
@@ -253,12 +263,30 @@ class Embeds(Trainable, Protocol):
         """Whether `pooled` says something."""
         ...
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether an embedding is what `pooled` says, where nobody asks for another."""
+        ...
+
     def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
         """A state for everything that a row has, such as its `tokens` (`segment_ids` 0: padding)."""
         ...
 
-    def pooled(self, states: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
-        """What the model itself has learnt to make of a row's states."""
+    def pooled(
+        self, states: Float[Array, "batch residual_sequence embed"], batch: Batch
+    ) -> Float[Array, "batch latent"]:
+        """What the model itself has learnt to make of the states of the rows of `batch`."""
+        ...
+
+
+@runtime_checkable
+class EmbedsPictures(Protocol):
+    """A family's module that makes a vector of a picture."""
+
+    def picture_vectors(
+        self, images: Float[Array, "batch channels height width"]
+    ) -> Float[Array, "batch latent"]:
+        """One of each picture, in float32."""
         ...
 
 

@@ -186,15 +186,15 @@ def _tensor_terms(scheme: Scheme) -> list[Term]:
 
 
 def _mixer_terms(scheme: Scheme) -> list[Term]:
-    """What mixers say that their layers exchange."""
+    """What mixers say that their layers exchange, and the model around them."""
     terms: dict[tuple[str, tuple[str, ...]], float] = {}
-    for sublayer in (sublayer for unit in scheme.units.values() for sublayer in unit):
-        for exchange in sublayer.work.exchanges:
-            sent = exchange.forward + exchange.backward
-            sent += exchange.recompute if scheme.remat != "none" else 0.0
-            times = sublayer.repeats * scheme.microbatches
-            key = exchange.name, exchange.axes
-            terms[key] = terms.get(key, 0) + sent * times
+    sublayers = (sublayer for unit in scheme.units.values() for sublayer in unit)
+    said = [(sublayer.repeats, each) for sublayer in sublayers for each in sublayer.work.exchanges]
+    for repeats, exchange in [*said, *((1, each) for each in scheme.exchanges)]:
+        sent = exchange.forward + exchange.backward
+        sent += exchange.recompute if scheme.remat != "none" else 0.0
+        key = exchange.name, exchange.axes
+        terms[key] = terms.get(key, 0) + sent * repeats * scheme.microbatches
     return [Term(name=name, axes=axes, wire_bytes=sent) for (name, axes), sent in terms.items()]
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mjx.config import RunConfig
 from mjx.errors import InputError
 from mjx.models.common.parameter import float32_parameters, logical_axes_of, parameters_of
-from mjx.models.common.pattern import Lengths, StepOnMesh, Work
+from mjx.models.common.pattern import Exchange, Lengths, StepOnMesh, Work
 from mjx.models.common.stack import Remat
 from mjx.models.common.token_model.config import TokenModelConfig
 from mjx.models.family import ModelConfig, abstract_model
@@ -145,6 +145,8 @@ class Scheme:
     """The mesh axis over which gradients are added up once, after all microbatches."""
     dtype_bytes: int
     """Of activations, and of weights and gradients while they are sent."""
+    exchanges: tuple[Exchange, ...] = ()
+    """Of the model for a microbatch, besides those of its layers."""
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -291,6 +293,7 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
             config.model, mesh, rules, microbatches=training.microbatches, zero1=training.zero1
         ),
         dtype_bytes=itemsize,
+        exchanges=config.model.exchanges(StepOnMesh(rows, longest, 0, mesh, rules, itemsize)),
     )
 
 

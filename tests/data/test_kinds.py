@@ -65,7 +65,7 @@ def test_a_kind_is_read_with_its_own_keys_and_those_of_every_kind():
         (
             {"kind": "picture"},
             "data.kind = 'picture' is not known (choose from gpt, bert, t5, seq2seq, classify, contrastive, "
-            "images, pictures)",
+            "images, captions, image_text, pictures)",
         ),
         (
             {"kind": "pictures", "sequence_length": 8},

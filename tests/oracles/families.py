@@ -219,6 +219,10 @@ def _huggingface_pictures(inputs: Arrays) -> Batch:
     return {"images": np.asarray(inputs["pixel_values"])}
 
 
+def _huggingface_two_towers(inputs: Arrays) -> Batch:
+    return _huggingface_tokens(inputs) | _huggingface_pictures(inputs)
+
+
 def _huggingface_seen(config, inputs: Arrays) -> Arrays:
     interface = load_family(config.family).interface
     assert interface is not None
@@ -373,6 +377,13 @@ HUGGINGFACE = {
         batch=_huggingface_looking,
         compute=_named_as_theirs,
         counted=_attended,
+    ),
+    "dual_encoder": Family(
+        inputs=("input_ids", "attention_mask", "pixel_values"),
+        needed=("input_ids", "pixel_values"),
+        prepared=_huggingface_seen,
+        batch=_huggingface_two_towers,
+        compute=_named_as_theirs,
     ),
     "vision": Family(
         inputs=("pixel_values",),

@@ -25,7 +25,9 @@ Row = tuple[str, list[Any]]
 """Where it stands, and its values."""
 
 
-def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(
+    path: str | os.PathLike[str], columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[Row]:
     """The values of some columns of each row.
 
     Args:
@@ -33,13 +35,14 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[
         columns: Keys of JSON objects, or columns of Parquet and of files of tab-separated or comma-separated
             lines, the first of which names them; if all are numbers there, that line is a row, and columns
             are counted from 1.
+        optional: Columns that a JSON object may lack; their value is None then. Other files must have them.
 
     Raises:
         InputError: names the file and the line of what cannot be read, or lacks a column.
     """
     for file, kind in find_files([path], KINDS):
         if kind == "json":
-            yield from _objects(file, columns)
+            yield from _objects(file, columns, optional)
         elif kind in ("tsv", "csv"):
             yield from _separated(file, columns, kind)
         else:
@@ -85,14 +88,14 @@ def text_in(value: Any, place: str, column: str) -> str:
     return text
 
 
-def _objects(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _objects(file: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
     for place, record in json_records(file, BadLines()):
         if not isinstance(record, dict):
             raise InputError(f"{place}: not an object with the keys {_quoted(columns)}.")
         for column in columns:
-            if column not in record:
+            if column not in record and column not in optional:
                 raise InputError(f'{place}: no key "{column}"; it has {_quoted(list(record)) or "none"}.')
-        yield place, [record[column] for column in columns]
+        yield place, [record.get(column) for column in columns]
 
 
 def _separated(file: Path, columns: Sequence[str], kind: str) -> Iterator[Row]:

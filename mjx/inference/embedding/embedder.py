@@ -32,7 +32,7 @@ class Embedder:
         model: Embeds,
         parameters: Tree,
         *,
-        pooling: str | Sequence[str] = "mean",
+        pooling: str | Sequence[str] | None = None,
         dense: Sequence[Dense] = (),
         normalize: bool = False,
         mesh: Mesh | None = None,
@@ -42,7 +42,8 @@ class Embedder:
         """Args:
             model: May be abstract (shapes in place of arrays); only `parameters` are computed with.
             parameters: Of the model.
-            pooling: How a row's states become one vector (`POOLING`, or "pooler"); several are joined.
+            pooling: How a row's states become one vector (`POOLING`, or "pooler"); several are joined. None:
+                the mean, or what the model's embeddings are.
             dense: Layers on what is pooled.
             normalize: Make the vectors of length 1.
             mesh: Whose devices share the rows of a batch; None: the one in force, if any.
@@ -52,6 +53,8 @@ class Embedder:
         Raises:
             InputError: the model has not what a way of pooling reads, or the layers do not fit it.
         """
+        if pooling is None:
+            pooling = "pooler" if model.is_pooled else "mean"
         self._modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
         check_pooling(self._modes, model)
         if batch_tokens is not None and batch_tokens < 1:
@@ -128,11 +131,12 @@ class Embedder:
         # A row that only fills the batch has one token, so that no softmax is over nothing.
         lengths = jnp.maximum(lengths, 1)
         real = jnp.arange(tokens.shape[1]) < lengths[:, None]
-        states = model.encoded({"tokens": tokens, "segment_ids": real.astype(jnp.int32)})
+        batch = {"tokens": tokens, "segment_ids": real.astype(jnp.int32)}
+        states = model.encoded(batch)
         states: Any = relayout(
             states, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed")
         )
-        x = jnp.concatenate([pool(mode, model, states, lengths) for mode in self._modes], axis=1)
+        x = jnp.concatenate([pool(mode, model, states, batch) for mode in self._modes], axis=1)
         for layer, weights in zip(self._dense, layers, strict=True):
             y = x @ weights["kernel"]
             x = ACTIVATIONS[layer.activation](y + weights["bias"] if "bias" in weights else y)
@@ -144,9 +148,8 @@ class Embedder:
         """Of what the program makes, which is traced for it."""
         width = self._model.max_positions
         tokens = jax.ShapeDtypeStruct((self._placement.batch_shards, min(8, width or 8)), jnp.int32)
-        lengths = jax.ShapeDtypeStruct(tokens.shape[:1], jnp.int32)
         with self._placement.in_force():
-            pooled = self._width_of(tokens, lengths)
+            pooled = self._width_of(tokens)
         for number, layer in enumerate(self._dense):
             features = layer.weights["kernel"].shape[0]
             if pooled != features:
@@ -157,13 +160,13 @@ class Embedder:
             pooled = layer.weights["kernel"].shape[1]
         return pooled
 
-    def _width_of(self, tokens: Any, lengths: Any) -> int:
-        def pooled(parameters: Tree, tokens: Array, lengths: Array) -> Array:
-            model = bind(self._model, parameters)
-            states = model.encoded({"tokens": tokens})
-            return jnp.concatenate([pool(mode, model, states, lengths) for mode in self._modes], axis=1)
+    def _width_of(self, tokens: Any) -> int:
+        def pooled(parameters: Tree, tokens: Array) -> Array:
+            model, batch = bind(self._model, parameters), {"tokens": tokens, "segment_ids": tokens}
+            states = model.encoded(batch)
+            return jnp.concatenate([pool(mode, model, states, batch) for mode in self._modes], axis=1)
 
-        return jax.eval_shape(pooled, self._parameters, tokens, lengths).shape[1]
+        return jax.eval_shape(pooled, self._parameters, tokens).shape[1]
 
     def _check(self, rows: Sequence[Sequence[int]]) -> None:
         longest, ids = self.max_positions, self.vocab_size

@@ -28,15 +28,15 @@ class EmbeddingFile(Protocol):
     ) -> None: ...
 
 
-def open_embedding_file(path: str | os.PathLike[str], features: int) -> EmbeddingFile:
-    """A new file for embeddings of so many features: `.npy` or `.parquet`.
+def open_embedding_file(path: str | os.PathLike[str], features: int, column: str = "text") -> EmbeddingFile:
+    """A new file for embeddings of so many features: `.npy`, or `.parquet` with a `column` of their texts.
 
     Raises:
         InputError: the file cannot be made, or pyarrow is missing.
     """
     check_embedding_file(path)
     file = Path(local_path(path))
-    return _KINDS[file.suffix.lower()](file, features)
+    return _KINDS[file.suffix.lower()](file, features, column)
 
 
 def check_embedding_file(path: str | os.PathLike[str]) -> None:
@@ -80,7 +80,7 @@ class _File:
 class _NumpyFile(_File):
     """`.npy`: float32, a row a text. Its header, which says how many, leaves room for the number."""
 
-    def __init__(self, path: Path, features: int):
+    def __init__(self, path: Path, features: int, column: str):
         super().__init__(path, features)
         self._rows = 0
         self._write_header()
@@ -101,14 +101,14 @@ class _NumpyFile(_File):
 
 
 class _ParquetFile(_File):
-    """`.parquet`: the columns `text` and `embedding`, a list of float32."""
+    """`.parquet`: a column of what is embedded, and `embedding`, a list of float32."""
 
-    def __init__(self, path: Path, features: int):
+    def __init__(self, path: Path, features: int, column: str):
         self._arrow: Any = optional_package("pyarrow", path)
         parquet: Any = optional_package("pyarrow.parquet", path)
         super().__init__(path, features)
         kind = self._arrow.list_(self._arrow.float32(), features)
-        self._schema = self._arrow.schema([("text", self._arrow.string()), ("embedding", kind)])
+        self._schema = self._arrow.schema([(column, self._arrow.string()), ("embedding", kind)])
         self._writer = parquet.ParquetWriter(self._file, self._schema)
 
     def write(self, texts: Sequence[str], embeddings: Float[np.ndarray, "texts features"]) -> None:

@@ -6,19 +6,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mjx.errors import InputError
-from mjx.models.family import Embeds
+from mjx.models.family import Batch, Embeds
 
 States = Float[Array, "batch sequence embed"]
 Lengths = Int[Array, " batch"]
 Pooled = Float[Array, "batch features"]
 
 
-def pool(mode: str, model: Embeds, states: States, lengths: Lengths) -> Pooled:
-    """One vector a row, in float32. What stands behind a row's `lengths` tokens counts for nothing; a row
-    without tokens has zeros, or what does not matter."""
+def pool(mode: str, model: Embeds, states: States, batch: Batch) -> Pooled:
+    """One vector a row, in float32. What stands behind a row's tokens (`segment_ids` 0) counts for nothing; a
+    row without tokens has zeros, or what does not matter."""
     if mode == "pooler":
-        return model.pooled(states).astype(jnp.float32)
-    return POOLING[mode](states.astype(jnp.float32), lengths)
+        return model.pooled(states, batch).astype(jnp.float32)
+    return POOLING[mode](states.astype(jnp.float32), jnp.sum(batch["segment_ids"] > 0, axis=1))
 
 
 def check_pooling(modes: tuple[str, ...], model: Embeds) -> None:

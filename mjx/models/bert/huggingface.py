@@ -7,7 +7,12 @@ from mjx.models.bert.huggingface_entries import (
     LocalLayers,
     architecture,
 )
-from mjx.models.bert.huggingface_names import bert_names, modernbert_names, roberta_names
+from mjx.models.bert.huggingface_names import (
+    bert_names,
+    modernbert_names,
+    roberta_names,
+    siglip_text_names,
+)
 from mjx.models.interop.architecture import ACTIVATIONS
 from mjx.models.interop.class_keys import Classes
 from mjx.models.interop.config_map import Constant, Entry, Key, Only
@@ -166,6 +171,28 @@ ARCHITECTURES = (
         names=modernbert_names,
         prefix="model.",
         without_meaning=(*_MODERN_WITHOUT_MEANING, "decoder_bias", "tie_word_embeddings"),
+    ),
+    architecture(
+        *("siglip_text_model", "SiglipTextModel"),
+        Key("vocab_size", "vocab_size", 32000),
+        Key("hidden_size", "hidden_size", 768),
+        Key("num_hidden_layers", "num_layers", 12),
+        Key("num_attention_heads", "attention.num_heads", 12),
+        Key("intermediate_size", "mlp.features", 3072),
+        Key("max_position_embeddings", "max_positions", 64),
+        Key("hidden_act", "mlp.activation", "gelu_pytorch_tanh", ACTIVATIONS),
+        Key("layer_norm_eps", "norm.epsilon", 1e-6),
+        Key("attention_dropout", "attention.dropout", 0.0),
+        Key("initializer_range", "init_std", 0.02),
+        Constant("attention.qkv_bias", value=True),
+        Constant("attention.output_bias", value=True),
+        Constant("mlp.bias", value=True),
+        Constant("tie_embeddings", value=True),
+        *NO_TOKEN_HEAD,
+        names=siglip_text_names,
+        prefix="",
+        without_meaning=("initializer_factor", "projection_size", "dropout"),
+        part=True,
     ),
 )
 """Ordered: a model that several can hold is written as the first of them."""

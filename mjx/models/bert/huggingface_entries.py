@@ -25,6 +25,7 @@ def architecture(
     prefix: str,
     aliases: Mapping[str, str] | None = None,
     without_meaning: Sequence[str] = (),
+    part: bool = False,
 ) -> Architecture:
     """One of them, by its tables; the class without heads has no prefix."""
     return Architecture(
@@ -35,6 +36,7 @@ def architecture(
         prefix=prefix,
         canonical=canonical,
         aliases=aliases or {},
+        part=part,
     )
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from mjx.models.bert.config import BertConfig
-from mjx.models.interop.mixer_rows import FROM_HEADS, HEADS_BIAS, NARROW, TO_HEADS, WIDE, norm_rows
+from mjx.models.interop.mixer_rows import (
+    FROM_HEADS,
+    HEADS_BIAS,
+    NARROW,
+    TO_HEADS,
+    WIDE,
+    norm_rows,
+    text_tower_rows,
+)
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import in_pairs, stack_name_map
 
@@ -99,6 +107,12 @@ def modernbert_names(config: BertConfig, prefix: str) -> NameMap:
         rows.append(Row("decoder.weight", "head.weight", rows=config.vocab_size))
         copies = {}
     return _name_map(config, rows, prefix, copies)
+
+
+def siglip_text_names(config: BertConfig, prefix: str) -> NameMap:
+    """SigLIP's tower of text, without the layer behind it, which is that of what is made of both towers."""
+    rows = text_tower_rows(config.norm, config.vocab_size)
+    return _name_map(config, rows, prefix, {})
 
 
 def dense_rows(theirs: str, ours: str, exists: bool = True, *, bias: bool = True) -> list[Row]:

@@ -27,7 +27,7 @@ def _outputs(model: Bert, arrays: Mapping[str, Array]) -> dict[str, Array]:
         pooled = {"pooler_output": features} if config.pooler else {}
         return {**found, **pooled, "logits": model.class_logits(features)}
     if config.pooler:
-        found["pooler_output"] = pooled = model.pooled(hidden, inputs.segment_ids)
+        found["pooler_output"] = pooled = model.pooled(hidden, dict(arrays))
         if config.sentence_head:
             found["seq_relationship_logits"] = model.sentence_logits(pooled)
     if config.head_transform is not None:

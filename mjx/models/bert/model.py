@@ -72,7 +72,7 @@ class Bert(TellsClasses, TokenModel):
         total, report = self.left(run, Targets(batch["labels"], batch["loss_mask"]), counts)
         if self.sentence_head is None:
             return total, report
-        logits = self.sentence_logits(self.pooled(self._normed(run.x), context.segment_ids))
+        logits = self.sentence_logits(self.pooled(self._normed(run.x), _rows(context.segment_ids)))
         loss = -jnp.sum(log_chance(logits, batch["is_random"]) * _is_sample(batch)) / counts["samples"]
         said = Loss(jax.lax.stop_gradient(loss), "samples")
         return total + loss, Report({**report.losses, "sentence_loss": said}, report.statistics)
@@ -129,6 +129,10 @@ class Bert(TellsClasses, TokenModel):
     def has_pooler(self) -> bool:
         return self.pooler is not None
 
+    @property
+    def is_pooled(self) -> bool:
+        return False
+
     def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
         """The states of `tokens` behind the final norm."""
         given = (batch.get("positions"), batch.get("segment_ids"), batch.get("token_types"))
@@ -154,19 +158,17 @@ class Bert(TellsClasses, TokenModel):
     ) -> Float[Array, "batch latent"]:
         """What the classifier reads."""
         if self.pooler is not None:
-            return self.pooled(hidden, segment_ids)
+            return self.pooled(hidden, _rows(segment_ids))
         assert self.head_transform is not None
         states = self.row_states(hidden, segment_ids).astype(hidden.dtype)
         return self.head_transform(states[:, None])[:, 0]
 
     def pooled(
-        self,
-        hidden: Float[Array, "batch residual_sequence embed"],
-        segment_ids: Int[Array, "batch sequence"] | None = None,
+        self, hidden: Float[Array, "batch residual_sequence embed"], batch: Batch | None = None
     ) -> Float[Array, "batch latent"]:
-        """What the pooler makes of whole rows."""
+        """What the pooler makes of whole rows, of which only the `segment_ids` of a batch are looked at."""
         assert self.pooler is not None
-        states = self.row_states(hidden, segment_ids).astype(hidden.dtype)
+        states = self.row_states(hidden, (batch or {}).get("segment_ids")).astype(hidden.dtype)
         return jnp.tanh(self.pooler(states[:, None]))[:, 0]
 
     def sentence_logits(self, pooled: Float[Array, "batch latent"]) -> Float[Array, "batch classes"]:
@@ -200,3 +202,7 @@ def _is_sample(batch: Batch) -> Float[Array, " batch"]:
     segments = batch.get("segment_ids")
     real = batch["loss_mask"] > 0 if segments is None else segments > 0
     return (jnp.any(real, axis=1) & (batch["is_random"] >= 0)).astype(jnp.float32)
+
+
+def _rows(segment_ids: Int[Array, "batch sequence"] | None) -> Batch:
+    return {} if segment_ids is None else {"segment_ids": segment_ids}

@@ -47,7 +47,7 @@ def contrastive_losses(
         scale: one over the temperature.
         symmetric: the mean of this, and of the same with rows and columns exchanged.
     """
-    rows, columns = _unit(rows), _unit(columns)
+    rows, columns = unit(rows), unit(columns)
     losses, nearest = _told_apart(rows, columns, counted, scale)
     if symmetric:
         exchanged, _ = _told_apart(columns, rows, counted, scale)
@@ -69,7 +69,7 @@ def _told_apart(
     return jax.nn.logsumexp(logits, axis=-1) - own, nearest.astype(jnp.float32)
 
 
-def _unit(vectors: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
+def unit(vectors: Float[Array, "batch latent"]) -> Float[Array, "batch latent"]:
     """Of length one, in float32; of nothing, nothing (and no gradient without an end)."""
     vectors = vectors.astype(jnp.float32)
     squares = jnp.sum(vectors**2, axis=-1, keepdims=True)

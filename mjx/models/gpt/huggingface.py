@@ -24,7 +24,7 @@ from mjx.models.gpt.huggingface_keys import (
     UnscaledScores,
 )
 from mjx.models.gpt.huggingface_moe import MIXTURES
-from mjx.models.gpt.huggingface_names import gpt2_names, gpt_neox_names, phi3_names
+from mjx.models.gpt.huggingface_names import clip_text_names, gpt2_names, gpt_neox_names, phi3_names
 from mjx.models.interop.architecture import ACTIVATIONS
 from mjx.models.interop.config_map import Constant, Key, Only, ResolvedKey
 from mjx.models.interop.rope_keys import RopeKeys
@@ -186,6 +186,28 @@ ARCHITECTURES = (
         aliases={r"lm_head\.weight": "embed_out.weight"},  # as transformers 5 calls it in memory
     ),
     *MIXTURES,
+    architecture(
+        *("clip_text_model", "CLIPTextModel"),
+        Key("vocab_size", "vocab_size", 49408),
+        Key("hidden_size", "hidden_size", 512),
+        Key("num_hidden_layers", "num_layers", 12),
+        Key("num_attention_heads", "attention.num_heads", 8),
+        Key("intermediate_size", "mlp.features", 2048),
+        Key("max_position_embeddings", "max_positions", 77),
+        Key("hidden_act", "mlp.activation", "quick_gelu", ACTIVATIONS),
+        Key("layer_norm_eps", "norm.epsilon", 1e-5),
+        Key("attention_dropout", "attention.dropout", 0.0),
+        Key("initializer_range", "init_std", 0.02),
+        Constant("mlp.bias", True),
+        Constant("attention.qkv_bias", True),
+        Constant("attention.output_bias", True),
+        Constant("tie_embeddings", True),
+        Only("add_cross_attention", False),
+        names=clip_text_names,
+        prefix="",
+        without_meaning=("initializer_factor", "projection_dim", "dropout"),
+        part=True,
+    ),
 )
 """Ordered: a model that several can hold is written as the first of them."""
 

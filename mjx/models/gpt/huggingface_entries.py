@@ -64,6 +64,7 @@ def architecture(
     without_meaning: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
     quantization: Quantization = UNQUANTIZED,
+    part: bool = False,
 ) -> Architecture:
     """One of them, by its tables."""
     return Architecture(
@@ -74,4 +75,5 @@ def architecture(
         prefix=prefix,
         canonical=canonical,
         aliases=aliases or {},
+        part=part,
     )

@@ -5,12 +5,14 @@ from mjx.models.gpt.name_map import name_map
 from mjx.models.interop.mixer_rows import (
     FROM_HEADS,
     NARROW,
+    NUMBERED_POSITIONS,
     WIDE,
     attention_rows,
     mlp_rows,
     moe_rows,
     norm_rows,
     router_row,
+    text_tower_rows,
 )
 from mjx.models.interop.name_map import NameMap, Row
 
@@ -126,6 +128,12 @@ def gpt2_names(config: GPTConfig) -> NameMap:
         *norm_rows(config.norm, "transformer.ln_f", "final_norm"),
     ]
     return _named(config, rows, table="transformer.wte.weight", head="lm_head.weight")
+
+
+def clip_text_names(config: GPTConfig) -> NameMap:
+    """CLIP's tower of text; nothing is told from what it makes, so that there is no head."""
+    rows = text_tower_rows(config.norm, config.vocab_size)
+    return name_map(config, rows, ignored=(NUMBERED_POSITIONS,))
 
 
 def gpt_neox_names(config: GPTConfig) -> NameMap:

@@ -59,8 +59,8 @@ class Dense:
 class SentenceModules:
     """What is done with a text in front of the encoder, and with its states behind it."""
 
-    pooling: tuple[str, ...] = ("mean",)
-    """Modes whose vectors are joined."""
+    pooling: tuple[str, ...] | None = None
+    """Modes whose vectors are joined. None: nothing says it."""
     dense: tuple[Dense, ...] = ()
     normalize: bool = False
     max_length: int | None = None
@@ -73,7 +73,7 @@ class SentenceModules:
 
 
 def read_sentence_modules(folder: Path) -> SentenceModules:
-    """Of a folder that holds an encoder; of one of transformers alone: the mean, and its tokenizer's length.
+    """Of a folder that holds an encoder; of one of transformers alone: its tokenizer's length.
 
     Raises:
         InputError: a file is damaged, or says something that mjx does not compute.

@@ -122,3 +122,5 @@ class Architecture:
     told: Callable[[Any, Collection[str]], Any] = lambda config, tensors: config
     """`told(config, tensors)`: the config, with what config.json leaves open and the tensors that there are
     say."""
+    part: bool = False
+    """Whether there is such a model inside of others alone, with what is around it there."""

@@ -165,3 +165,39 @@ def moe_rows(moe: MoEConfig, theirs: str, ours: str = "{moe}.moe") -> list[Row]:
 def router_row(theirs: str, ours: str = "{moe}.moe") -> Row:
     """The router's map."""
     return Row(theirs, f"{ours}.router.kernel", "experts embed -> embed experts")
+
+
+def fc_rows(theirs: str, ours: str = "{mlp}.mlp") -> list[Row]:
+    """`fc1` and `fc2`, with biases."""
+    return [
+        Row(f"{theirs}.fc1.weight", f"{ours}.up.kernel", WIDE),
+        Row(f"{theirs}.fc1.bias", f"{ours}.up.bias"),
+        Row(f"{theirs}.fc2.weight", f"{ours}.down.kernel", NARROW),
+        Row(f"{theirs}.fc2.bias", f"{ours}.down.bias"),
+    ]
+
+
+def tower_rows(norm: NormConfig, theirs: str) -> list[Row]:
+    """Of layers of CLIP's and SigLIP's towers, of text and of pictures."""
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    layer, attention = f"{theirs}.layers.{{layer}}", "{attention}.attention"
+    return [
+        *projection_rows(f"{layer}.self_attn", attention, names, bias=True, output_bias=True),
+        *norm_rows(norm, f"{layer}.layer_norm1", "{attention}.norm"),
+        *norm_rows(norm, f"{layer}.layer_norm2", "{mlp}.norm"),
+        *fc_rows(f"{layer}.mlp"),
+    ]
+
+
+def text_tower_rows(norm: NormConfig, vocab_size: int) -> list[Row]:
+    """Of CLIP's and SigLIP's towers of text, without what is around them."""
+    return [
+        Row("embeddings.token_embedding.weight", "embedding.weight", rows=vocab_size),
+        Row("embeddings.position_embedding.weight", "positions.weight"),
+        *tower_rows(norm, "encoder"),
+        *norm_rows(norm, "final_layer_norm", "final_norm"),
+    ]
+
+
+NUMBERED_POSITIONS = r"embeddings\.position_ids"
+"""Numbers of positions, which older versions saved (a regular expression)."""

@@ -24,6 +24,7 @@ The names in each are its own: the `heads` of one parameter may be more than tho
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,10 @@ class TensorLayout:
             self._total += math.prod(solved[name] for name in joined)
         if len({_axes(part, 1) for part in self._parts}) > 1:
             raise ValueError(f'"{text}" joins parameters of which other axes differ too: {list(shapes)}')
-        self.theirs: Shape = tuple(math.prod(axis) for axis in _axes(self._parts[0], self._total))
+        self._number = not text.split("->")[0].strip()
+        """Whether theirs has no axes; between, it has one of one element."""
+        shape = tuple(math.prod(axis) for axis in _axes(self._parts[0], self._total))
+        self.theirs: Shape = () if self._number else shape
         """The shape of their tensor."""
 
     def read(self, tensor: Tensor, part: int, index: Index) -> np.ndarray:
@@ -140,7 +144,7 @@ class TensorLayout:
             span, covered = _span(_replaced(group, joined), outer, outer_sizes)
             spans.append(span)
             read |= covered
-        array = _cut(tensor.read(tuple(spans)), read, outer)
+        array = _cut(tensor.read(() if self._number else tuple(spans)), read, outer)
         held = {**box, **inner}
         array = _cut(array, {name: held[name] for name in _flat(theirs)}, box).transpose(permutation)
 
@@ -217,9 +221,9 @@ def _parse(text: str, parts: int) -> list[tuple[Side, list[str], Side]]:
         (their_axes, joined), (our_axes, _) = _names(theirs, "<", text), _names(ours, ">", text)
         for axes, others in ((their_axes, our_axes), (our_axes, their_axes)):
             ones = [name for name in _flat(others) if name[0] in "<>" and name not in _flat(axes)]
-            if ones and not axes:
+            if ones and not axes and axes is our_axes:
                 raise ValueError(f'"{text}" is no layout: a number has no axis in which a 1 could be')
-            axes[-1:] = [axes[-1] + ones] if ones else axes[-1:]
+            axes[-1:] = [[*itertools.chain(*axes[-1:]), *ones]] if ones else axes[-1:]
         read.append((tuple(their_axes), joined, tuple(our_axes)))
     return read * parts if len(read) < parts else read
 

@@ -9,6 +9,7 @@ from mjx.batch import BatchArrays, check_arrays
 from mjx.errors import InputError
 from mjx.models.common.pattern import Lengths
 from mjx.models.common.pictures.encoder import PictureEncoderConfig
+from mjx.models.common.pictures.sight import Sight
 from mjx.models.common.token_model.language_model import LanguageModelConfig
 from mjx.models.family import ModelConfig
 from mjx.models.multimodal.projector import ProjectorConfig
@@ -83,6 +84,12 @@ class MultimodalConfig(ModelConfig):
     @property
     def vocabulary(self) -> int | None:
         return self.language.vocabulary
+
+    @property
+    def sight(self) -> Sight:
+        from mjx.models.multimodal.sight import MultimodalSight
+
+        return MultimodalSight(self)
 
     @property
     def rows_apart(self) -> bool:

@@ -2,71 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.common.parameter import parameters_of
-from mjx.models.family import ModelConfig, abstract_model
+from mjx.models.family import abstract_model
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
-from mjx.models.interop.architectures import find_architecture, fitting_architecture
+from mjx.models.interop.architectures import Part, fitting_architecture
 from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Fields, Key, Only, Theirs, shown
 from mjx.models.interop.mixer_rows import norm_rows
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.multimodal.config import MultimodalConfig
-from mjx.parse import to_tree
 
 _WIDE, _NARROW = "mlp latent -> latent mlp", "embed mlp -> mlp embed"
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A config of another model inside of theirs."""
-
-    name: str
-    field: str
-    kind: str
-    """Their `model_type` where it says none."""
-    ties: bool | None = None
-    """Whether it is the whole's `tie_word_embeddings` that says whether the language model has one table, and
-    what it is where it is missing; None: it does not."""
-    only: bool = False
-    """Whether the part is of this kind and no other."""
-
-    def names(self) -> Sequence[str]:
-        return (self.name,) if self.ties is None else (self.name, "tie_word_embeddings")
-
-    def ours(self, theirs: Theirs) -> Fields:
-        given = theirs.get(self.name) or {}
-        if not isinstance(given, Mapping):
-            raise InputError(f'{theirs.where} has "{self.name}": {shown(given)}, which should be an object')
-        inner = {"model_type": self.kind, **given}
-        if self.ties is not None:
-            inner["tie_word_embeddings"] = theirs.get("tie_word_embeddings", self.ties)
-        inner["architectures"] = [_class_of(inner["model_type"])]
-        family, architecture = find_architecture(inner)
-        config = architecture.config.to_ours(inner, f'{theirs.where}, "{self.name}"')
-        return {self.field: {**to_tree(config), "family": family}}
-
-    def theirs(self, config: MultimodalConfig) -> dict[str, Any]:
-        part: ModelConfig = getattr(config, self.field)
-        architecture = fitting_architecture(part, self.kind if self.only else None)
-        written = architecture.config.to_theirs(part)
-        found = {self.name: {**written, "model_type": architecture.model_type}}
-        if self.ties is not None:
-            found["tie_word_embeddings"] = written.get("tie_word_embeddings", False)
-        return found
-
-
-def _class_of(model_type: str) -> str:
-    """The class that a part of this kind has: that which continues text, or the encoder alone."""
-    from mjx.models.interop.architectures import architectures
-
-    known = [a for those in architectures().values() for a in those if a.model_type == model_type]
-    if not known:
-        kinds = sorted({a.model_type for those in architectures().values() for a in those})
-        raise InputError(f'"model_type": {model_type!r} is not known; mjx knows {", ".join(kinds)}')
-    return next((a for a in known if a.class_name.endswith(("CausalLM", "VisionModel"))), known[0]).class_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +111,7 @@ _INTERNVIT = "internvl_vision"
 _INTERNVL = (
     UNQUANTIZED,
     Part("text_config", "language", "qwen2", ties=True),
-    Part("vision_config", "vision", _INTERNVIT, only=True),
+    Part("vision_config", "vision", _INTERNVIT, fixed=True),
     NormedFeatureLayer(),
     Only("vision_feature_select_strategy", "default"),
     Downsampling(),

@@ -163,26 +163,31 @@ class VisionConfig(PictureEncoderConfig):
     def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
         return {self.stack_name: Lengths(self.tokens_in(arrays)[1])}
 
+    @property
+    def said_features(self) -> int:
+        return self.hidden_size if self.pooler else self.pooled_features
+
     def flops(self, arrays: BatchArrays) -> float:
         rows, sequence = self.tokens_in(arrays)
-        embedded = 2 * sequence * self.patch_features * self.hidden_size
-        head = 0.0 if self.classes is None else self._head_flops(self.classes, sequence)
-        of_batch = 2 * self.hidden_size**2 if self.classes is not None and self.pooling == "attention" else 0
-        return super().flops(arrays) + 3 * (rows * (embedded + head) + of_batch)
+        told = 0.0
+        if self.classes is not None:
+            told = self.pooled_flops(arrays) + 2 * rows * self.said_features * self.classes
+        return super().flops(arrays) + 3 * (
+            2 * rows * sequence * self.patch_features * self.hidden_size + told
+        )
 
-    def _head_flops(self, classes: int, sequence: int) -> float:
-        """Forward, of what is made of a picture's tokens."""
-        embed, pooled = self.hidden_size, 0.0
+    def pooled_flops(self, arrays: BatchArrays) -> float:
+        (rows, sequence), embed, pooled = self.tokens_in(arrays), self.hidden_size, 0.0
         if self.pooling == "attention":  # keys and values of all tokens, the output and an MLP
             per_token = 2 * 2 * embed * embed + 4 * embed
             pooled = sequence * per_token + 2 * embed * embed
             pooled += self.mlp.flops_per_token(embed, Lengths(1))
         elif self.pooling != "class":
             pooled = 2 * sequence * embed
-        read = self.pooled_features
         if self.pooler:
-            pooled, read = pooled + 2 * read * embed, embed
-        return pooled + 2 * read * classes
+            pooled += 2 * self.pooled_features * embed
+        of_query = 2 * embed**2 if self.pooling == "attention" else 0
+        return rows * pooled + of_query
 
     def check_batch(self, arrays: BatchArrays) -> None:
         if self.classes is None:

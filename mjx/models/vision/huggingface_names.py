@@ -1,15 +1,18 @@
 """How Hugging Face's vision transformers name their tensors, and how these lie in ours."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mjx.models.interop.mixer_rows import (
     FROM_HEADS,
     HEADS_BIAS,
     NARROW,
+    NUMBERED_POSITIONS,
     TO_HEADS,
     WIDE,
+    fc_rows,
     norm_rows,
-    projection_rows,
+    tower_rows,
 )
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.interop.stack_map import in_pairs, stack_name_map
@@ -61,7 +64,7 @@ def dinov2_names(config: VisionConfig, prefix: str) -> NameMap:
             Row(f"{layer}.mlp.weights_out.bias", "{mlp}.mlp.down.bias"),
         ]
     else:
-        rows += mlp_rows(f"{layer}.mlp.fc1", f"{layer}.mlp.fc2")
+        rows += fc_rows(f"{layer}.mlp")
     return vision_name_map(config, rows)
 
 
@@ -74,25 +77,16 @@ def clip_names(config: VisionConfig, prefix: str) -> NameMap:
 
 def clip_ignored(prefix: str) -> tuple[str, ...]:
     """Numbers of positions, which older versions saved."""
-    return (rf"{prefix}embeddings\.position_ids",)
+    return (f"{re.escape(prefix)}{NUMBERED_POSITIONS}",)
 
 
 def clip_rows(config: VisionConfig, prefix: str) -> list[Row]:
     """Of an encoder whose tensors are under `prefix`, without what a model around it adds."""
-    embeddings, layer = f"{prefix}embeddings", f"{prefix}encoder.layers.{{layer}}"
+    embeddings = f"{prefix}embeddings"
     rows = [
         *patch_rows(config, f"{embeddings}.patch_embedding"),
         Row(f"{embeddings}.position_embedding.weight", "positions"),
-        *projection_rows(
-            f"{layer}.self_attn",
-            _ATTENTION,
-            ("q_proj", "k_proj", "v_proj", "out_proj"),
-            bias=True,
-            output_bias=True,
-        ),
-        *norm_rows(config.norm, f"{layer}.layer_norm1", "{attention}.norm"),
-        *norm_rows(config.norm, f"{layer}.layer_norm2", "{mlp}.norm"),
-        *mlp_rows(f"{layer}.mlp.fc1", f"{layer}.mlp.fc2"),
+        *tower_rows(config.norm, f"{prefix}encoder"),
     ]
     if config.class_tokens:
         rows.append(Row(f"{embeddings}.class_embedding", "class_tokens", "embed -> 1 embed"))
@@ -179,10 +173,7 @@ def _pooling_rows(config: VisionConfig, theirs: str) -> list[Row]:
         Row(f"{theirs}.attention.out_proj.bias", "pooling.output.bias"),
         *norm_rows(config.norm, f"{theirs}.layernorm", "pooling.norm"),
     ]
-    return rows + [
-        Row(row.theirs, str(row.ours).replace("{mlp}.mlp", "pooling.mlp"), row.layout)
-        for row in mlp_rows(f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
-    ]
+    return rows + fc_rows(f"{theirs}.mlp", "pooling.mlp")
 
 
 def _classifier_rows(config: VisionConfig) -> list[Row]:

@@ -167,6 +167,13 @@ class VisionTransformer(TellsClasses, StackedModel):
         told = held_against(self.class_logits(pooled), batch["labels"], batch["loss_mask"], counts["samples"])
         return told.loss, Report(told.losses, run.statistics, {} if training else told.rows)
 
+    def picture_vectors(
+        self, images: Float[Array, "batch channels height width"]
+    ) -> Float[Array, "batch latent"]:
+        """What is said of each picture, in float32."""
+        inputs = self.pictures(images)
+        return self.pooled(self(inputs), inputs).astype(jnp.float32)
+
     def classified(self, batch: Batch) -> Float[Array, "batch classes"]:
         """Logits of each picture's classes, or its number, in float32."""
         inputs = self.inputs(batch)

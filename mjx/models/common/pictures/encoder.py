@@ -54,6 +54,15 @@ class PictureEncoderConfig(StackedConfig):
         rows, columns = self.grid
         return self.learned_tokens + rows * columns
 
+    @property
+    def said_features(self) -> int:
+        """Of what the model's `pooled` says of a whole picture."""
+        return self.hidden_size
+
+    def pooled_flops(self, arrays: BatchArrays) -> float:
+        """Forward, of what is said of a batch's whole pictures."""
+        return 0.0
+
     def tokens_in(self, arrays: BatchArrays) -> tuple[int, int]:
         """The rows of a batch of `images` or `patches`, and the tokens of one."""
         if "images" in arrays:

@@ -128,13 +128,19 @@ class EncoderDecoder(LanguageModel):
     def has_pooler(self) -> bool:
         return False
 
+    @property
+    def is_pooled(self) -> bool:
+        return False
+
     def encoded(self, batch: Batch) -> Float[Array, "batch residual_sequence embed"]:
         """The states of `tokens` that the decoder would look at."""
         inputs = Inputs(batch["tokens"], batch.get("positions"), batch.get("segment_ids"))
         order = token_order(inputs.tokens.shape[1])
         return in_row_order(order, self.encode(inputs)[0].states)
 
-    def pooled(self, states: Float[Array, "batch residual_sequence embed"]) -> Float[Array, "batch latent"]:
+    def pooled(
+        self, states: Float[Array, "batch residual_sequence embed"], batch: Batch
+    ) -> Float[Array, "batch latent"]:
         raise NotImplementedError("an encoder-decoder has no pooler")
 
     def loss(

@@ -186,8 +186,13 @@ class TokenModel(StackedModel):
 
     def hidden_states(self, inputs: Inputs) -> Float[Array, "batch residual_sequence embed"]:
         """The residual stream after the final norm: what the head, and embeddings of texts, are made of."""
-        x, context = self.enter(inputs)
-        return in_row_order(token_order(inputs.tokens.shape[1]), self._normed(self.run(x, context).x))
+        return self.read(inputs).x
+
+    def read(self, inputs: Inputs, key: Key[Array, ""] | None = None, so_far: Tree | None = None) -> Run:
+        """`hidden_states`, with what the mixers say besides."""
+        x, context = self.enter(inputs, key)
+        run = self.run(x, context, so_far=so_far)
+        return run._replace(x=in_row_order(token_order(inputs.tokens.shape[1]), self._normed(run.x)))
 
     def logits(self, hidden: Float[Array, "batch sequence embed"]) -> Float[Array, "batch sequence vocab"]:
         """The head, for generation and evaluation; training's loss never makes these whole."""

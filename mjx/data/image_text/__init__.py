@@ -1,0 +1,1 @@
+"""Pictures with texts: captions of theirs, or conversations in which they stand."""
