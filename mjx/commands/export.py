@@ -12,6 +12,7 @@ from mjx.data.tokenizers import Tokenizer
 from mjx.errors import InputError
 from mjx.launch.failure import end_together
 from mjx.launch.runtime import start
+from mjx.models.family import ModelConfig
 from mjx.models.huggingface import PretrainedModel, save_pretrained
 from mjx.parse import parse
 from mjx.run.opened import OpenedModel, open_model, read_inference_config
@@ -77,7 +78,7 @@ def _save_huggingface(
         architecture=architecture,
         dtype=None if dtype is None else jnp.dtype(dtype),
         clip=clip,
-        max_positions=None if trained_on is None else _longest_row(trained_on),
+        max_positions=None if trained_on is None else _longest_row(trained_on, opened.config.model),
         tokenizer=folder,
         token_ids={} if tokenizer is None else _token_ids(tokenizer, opened.config.model.vocabulary),
     )
@@ -98,7 +99,7 @@ def _token_ids(tokenizer: Tokenizer, vocabulary: int | None) -> dict[str, int]:
     }
 
 
-def _longest_row(data: Tree) -> int:
+def _longest_row(data: Tree, model: ModelConfig) -> int:
     """Of what the run was trained on."""
-    _, sequence = size_of(parse(DatasetConfig, data, "data").arrays(1))
+    _, sequence = size_of(parse(DatasetConfig, data, "data").seen_by(model.sight).arrays(1))
     return sequence

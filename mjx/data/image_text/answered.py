@@ -39,8 +39,9 @@ class ImageTextConfig(ToldConfig):
     """So many have room in a row."""
     packing: bool = True
     """Rows of as many samples as fit, each apart from the others, with positions of its own."""
-    prompt: str = ""
-    """What stands between a picture and the caption that is learned."""
+    prompt: str = "\n"
+    """What stands between a picture and the caption that is learned; a token at least, for the places of
+    pictures do not count, and so tell nothing."""
     chat_template: LocalPath | None = None
     """A file with a Jinja template for conversations; null: the tokenizer folder's."""
     eos: SpecialToken = None
@@ -133,6 +134,11 @@ class ImageTextSplits(PictureSplits[ToldPictures]):
             end=self.end,
         )
         texts.check(self.vocab_size, source.path, config.sight.image_token)
+        if (texts.learned[1:] & (texts.tokens[:-1] == MARK_ID)).any():
+            raise InputError(
+                f"{source.path}: what is learned stands right behind a picture, whose places tell nothing; "
+                f"data.prompt = {config.prompt!r} (or the chat template) should be a token at least."
+            )
         found = fitted(
             texts,
             rows,

@@ -177,7 +177,7 @@ def _told(pictures: list[Picture], value: Any, place: str, key: str, picture: An
     if any(MARK in message["content"] for message in messages if message["role"] == "assistant"):
         raise InputError(f"{place}: a picture stands in an answer; a model of this kind writes only text.")
     if not any(message["role"] == "assistant" for message in messages):
-        raise InputError(f"{place}: the conversation has no answer (of gpt or assistant) to learn.")
+        raise InputError(f"{place}: nobody answers in the conversation, so that there is nothing to learn.")
     return pictures, messages, place
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from families.variants.variant import Arrays, NotApplicableError, Prompt, Variant
+from families.variants.variant import Arrays, Prompt, Variant
 from mjx.batch import BatchArray, BatchArrays, token_batch
 from mjx.models.common.pictures import GRID, Tiles, View
 from mjx.models.multimodal import MultimodalConfig
@@ -99,7 +99,10 @@ class SeeingVariant(Variant):
         return tokens * (hidden + padding) + positions
 
     def recipe(self) -> Tree:
-        raise NotApplicableError("there is no such data yet")
+        vision = self.config.vision
+        data = {"kind": "image_text", "sources": [{"path": "pictures"}], "tokenizer": "byte", "pictures": 2}
+        image = {"size": list(vision.image_size), "channels": vision.channels}
+        return super().recipe() | {"data": data | {"image": image, "sequence_length": self.sequence}}
 
     def _documents(self, seed: int, rows: int, together: int) -> Arrays:
         """Two documents for each of so many rows, a picture in each; so many `together` in a row."""
