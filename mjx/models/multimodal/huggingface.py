@@ -106,18 +106,19 @@ def llava_names(config: MultimodalConfig) -> NameMap:
         rows += [Row("linear_1.bias", "up.bias"), Row("linear_2.bias", "down.bias")]
     projector = parameters_of(abstract_model(config))["projector"]
     parts = {
-        "vision.": ("vision_tower.", _names(config.vision)),
+        "vision.": ("vision_tower.", part_names(config.vision)),
         "projector.": ("multi_modal_projector.", NameMap(rows, 0, lambda *_: None, projector)),
-        "language.": ("language_model.", _names(config.language)),
+        "language.": ("language_model.", part_names(config.language)),
     }
     return NameMap.joined(parts)
 
 
-def _names(part: ModelConfig) -> NameMap:
+def part_names(part: ModelConfig) -> NameMap:
+    """The table of a part by itself."""
     return fitting_architecture(part).name_map(part)
 
 
-def _canonical(config: MultimodalConfig) -> MultimodalConfig:
+def canonical(config: MultimodalConfig) -> MultimodalConfig:
     """One spelling for all configs of the same model, without what only training chooses."""
     language, vision = (
         fitting_architecture(part).canonical(part) for part in (config.language, config.vision)
@@ -146,7 +147,7 @@ ARCHITECTURES = (
         config=_LLAVA,
         name_map=llava_names,
         prefix="",
-        canonical=_canonical,
+        canonical=canonical,
         aliases={
             r"vision_tower\.vision_model\.(.*)": r"vision_tower.\1",
             r"model\.vision_tower\.(?:vision_model\.)?(.*)": r"vision_tower.\1",

@@ -11,6 +11,7 @@ from mjx.errors import InputError
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.interop.interface import Interface, cross_entropy
 from mjx.models.multimodal.config import SEEN, MultimodalConfig
+from mjx.models.multimodal.frames import GRIDS, with_frames
 from mjx.models.multimodal.model import Multimodal
 from mjx.models.multimodal.rows import features_of, seen_arrays
 
@@ -38,7 +39,9 @@ def _loss(outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> Float[Ar
 
 
 def completed(config: MultimodalConfig, settings: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The pictures, which stand one after the other, in the rows of text in which their places are."""
+    """What is seen, which stand one after the other, in the rows of text in which their places are."""
+    if "image_grid_thw" in given or "video_grid_thw" in given:
+        return with_frames(config, given)
     if "pixel_values" not in given:
         return given
     tokens, images = np.asarray(given["input_ids"]), np.asarray(given["pixel_values"], np.float32)
@@ -64,6 +67,7 @@ INTERFACE = Interface(
         "attention_mask": "segment_ids",
         "position_ids": "positions",
         "pixel_values": "pixel_values",
+        **{name: name for name in GRIDS},
         **{name: name for name in (*SEEN, "image_at", _PLACES)},
     },
     labels=("labels",),

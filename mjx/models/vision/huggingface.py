@@ -11,6 +11,7 @@ from mjx.models.interop.config_map import Absent, ConfigMap, Constant, Entry, Fi
 from mjx.models.interop.name_map import NameMap
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.config_keys import canonical
+from mjx.models.vision.huggingface_native import NATIVE
 from mjx.models.vision.huggingface_names import clip_names, dinov2_names, vit_names
 
 
@@ -232,5 +233,6 @@ ARCHITECTURES = (
         prefix="",
         without_meaning=CLIP_WITHOUT_MEANING,
     ),
+    *NATIVE,
 )
 """Ordered: a model that several can hold is written as the first of them."""
