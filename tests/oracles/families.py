@@ -18,6 +18,7 @@ from mjx.inference.embedding import POOLING
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch, load_family
 from mjx.models.multimodal.config import SEEN
+from mjx.models.multimodal.frames import GRIDS
 from mjx.models.multimodal.rows import expanded, features_of, seen_arrays
 
 Arrays = Mapping[str, np.ndarray]
@@ -366,7 +367,7 @@ HUGGINGFACE = {
         counted=_attended,
     ),
     "multimodal": Family(
-        inputs=("input_ids", "attention_mask", "pixel_values"),
+        inputs=("input_ids", "attention_mask", "pixel_values", *GRIDS),
         needed=("input_ids", "pixel_values"),
         prepared=_huggingface_seen,
         batch=_huggingface_looking,

@@ -244,7 +244,9 @@ def rotary_tables(
     scaling = config.scaling
     if scaling is not None and config.varies:
         long = jnp.asarray(inverse_frequencies(config, head_dim, long=True), jnp.float32)
-        beyond = (jnp.max(positions, axis=tuple(range(1, positions.ndim))) if last is None else last) >= scaling.original_positions
+        beyond = (
+            jnp.max(positions, axis=tuple(range(1, positions.ndim))) if last is None else last
+        ) >= scaling.original_positions
         frequencies = jnp.where(beyond[:, None, None], long, frequencies)
     if positions.ndim == 2:
         angles = positions[..., None].astype(jnp.float32) * frequencies

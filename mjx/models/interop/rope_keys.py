@@ -95,7 +95,11 @@ class RopeKeys:
                 "features"
             )
         scaling = self._scaling(parameters, theirs)
-        return {self.field: RoPEConfig(base=base, percent=percent, scaling=scaling, sections=sections and tuple(sections))}
+        return {
+            self.field: RoPEConfig(
+                base=base, percent=percent, scaling=scaling, sections=sections and tuple(sections)
+            )
+        }
 
     def _parameters(self, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
         """What stands in `rope_parameters` for these layers, or in `rope_scaling`, which overrules it."""

@@ -11,8 +11,8 @@ from mjx.models.interop.config_map import Absent, ConfigMap, Constant, Entry, Fi
 from mjx.models.interop.name_map import NameMap
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.config_keys import canonical
-from mjx.models.vision.huggingface_native import NATIVE
 from mjx.models.vision.huggingface_names import clip_names, dinov2_names, vit_names
+from mjx.models.vision.huggingface_native import NATIVE
 
 
 @dataclasses.dataclass(frozen=True)

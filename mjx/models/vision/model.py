@@ -82,7 +82,9 @@ class VisionTransformer(TellsClasses, StackedModel):
         masked: Bool[Array, "batch patches"] | None = None,
     ) -> ImageInputs:
         """Pictures of one size as what enters the model; `masked` patches are hidden."""
-        return pictures(images, self.config.patch_size, self.config.learned_tokens, masked, self.config.frames)
+        return pictures(
+            images, self.config.patch_size, self.config.learned_tokens, masked, self.config.frames
+        )
 
     def inputs(self, batch: Batch) -> ImageInputs:
         """What enters of a batch: `images`, each a row, or `patches`, with `grid` and `segment_ids` where
