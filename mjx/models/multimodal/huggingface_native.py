@@ -66,8 +66,8 @@ class Encoder(Part):
         kinds = (None, self.kind, self.kind.removesuffix("_vision"))
         if given.get("model_type") not in kinds:
             raise InputError(
-                f'{theirs.where}, "{self.name}", has "model_type": {shown(given["model_type"])}, which should '
-                f"be {self.kind}"
+                f'{theirs.where}, "{self.name}", has "model_type": {shown(given["model_type"])}, which '
+                f"should be {self.kind}"
             )
         side = given.get("spatial_merge_size") or 2
         inner = {**given, "model_type": self.kind, "spatial_merge_size": side}

@@ -30,7 +30,8 @@ class AxialRotation:
         parameters = theirs.get("rope_parameters") or {}
         if parameters.get("rope_type", "axial") not in ("axial", "default"):
             raise InputError(
-                f'{theirs.where} has "rope_parameters": {shown(parameters)}, whose "rope_type" should be axial'
+                f'{theirs.where} has "rope_parameters": {shown(parameters)}, whose '
+                '"rope_type" should be axial'
             )
         head = theirs.get(self.size, 1280) // theirs.get("num_heads", 16)
         base = float(parameters.get("rope_theta") or 10_000.0)
