@@ -92,7 +92,7 @@ class Context:
     """The tokens' places, what the layers share, and the dropout key of the sub-layer that reads it."""
 
     positions: Int[Array, "#batch sequence *axes"] | None = None
-    """Of the tokens in their documents, where rotation has sections along several axes; None: nothing asks."""
+    """Of the tokens in their documents, along several axes where rotation has sections; None: no one asks."""
     segment_ids: Int[Array, "batch sequence"] | None = None
     """Documents of a packed row, from 1; 0 is padding. None: each row is one document."""
     window_ids: Int[Array, "batch sequence"] | None = None

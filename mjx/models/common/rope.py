@@ -237,8 +237,8 @@ def rotary_tables(
 ) -> tuple[Float[Array, "batch sequence pairs"], Float[Array, "batch sequence pairs"]]:
     """Cosine and sine of every token's angles, in float32.
 
-    `last` is the largest position of each whole row, where `positions` are not all of it. Where positions have
-    no axes, those of `RoPEConfig.sections` are all the same.
+    `last` is the largest position of each whole row, where `positions` are not all of it. Where positions
+    have no axes, those of `RoPEConfig.sections` are all the same.
     """
     frequencies = inverse_frequencies(config, head_dim).astype(np.float32)
     scaling = config.scaling

@@ -90,8 +90,8 @@ def laid_row(
         made = time * rows * columns // config.merged
         if (row[here : here + made] != token).any() or here + made > len(row):
             raise InputError(
-                f"{name} has {list(frames.grid)}, which makes {made} features, but input_ids has fewer tokens "
-                f"{token} in one place"
+                f"{name} has {list(frames.grid)}, which makes {made} features, but input_ids has fewer "
+                f"tokens {token} in one place"
             )
         steps = np.indices((time, rows // side, columns // side)).reshape(3, -1).T
         steps = np.concatenate([np.floor(steps[:, :1] * frames.pace).astype(int), steps[:, 1:]], axis=1)
@@ -152,7 +152,7 @@ def _frames(config: MultimodalConfig, given: Mapping[str, Any], grids: str, pixe
         return iter(())
     if pixels not in given:
         raise InputError(f"{grids} is given, but {pixels}, which it is of, is not")
-    sizes: list[tuple[int, int, int]] = [tuple(map(int, grid)) for grid in np.asarray(given[grids])]
+    sizes: list[tuple[int, int, int]] = [(int(t), int(h), int(w)) for t, h, w in np.asarray(given[grids])]
     patches = np.asarray(given[pixels], np.float32)
     ends = list(itertools.accumulate((math.prod(size) for size in sizes), initial=0))
     if patches.shape != (ends[-1], config.vision.patch_features):

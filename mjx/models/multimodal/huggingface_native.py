@@ -34,8 +34,8 @@ class Text(Part):
             odd = [k for k in around if k not in (*WITHOUT_MEANING, "tie_word_embeddings") and k not in given]
             if odd:
                 raise InputError(
-                    f"{theirs.where} has {', '.join(odd)} beside text_config, which mjx does not know for this "
-                    "model"
+                    f"{theirs.where} has {', '.join(odd)} beside text_config, which mjx does not know for "
+                    "this model"
                 )
             tied = bool(theirs.get("tie_word_embeddings") or given.get("tie_word_embeddings"))
             inner = {**given, "tie_word_embeddings": tied}

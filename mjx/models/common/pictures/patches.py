@@ -41,8 +41,9 @@ def patches_of(
     cut = images[:, :, : rows * patch, : columns * patch]
     parts = cut.reshape(batch, channels, rows, patch, columns, patch)
     flat = parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels, patch * patch)
-    still: Any = [flat] * frames
-    joined = (np if isinstance(images, np.ndarray) else jnp).concatenate(still, axis=-1)
+    joined: Any = flat
+    if frames > 1:
+        joined = (np if isinstance(images, np.ndarray) else jnp).concatenate([flat] * frames, axis=-1)
     return joined.reshape(batch, rows * columns, -1)
 
 
