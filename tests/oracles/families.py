@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Array
 
 from mjx.inference.embedding import POOLING
+from mjx.models.common.pictures.expanded import expanded
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.family import Batch, load_family
 from mjx.models.multimodal.config import SEEN
+from mjx.models.multimodal.frames import GRIDS
 from mjx.models.multimodal.layout import features_of
-from mjx.models.multimodal.rows import expanded, seen_arrays
+from mjx.models.multimodal.rows import seen_arrays
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -371,7 +373,7 @@ HUGGINGFACE = {
         counted=_attended,
     ),
     "multimodal": Family(
-        inputs=("input_ids", "attention_mask", "pixel_values", "image_sizes"),
+        inputs=("input_ids", "attention_mask", "pixel_values", "image_sizes", *GRIDS),
         needed=("input_ids", "pixel_values"),
         prepared=_huggingface_seen,
         batch=_huggingface_looking,

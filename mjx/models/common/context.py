@@ -91,10 +91,12 @@ def counted(batch: Mapping[str, Array]) -> Float[Array, "batch sequence"]:
 class Context:
     """The tokens' places, what the layers share, and the dropout key of the sub-layer that reads it."""
 
-    positions: Int[Array, "#batch sequence"] | None = None
-    """Of the tokens in their documents; None: nothing asks."""
+    positions: Int[Array, "#batch sequence *axes"] | None = None
+    """Of the tokens in their documents, along several axes where rotation has sections; None: no one asks."""
     segment_ids: Int[Array, "batch sequence"] | None = None
     """Documents of a packed row, from 1; 0 is padding. None: each row is one document."""
+    window_ids: Int[Array, "batch sequence"] | None = None
+    """Parts of the documents, from 1, that the layers see which are `windowed`; 0 is padding."""
     tables: tuple[Any, ...] = ()
     """What each of `table_keys` has made."""
     entered: Float[Array, "batch residual_sequence embed"] | None = None

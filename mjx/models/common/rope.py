@@ -102,12 +102,36 @@ class RoPEConfig:
     """Which features form a pair: i and i + d/2 (GPT-NeoX), or 2i and 2i + 1 (the paper)."""
     scaling: RoPEScaling | None = None
     """Stretch the frequencies to longer contexts than those of pre-training; null: do not."""
+    sections: tuple[int, ...] | None = None
+    """Positions have several axes, and each turns so many pairs of features, one behind the other (M-RoPE,
+    Wang et al. 2024, section 2.1: time, height, width); null: they have one, which turns all."""
+    section_frequencies: Literal["shared", "own"] = "shared"
+    """shared: the frequencies go on from section to section. own: each section has all of them, from the
+    fastest to the slowest, as rows and columns of pictures do."""
 
     def __post_init__(self):
         if not 0 < self.percent <= 1:
             raise InputError(f"rope.percent = {self.percent} must be above 0 and at most 1")
         if not 1 < self.base <= MOST:
             raise InputError(f"rope.base = {self.base} must be above 1, and at most {MOST:g}")
+        sections = self.sections
+        if sections is not None and (not sections or min(sections) < 1):
+            raise InputError(f"rope.sections = {list(sections)} must be positive, or null for one axis")
+        if sections is not None and self.varies:
+            raise InputError(
+                f"rope.sections = {list(sections)} are not for longrope, whose rows are turned anew as they "
+                "grow; leave one of the two out"
+            )
+        if self.section_frequencies == "own":
+            if sections is None or len(set(sections)) > 1:
+                raise InputError(
+                    "rope.section_frequencies = own needs rope.sections of one size, which have the same "
+                    f"frequencies; they are {shown_sections(sections)}"
+                )
+            if self.scaling is not None:
+                raise InputError(
+                    "rope.section_frequencies = own has no rope.scaling; leave one of the two out"
+                )
 
     def rotated(self, head_dim: int) -> int:
         """How many features of a head are rotated.
@@ -126,6 +150,11 @@ class RoPEConfig:
     def check(self, head_dim: int) -> None:
         """Raise `InputError` if heads of this size cannot be rotated so."""
         pairs = self.rotated(head_dim) // 2
+        if self.sections is not None and sum(self.sections) != pairs:
+            raise InputError(
+                f"rope.sections = {list(self.sections)} are of {sum(self.sections)} pairs of features, but "
+                f"rope.percent = {self.percent} of head_dim = {head_dim} makes {pairs}"
+            )
         for name in ("short_factors", "long_factors"):
             divisors = getattr(self.scaling, name, None)
             if divisors is not None and len(divisors) != pairs:
@@ -138,6 +167,11 @@ class RoPEConfig:
     def varies(self) -> bool:
         """Whether the frequencies depend on how long the row is."""
         return self.scaling is not None and self.scaling.kind == "longrope"
+
+
+def shown_sections(sections: tuple[int, ...] | None) -> str:
+    """As a recipe says them."""
+    return "null" if sections is None else str(list(sections))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +198,9 @@ class Rotary:
 def inverse_frequencies(config: RoPEConfig, head_dim: int, *, long: bool = False) -> np.ndarray:
     """Radians per position of each feature pair; `long`: in rows beyond the original positions."""
     features = config.rotated(head_dim)
+    if config.section_frequencies == "own" and config.sections is not None:
+        each = config.base ** (-np.arange(config.sections[0], dtype=np.float64) / config.sections[0])
+        return np.tile(each, len(config.sections))
     frequencies = config.base ** (-np.arange(0, features, 2, dtype=np.float64) / features)
     scaling = config.scaling
     if scaling is None:
@@ -195,20 +232,27 @@ def inverse_frequencies(config: RoPEConfig, head_dim: int, *, long: bool = False
 def rotary_tables(
     config: RoPEConfig,
     head_dim: int,
-    positions: Int[Array, "batch sequence"],
+    positions: Int[Array, "batch sequence *axes"],
     last: Int[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch sequence pairs"], Float[Array, "batch sequence pairs"]]:
     """Cosine and sine of every token's angles, in float32.
 
-    `last` is the largest position of each whole row, where `positions` are not all of it.
+    `last` is the largest position of each whole row, where `positions` are not all of it. Where positions
+    have no axes, those of `RoPEConfig.sections` are all the same.
     """
     frequencies = inverse_frequencies(config, head_dim).astype(np.float32)
     scaling = config.scaling
     if scaling is not None and config.varies:
         long = jnp.asarray(inverse_frequencies(config, head_dim, long=True), jnp.float32)
-        beyond = (jnp.max(positions, axis=-1) if last is None else last) >= scaling.original_positions
+        beyond = (
+            jnp.max(positions, axis=tuple(range(1, positions.ndim))) if last is None else last
+        ) >= scaling.original_positions
         frequencies = jnp.where(beyond[:, None, None], long, frequencies)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
+    if positions.ndim == 2:
+        angles = positions[..., None].astype(jnp.float32) * frequencies
+    else:
+        axes = np.repeat(np.arange(len(config.sections or ())), config.sections or ())
+        angles = positions[..., axes].astype(jnp.float32) * frequencies
     factor = 1.0 if scaling is None else scaling.tables_factor
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 

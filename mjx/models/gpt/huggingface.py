@@ -99,6 +99,20 @@ ARCHITECTURES = (
         Constant("attention.qkv_bias", True),
         Only("use_mrope", False),
     ),
+    *(
+        architecture(
+            *(kind, class_name),
+            *(*LLAMA, rms_epsilon(1e-5), _QWEN_WINDOW, groups(8, null=True)),
+            RopeKeys(default_base=1e6, renamed={"mrope": "default"}, sections=(16, 24, 24)),
+            Constant("attention.qkv_bias", True),
+            # Its tokens say it in the model around it.
+            without_meaning=("vision_start_token_id", "vision_end_token_id", "vision_token_id"),
+        )
+        for kind, class_name in (
+            ("qwen2_vl_text", "Qwen2VLTextModel"),
+            ("qwen2_5_vl_text", "Qwen2_5_VLTextModel"),
+        )
+    ),
     architecture(
         *("qwen3", "Qwen3ForCausalLM"),
         *(*LLAMA, ALL_BIASES, RopeKeys(), _QWEN_WINDOW, groups(32, null=True)),

@@ -59,6 +59,8 @@ class RopeKeys:
     """The kinds of scaling that this architecture has."""
     unsaid: Mapping[str, Any] | None = None
     """`rope_parameters` where neither they nor `rope_scaling` are there."""
+    sections: tuple[int, ...] | None = None
+    """`mrope_section` where it is missing; None: positions of these models have one axis."""
     twins: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Keys that some versions wrote beside another one with the same value."""
 
@@ -77,7 +79,12 @@ class RopeKeys:
                     f'config.json has "{key}": {shown(theirs[key])} and "{twin}": {shown(theirs[twin])}, '
                     "which mean the same and should be equal"
                 )
-        parameters = self._parameters(theirs)
+        parameters = dict(self._parameters(theirs))
+        sections: Any = None
+        if self.sections is not None:
+            sections = parameters.pop("mrope_section", None) or self.sections
+            if not isinstance(sections, list | tuple) or any(type(size) is not int for size in sections):
+                raise InputError(f'config.json has "mrope_section": {shown(sections)}, which should be sizes')
         base = _number(parameters, "rope_theta", _number(theirs, self.base, self.default_base))
         percent = _number(
             parameters, "partial_rotary_factor", _number(theirs, self.percent, self.default_percent)
@@ -88,7 +95,11 @@ class RopeKeys:
                 "features"
             )
         scaling = self._scaling(parameters, theirs)
-        return {self.field: RoPEConfig(base=base, percent=percent, scaling=scaling)}
+        return {
+            self.field: RoPEConfig(
+                base=base, percent=percent, scaling=scaling, sections=tuple(sections) if sections else None
+            )
+        }
 
     def _parameters(self, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
         """What stands in `rope_parameters` for these layers, or in `rope_scaling`, which overrules it."""
@@ -169,6 +180,9 @@ class RopeKeys:
         if self.partial and rope.percent != self.default_percent:
             written[self.percent] = rope.percent
         scaling = rope.scaling
+        if rope.sections is not None and self.sections is not None:
+            of_scaling = {"type": "mrope"} if scaling is None else _written_scaling(scaling, self.kind_key)
+            return {**written, "rope_scaling": {**of_scaling, "mrope_section": list(rope.sections)}}
         if scaling is None:
             none = None if self.unsaid is None else {self.kind_key: "default"}
             return {**written, "rope_scaling": none} if self.scaled else written

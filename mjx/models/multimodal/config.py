@@ -44,6 +44,11 @@ class MultimodalConfig(ModelConfig):
     behind them. The others keep their weights."""
     learned_seen: bool = False
     """The encoder's learned tokens take places too, in front of the patches."""
+    video_token: int | None = None
+    """The id that stands where features of videos take a token's place; null: there are none."""
+    frame_pace: float | None = None
+    """Positions of the text in a second of a video, by which patches that follow in time are apart
+    (Qwen2.5-VL); null: they are one apart."""
     merged: int = 1
     """Patches that become one token, their features one behind the other, as they follow in a row."""
     pinpoints: tuple[tuple[int, int], ...] = ()
@@ -55,6 +60,11 @@ class MultimodalConfig(ModelConfig):
         if not 0 <= self.image_token < self.language.vocab_size:
             raise InputError(
                 f"model.image_token = {self.image_token} is no token of model.language.vocab_size = "
+                f"{self.language.vocab_size}"
+            )
+        if self.video_token is not None and not 0 <= self.video_token < self.language.vocab_size:
+            raise InputError(
+                f"model.video_token = {self.video_token} is no token of model.language.vocab_size = "
                 f"{self.language.vocab_size}"
             )
         if self.merged < 1:
@@ -80,6 +90,13 @@ class MultimodalConfig(ModelConfig):
                 f"model.vision_layers = {layers} must be from 1 to model.vision.num_layers = "
                 f"{self.vision.num_layers}, or null for all"
             )
+
+    @property
+    def axes(self) -> int:
+        """Of the positions in the text."""
+        attention = getattr(self.language, "attention", None)
+        rope = getattr(attention, "rope", None)
+        return len(rope.sections) if rope is not None and rope.sections is not None else 1
 
     @property
     def vocabulary(self) -> int | None:

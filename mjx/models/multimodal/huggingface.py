@@ -7,7 +7,7 @@ from typing import Any
 
 from mjx.errors import InputError
 from mjx.models.common.parameter import parameters_of
-from mjx.models.family import abstract_model
+from mjx.models.family import ModelConfig, abstract_model
 from mjx.models.interop.architecture import ACTIVATIONS, UNQUANTIZED, WITHOUT_MEANING, Architecture
 from mjx.models.interop.architectures import Part, fitting_architecture
 from mjx.models.interop.config_map import ConfigMap, Constant, Entry, Fields, Key, Only, Theirs, shown
@@ -143,14 +143,19 @@ def llava_names(config: MultimodalConfig, vision: str | None = None) -> NameMap:
     whole = {name: leaf for name, leaf in parameters_of(abstract_model(config)).items() if name == "newline"}
     parts = {
         "": ("", NameMap(around, 0, lambda *_: None, whole)),
-        "vision.": ("vision_tower.", fitting_architecture(config.vision, vision).name_map(config.vision)),
+        "vision.": ("vision_tower.", part_names(config.vision, vision)),
         "projector.": ("multi_modal_projector.", NameMap(rows, 0, lambda *_: None, projector)),
-        "language.": ("language_model.", fitting_architecture(config.language).name_map(config.language)),
+        "language.": ("language_model.", part_names(config.language)),
     }
     return NameMap.joined(parts)
 
 
-def _canonical(config: MultimodalConfig, kind: str | None = None) -> MultimodalConfig:
+def part_names(part: ModelConfig, kind: str | None = None) -> NameMap:
+    """The table of a part by itself; `kind`: as the architecture of this `model_type` has it."""
+    return fitting_architecture(part, kind).name_map(part)
+
+
+def canonical(config: MultimodalConfig, kind: str | None = None) -> MultimodalConfig:
     """One spelling for all configs of the same model, without what only training chooses."""
     language, vision = (
         fitting_architecture(part, of).canonical(part)
@@ -182,7 +187,7 @@ def _architecture(
         config=ConfigMap(MultimodalConfig, entries, _WITHOUT_MEANING),
         name_map=functools.partial(llava_names, vision=vision),
         prefix="",
-        canonical=functools.partial(_canonical, kind=vision),
+        canonical=functools.partial(canonical, kind=vision),
         aliases={
             r"vision_tower\.vision_model\.(.*)": r"vision_tower.\1",
             r"model\.vision_tower\.(?:vision_model\.)?(.*)": r"vision_tower.\1",

@@ -13,6 +13,7 @@ from mjx.models.common.pictures import Tiles, View
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.interop.interface import Interface, cross_entropy
 from mjx.models.multimodal.config import PLACES, SEEN, MultimodalConfig
+from mjx.models.multimodal.frames import GRIDS, with_frames
 from mjx.models.multimodal.layout import features_of, tiles_of
 from mjx.models.multimodal.model import Multimodal
 from mjx.models.multimodal.rows import seen_arrays
@@ -41,7 +42,9 @@ def _loss(outputs: Mapping[str, Array], labels: Mapping[str, Array]) -> Float[Ar
 
 
 def completed(config: MultimodalConfig, settings: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The pictures, which stand one after the other, in the rows of text in which their places are."""
+    """What is seen, which stand one after the other, in the rows of text in which their places are."""
+    if "image_grid_thw" in given or "video_grid_thw" in given:
+        return with_frames(config, given)
     if "pixel_values" not in given:
         return given
     tokens, views = np.asarray(given["input_ids"]), _views(config, given)
@@ -87,6 +90,7 @@ INTERFACE = Interface(
         "position_ids": "positions",
         "pixel_values": "pixel_values",
         "image_sizes": "image_sizes",
+        **{name: name for name in GRIDS},
         **{name: name for name in (*SEEN, *PLACES, _PLACES)},
     },
     labels=("labels",),

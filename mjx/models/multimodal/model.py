@@ -38,6 +38,10 @@ class SeenCaches(NamedTuple):
 
     language: Any
     seen: Seen | None
+    positions: Int[Array, "batch prompt axes"] | None = None
+    """Of the whole prompts; None: counted."""
+    ahead: Int[Array, " batch"] | None = None
+    """What the position of a token behind the prompt is more than the number of tokens in front of it."""
 
 
 class Multimodal(nnx.Module):
@@ -48,8 +52,9 @@ class Multimodal(nnx.Module):
         self.vision = config.vision.build(rngs)
         self.projector = Projector(
             config.projector,
-            config.vision.hidden_size * config.merged,
+            config.vision.hidden_size,
             config.language.hidden_size,
+            merged=config.merged,
             std=config.language.init_std,
             rngs=rngs,
         )
@@ -75,8 +80,6 @@ class Multimodal(nnx.Module):
         )
         with inside("vision"):
             features = self.vision(inputs, key, layers=config.vision_layers)
-        rows, sequence, embed = features.shape
-        features = features.reshape(rows, sequence // config.merged, embed * config.merged)
         seen = Seen(self.projector(features.astype(config.language.compute_dtype)), batch["image_at"])
         if self.newline is None or "newline_at" not in batch:
             return seen
@@ -178,8 +181,15 @@ class Multimodal(nnx.Module):
     ) -> tuple[Float[Array, "batch vocab"], SeenCaches]:
         """Logits behind each row's prompt (`tokens`, in which pictures may stand), and the caches with it."""
         seen = self.see(prompt)
-        logits, caches = self.language.begin_with(_with(Inputs(prompt["tokens"]), seen), lengths, slots)
-        return logits, SeenCaches(caches, seen)
+        tokens, positions = prompt["tokens"], prompt.get("positions")
+        own = None if positions is None else positions[:, : tokens.shape[1]]
+        inputs = _with(Inputs(tokens, own), seen)
+        logits, caches = self.language.begin_with(inputs, lengths, slots)
+        if positions is None:
+            return logits, SeenCaches(caches, seen)
+        real = jnp.arange(positions.shape[1])[None, :, None] < lengths[:, None, None]
+        last = jnp.max(jnp.where(real, positions, -1), axis=(1, 2))
+        return logits, SeenCaches(caches, seen, positions, last + 1 - lengths)
 
     def read_on(
         self,
@@ -193,7 +203,11 @@ class Multimodal(nnx.Module):
         if seen is not None:  # what stands in front takes no place any more
             at = seen.at - offset[:, None]
             seen = seen._replace(at=jnp.where(at < 0, tokens.shape[1], at))
-        inputs = _with(Inputs(tokens), seen)
+        positions = caches.positions
+        if positions is not None:
+            at = offset[:, None] + jnp.arange(tokens.shape[1])
+            positions = jnp.take_along_axis(positions, at[..., None], axis=1, mode="clip")
+        inputs = _with(Inputs(tokens, positions), seen)
         logits, updated = self.language.read_on_with(inputs, caches.language, offset, lengths)
         return logits, caches._replace(language=updated)
 
@@ -201,13 +215,16 @@ class Multimodal(nnx.Module):
         self, tokens: Int[Array, "batch new"], caches: SeenCaches, offset: Int[Array, " batch"]
     ) -> tuple[Float[Array, "batch new vocab"], SeenCaches]:
         """As the language model's."""
-        logits, updated = self.language.next(tokens, caches.language, offset)
+        positions = None
+        if caches.ahead is not None:
+            positions = (offset + caches.ahead)[:, None] + jnp.arange(tokens.shape[1])
+        logits, updated = self.language.next_with(Inputs(tokens, positions), caches.language, offset)
         return logits, caches._replace(language=updated)
 
     def rows_of(self, caches: SeenCaches, rows: Int[Array, " chosen"]) -> SeenCaches:
         """The caches of these rows, in this order."""
-        seen = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), caches.seen)
-        return SeenCaches(self.language.rows_of(caches.language, rows), seen)
+        rest = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), caches._replace(language=None))
+        return rest._replace(language=self.language.rows_of(caches.language, rows))
 
 
 def _with(inputs: Inputs, seen: Seen | None) -> Inputs:

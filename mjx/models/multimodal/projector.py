@@ -27,6 +27,8 @@ class ProjectorConfig:
     """Add biases to all layers."""
     norm: NormConfig | None = None
     """In front of the first layer; null for none."""
+    norm_of: Literal["joined", "patch"] = "joined"
+    """What the norm is of, where several patches become one token: of all of them, or of each."""
 
     def __post_init__(self):
         if self.features is not None and self.features < 1:
@@ -48,10 +50,21 @@ class ProjectorConfig:
 class Projector(nnx.Module):
     """One layer or two on each of an encoder's features."""
 
-    def __init__(self, config: ProjectorConfig, read: int, embed: int, *, std: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ProjectorConfig,
+        read: int,
+        embed: int,
+        *,
+        merged: int = 1,
+        std: float,
+        rngs: nnx.Rngs,
+    ):
+        """`read` are the features of one of the `merged` patches that become one."""
         hidden = config.features or embed
-        features, out = {"latent": read}, {"embed": embed}
-        self.norm = None if config.norm is None else Norm(config.norm, features)
+        features, out = {"latent": read * merged}, {"embed": embed}
+        normed = features if config.norm_of == "joined" else {"latent": read}
+        self.norm = None if config.norm is None else Norm(config.norm, normed)
         self.up = (
             Linear(features, {"mlp": hidden}, bias=config.bias, std=std, rngs=rngs)
             if config.kind == "mlp"
@@ -60,10 +73,15 @@ class Projector(nnx.Module):
         self.down = Linear(
             features if self.up is None else {"mlp": hidden}, out, bias=config.bias, std=std, rngs=rngs
         )
-        self.config = config
+        self.config, self.merged = config, merged
 
-    def __call__(self, x: Float[Array, "batch made latent"]) -> Float[Array, "batch made embed"]:
-        x = x if self.norm is None else self.norm(x)
+    def __call__(self, x: Float[Array, "batch patches latent"]) -> Float[Array, "batch made embed"]:
+        if self.norm is not None and self.config.norm_of == "patch":
+            x = self.norm(x)
+        batch, patches, latent = x.shape
+        x = x.reshape(batch, patches // self.merged, latent * self.merged)
+        if self.norm is not None and self.config.norm_of == "joined":
+            x = self.norm(x)
         if self.up is not None:
             x = shard(ACTIVATIONS[self.config.activation](self.up(x)), "batch", None, "mlp")
         return shard(self.down(x), "batch", None, "embed")

@@ -112,7 +112,7 @@ def _block(config: MultimodalConfig, picture: Picture, at: Int[np.ndarray, " mad
     patch, learned = vision.patch_size, vision.learned_tokens
     rows, columns = picture.shape[1] // patch, picture.shape[2] // patch
     order = reading_order(rows, columns, merged)
-    patches = patches_of(picture[None], patch)[0][order]
+    patches = patches_of(picture[None], patch, vision.frames)[0][order]
     grid = whole_grid(rows, columns, learned)[0]
     grid = np.concatenate([grid[:learned], grid[learned:][order]])
     # Patches that become one token stand together, so that something stands in front of the learned ones.

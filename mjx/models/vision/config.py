@@ -57,6 +57,11 @@ class VisionConfig(PictureEncoderConfig):
     """There is a learned token that stands for patches that are hidden."""
     position_grid: tuple[int, int] | None = (14, 14)
     """Rows and columns of a table of learned positions, which is resized to other pictures; null for none."""
+    window: int | None = None
+    """Patches along each side of the windows that a picture is cut into, in which attention stays; null: it
+    goes to the whole picture."""
+    whole_layers: tuple[int, ...] = ()
+    """The layers whose attention goes to the whole picture all the same, from 0."""
     class_positions: int = 1
     """How many of the class tokens have a position, too."""
     position_resizing: Resizing = "bicubic"
@@ -93,6 +98,23 @@ class VisionConfig(PictureEncoderConfig):
         for name in ("class_tokens", "registers"):
             if getattr(self, name) < 0:
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive, or 0 for none")
+        wrong = [layer for layer in self.whole_layers if not 0 <= layer < self.num_layers]
+        if (self.window is not None and self.window < 1) or wrong:
+            raise InputError(
+                f"model.window = {self.window} must be positive, or null, and model.whole_layers = "
+                f"{list(self.whole_layers)} from 0 to below model.num_layers = {self.num_layers}"
+            )
+        rope = self.attention.rope
+        if rope is not None and (rope.sections is None or len(rope.sections) != 2):
+            raise InputError(
+                "model.attention.rope turns by the row and the column of a patch; set rope.sections to two "
+                "numbers of pairs"
+            )
+        if self.window is not None and self.learned_tokens:
+            raise InputError(
+                f"model.window = {self.window} leaves learned tokens without a window; set "
+                "model.class_tokens and model.registers = 0"
+            )
         if not 0 <= self.class_positions <= self.class_tokens:
             raise InputError(
                 f"model.class_positions = {self.class_positions} must be from 0 to model.class_tokens = "
@@ -152,8 +174,12 @@ class VisionConfig(PictureEncoderConfig):
             output_gain=self.layer_scale,
             dropout=self.dropout,
         )
-        layer = (sublayer(mixer=attention), sublayer(mixer=self.mlp))
-        return tuple(itertools.chain.from_iterable(itertools.repeat(layer, self.num_layers)))
+        windowed = dataclasses.replace(attention, windowed=self.window is not None)
+        layers = (
+            (sublayer(mixer=attention if layer in self.whole_layers else windowed), sublayer(mixer=self.mlp))
+            for layer in range(self.num_layers)
+        )
+        return tuple(itertools.chain.from_iterable(layers))
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         from mjx.models.vision.model import VisionTransformer

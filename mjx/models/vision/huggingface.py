@@ -12,6 +12,7 @@ from mjx.models.interop.name_map import NameMap
 from mjx.models.vision.config import VisionConfig
 from mjx.models.vision.config_keys import canonical
 from mjx.models.vision.huggingface_names import clip_names, dinov2_names, vit_names
+from mjx.models.vision.huggingface_native import NATIVE
 from mjx.models.vision.internvl import ENTRIES as INTERNVL
 from mjx.models.vision.internvl import internvl_names
 
@@ -235,5 +236,6 @@ ARCHITECTURES = (
         without_meaning=CLIP_WITHOUT_MEANING,
     ),
     _architecture(*("internvl_vision", "InternVLVisionModel"), *INTERNVL, names=internvl_names, prefix=""),
+    *NATIVE,
 )
 """Ordered: a model that several can hold is written as the first of them."""

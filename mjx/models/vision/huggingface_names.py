@@ -103,6 +103,9 @@ def patch_rows(config: VisionConfig, theirs: str) -> list[Row]:
     """The convolution that makes a token of a patch."""
     sizes = {"channels": config.channels, "height": config.patch_size, "width": config.patch_size}
     layout = "embed channels height width -> (channels height width) embed"
+    if config.frames > 1:
+        sizes["frames"] = config.frames
+        layout = "embed channels frames height width -> (channels frames height width) embed"
     rows = [Row(f"{theirs}.weight", "patches.kernel", layout, sizes), Row(f"{theirs}.bias", "patches.bias")]
     return rows[: 1 + config.patch_bias]
 

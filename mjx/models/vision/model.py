@@ -83,7 +83,9 @@ class VisionTransformer(TellsClasses, StackedModel):
         masked: Bool[Array, "batch patches"] | None = None,
     ) -> ImageInputs:
         """Pictures of one size as what enters the model; `masked` patches are hidden."""
-        return pictures(images, self.config.patch_size, self.config.learned_tokens, masked)
+        return pictures(
+            images, self.config.patch_size, self.config.learned_tokens, masked, self.config.frames
+        )
 
     def inputs(self, batch: Batch) -> ImageInputs:
         """What enters of a batch: `images`, each a row, or `patches`, with `grid` and `segment_ids` where
@@ -102,6 +104,8 @@ class VisionTransformer(TellsClasses, StackedModel):
         patches, grid = in_order(order, inputs.patches), in_order(order, grid)
         segments = inputs.segment_ids
         context = Context(
+            positions=jnp.maximum(jnp.asarray(grid)[..., :2], 0),
+            window_ids=None if config.window is None else in_order(order, self._windows(inputs)),
             segment_ids=None if segments is None else in_order(order, segments),
             training=inputs.training,
             dropout_key=key,
@@ -192,6 +196,19 @@ class VisionTransformer(TellsClasses, StackedModel):
         if inputs.grid is not None:
             return inputs.grid
         return whole_grid(*self.config.grid, self.config.learned_tokens)
+
+    def _windows(self, inputs: ImageInputs) -> Int[Array, "batch sequence"]:
+        """A number for each window of each picture, from 1; 0 is padding."""
+        size, (batch, sequence) = self.config.window, inputs.patches.shape[:2]
+        assert size is not None
+        grid = jnp.asarray(self._grid(inputs))
+        across = -(-grid[..., 3] // size)
+        window = grid[..., 0] // size * across + grid[..., 1] // size
+        segments = inputs.segment_ids
+        if segments is None:
+            return jnp.broadcast_to(1 + window, (batch, sequence))
+        # A picture has at most as many windows as a row has patches.
+        return jnp.where(segments > 0, 1 + (segments - 1) * sequence + window, 0)
 
     def _positions(
         self,

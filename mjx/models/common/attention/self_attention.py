@@ -54,6 +54,8 @@ class AttentionConfig(MixerConfig):
     """A token sees itself and what stands before it; false: the whole row, or its document."""
     window: int | None = None
     """Sliding window: a token sees itself and the window - 1 tokens before it."""
+    windowed: bool = False
+    """A token sees its part of the document alone, where the model says its parts (`Context.window_ids`)."""
     soft_cap: float | None = None
     """Bound scores s to cap · tanh(s / cap) (Gemma 2)."""
     softmax: Literal["vanilla", "off-by-one", "learnable"] = "vanilla"
@@ -245,13 +247,14 @@ class Attention(nnx.Module):
                     places = jnp.arange(k.shape[1])[None]
                     cos, sin = rotary_tables(rope, k.shape[-1], places, last=decoding.last)
                     k = rotate(k, cos, sin, rope.layout)
+        segments = context.window_ids if config.windowed else context.segment_ids
         out = attend(
             q,
             k,
             v,
             config.scores,
-            query_segment_ids=context.segment_ids,
-            key_segment_ids=context.segment_ids,
+            query_segment_ids=segments,
+            key_segment_ids=segments,
             query_offset=offset,
             sinks=self._sinks(),
             relative_bias=None if table is None else context.table(table),

@@ -19,10 +19,12 @@ class PictureEncoderConfig(StackedConfig):
     """Pixels along each side of a patch."""
     channels: int = 3
     """Of a pixel."""
+    frames: int = 1
+    """Of a video, one behind the other, in a patch; a picture is as many of the same."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_layers", "patch_size", "channels"):
+        for name in ("num_layers", "patch_size", "channels", "frames"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
         for name, size in zip(("height", "width"), self.image_size, strict=True):
@@ -46,7 +48,7 @@ class PictureEncoderConfig(StackedConfig):
     @property
     def patch_features(self) -> int:
         """Numbers of a flattened patch."""
-        return self.channels * self.patch_size**2
+        return self.channels * self.frames * self.patch_size**2
 
     @property
     def sequence(self) -> int:
@@ -85,7 +87,8 @@ class PictureEncoderConfig(StackedConfig):
         if pixels != self.patch_features:
             raise InputError(
                 f"batch array 'patches' has patches of {pixels} numbers; model.channels = {self.channels} "
-                f"and model.patch_size = {self.patch_size} make {self.patch_features}"
+                f"model.frames = {self.frames} and model.patch_size = {self.patch_size} make "
+                f"{self.patch_features}"
             )
         if "grid" not in arrays and sequence != self.sequence:
             raise InputError(

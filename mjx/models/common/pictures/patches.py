@@ -32,14 +32,19 @@ class ImageInputs(NamedTuple):
 
 
 def patches_of(
-    images: Float[ArrayT, "batch channels height width"], patch: int
+    images: Float[ArrayT, "batch channels height width"], patch: int, frames: int = 1
 ) -> Float[ArrayT, "batch patches pixels"]:
-    """Patches row by row; edges that make no whole patch are cut off, as a convolution does."""
+    """Patches row by row, each channel so many times; edges that make no whole patch are cut off, as a
+    convolution does."""
     batch, channels, height, width = images.shape
     rows, columns = height // patch, width // patch
     cut = images[:, :, : rows * patch, : columns * patch]
     parts = cut.reshape(batch, channels, rows, patch, columns, patch)
-    return parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch * patch)
+    flat = parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels, patch * patch)
+    joined: Any = flat
+    if frames > 1:
+        joined = (np if isinstance(images, np.ndarray) else jnp).concatenate([flat] * frames, axis=-1)
+    return joined.reshape(batch, rows * columns, -1)
 
 
 def whole_grid(rows: int, columns: int, learned: int) -> Int[np.ndarray, "1 sequence grid"]:
@@ -56,13 +61,14 @@ def pictures(
     patch: int,
     learned: int,
     masked: Bool[Array, "batch patches"] | None = None,
+    frames: int = 1,
 ) -> ImageInputs:
     """Pictures of one size, each a row of its own, behind places for so many learned tokens; padded to what
     the mesh in force divides."""
     grid: Any = whole_grid(images.shape[2] // patch, images.shape[3] // patch, learned)
     tokens = grid.shape[1]
     around = (learned, divided_length(tokens) - tokens)
-    patches = jnp.pad(patches_of(images, patch), ((0, 0), around, (0, 0)))
+    patches = jnp.pad(patches_of(images, patch, frames), ((0, 0), around, (0, 0)))
     hidden = None if masked is None else jnp.pad(masked, ((0, 0), around))
     if not around[1]:
         return ImageInputs(patches, grid, masked=hidden)

@@ -13,8 +13,9 @@ class Inputs(NamedTuple):
     """What enters a language model: token ids, and embeddings made elsewhere (of images, sounds)."""
 
     tokens: Int[Array, "batch sequence"]
-    positions: Int[Array, "#batch sequence"] | None = None
-    """Of the tokens; None: counted from the row's start."""
+    positions: Int[Array, "#batch sequence *axes"] | None = None
+    """Of the tokens, along several axes where rotation has sections of them; None: counted from the row's
+    start."""
     segment_ids: Int[Array, "batch sequence"] | None = None
     token_types: Int[Array, "batch sequence"] | None = None
     """None: all are of the first."""

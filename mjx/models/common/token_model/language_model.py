@@ -89,8 +89,14 @@ class LanguageModel(TokenModel):
         self, tokens: Int[Array, "batch new"], caches: Caches, offset: Int[Array, " batch"]
     ) -> tuple[Float[Array, "batch new vocab"], Caches]:
         """Logits behind each of these tokens, which see all that their row's cache holds."""
-        decoding = Decoding(offset, jnp.full(offset.shape, tokens.shape[1], jnp.int32))
-        run = self.run(*self.enter(Inputs(tokens, decoding=decoding)), caches)
+        return self.next_with(Inputs(tokens), caches, offset)
+
+    def next_with(
+        self, inputs: Inputs, caches: Caches, offset: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch new vocab"], Caches]:
+        """`next`, for inputs that are not tokens alone."""
+        decoding = Decoding(offset, jnp.full(offset.shape, inputs.tokens.shape[1], jnp.int32))
+        run = self.run(*self.enter(inputs._replace(decoding=decoding)), caches)
         assert run.caches is not None
         return self.logits(self._normed(run.x)), run.caches
 
