@@ -1,0 +1,104 @@
+"""Chunked cross-attention: tokens look at what was retrieved for the chunk in front of them (Borgeaud et al.
+2022, section 2.4)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from mjx.models.common.attention.attend import attend
+from mjx.models.common.attention.cache import MemoryCache
+from mjx.models.common.attention.cross_attention import CrossAttention, CrossAttentionConfig
+from mjx.models.common.context import Context
+from mjx.models.common.pattern import Lengths, Mixed
+from mjx.sharding import relayout, shard
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChunkedAttentionConfig(CrossAttentionConfig):
+    """Heads and softmax, and how long a chunk is. The memory of a row is that of its chunks, one after the
+    other, each with as many tokens."""
+
+    name: ClassVar[str] = "chunked_attention"
+
+    chunk_length: int
+    """Tokens for which neighbours are retrieved together."""
+
+    def build(self, embed: int, *, std: float, output_std: float, rngs: nnx.Rngs) -> "ChunkedAttention":
+        return ChunkedAttention(self, embed, std=std, output_std=output_std, rngs=rngs)
+
+    def flops_per_token(self, embed: int, lengths: Lengths) -> float:
+        """A token looks at the memory of one chunk."""
+        chunks = chunks_of(lengths.sequence, self.chunk_length)
+        all_of_it = super().flops_per_token(embed, lengths)
+        looks = 4 * self.num_heads * self.head_dim * lengths.memory
+        return all_of_it - looks + looks / chunks
+
+
+class ChunkedAttention(CrossAttention):
+    """From the last token of a chunk on, until the next one's, tokens look at what belongs to the chunk."""
+
+    config: ChunkedAttentionConfig
+
+    def __call__(
+        self,
+        x: Float[Array, "batch residual_sequence embed"],
+        context: Context,
+        cache: MemoryCache | None = None,
+    ) -> Mixed:
+        if context.memory is None:  # nothing is retrieved: the plain language model
+            return Mixed(jnp.zeros_like(x), cache)
+        length = self.config.chunk_length
+        batch, sequence, _ = x.shape
+        x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
+        chunks = chunks_of(sequence, length)
+        first = (sequence - 1) % length  # tokens in front of the last one of the first chunk
+        q = self.query(x)
+        q = q if self.query_norm is None else self.query_norm(q)
+        q = jnp.pad(q[:, first:], ((0, 0), (0, length - 1), (0, 0), (0, 0)))
+        k, v = self._project(context.memory, x.dtype)
+        ids = context.memory.segment_ids
+
+        def apart(array: Array) -> Array:
+            """[batch, chunks · tokens, …] → [batch · chunks, tokens, …]"""
+            return array.reshape(batch * chunks, array.shape[1] // chunks, *array.shape[2:])
+
+        q, k, v = (shard(apart(array), "batch", None, "heads", "head_dim") for array in (q, k, v))
+        seen = None if ids is None else jnp.minimum(apart(ids), 1)
+        out = attend(
+            q,
+            k,
+            v,
+            self.config.scores,
+            query_segment_ids=None if seen is None else jnp.ones(q.shape[:2], jnp.int32),
+            key_segment_ids=seen,
+            dropout_key=context.dropout_key,
+        )
+        out = out.reshape(batch, chunks * length, *out.shape[2:])[:, : sequence - first]
+        y = self.output(shard(out, "batch", "sequence", "heads", "head_dim"))
+        y = jnp.pad(y, ((0, 0), (first, 0), (0, 0)))
+        return Mixed(shard(y, "batch", "residual_sequence", "embed"), cache)
+
+
+def chunks_of(sequence: int, length: int) -> int:
+    """Of a row of so many tokens; where they do not divide, the first one is shorter."""
+    return -(-sequence // length)
+
+
+def chunked(
+    x: Float[Array, "batch sequence embed"], length: int
+) -> Float[Array, "chunks_of_batch length embed"]:
+    """Each chunk a row; a first one that is shorter has zeros behind it."""
+    batch, sequence, embed = x.shape
+    short = sequence % length
+    if short:
+        begin = jnp.pad(x[:, :short], ((0, 0), (0, length - short), (0, 0)))
+        x = jnp.concatenate([begin, x[:, short:]], axis=1)
+    return x.reshape(-1, length, embed)
+
+
+def segments_of(retrieved: Int[Array, "..."]) -> Int[Array, "..."]:
+    """1 for tokens; 0 for -1, which stands where nothing was retrieved."""
+    return (retrieved >= 0).astype(jnp.int32)
