@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from mjx.models.common.attention.attend import attend
 from mjx.models.common.attention.cache import MemoryCache
 from mjx.models.common.attention.cross_attention import CrossAttention, CrossAttentionConfig
-from mjx.models.common.context import Context
+from mjx.models.common.context import Context, Decoding
 from mjx.models.common.pattern import Lengths, Mixed
 from mjx.sharding import relayout, shard
 
@@ -50,36 +50,85 @@ class ChunkedAttention(CrossAttention):
     ) -> Mixed:
         if context.memory is None:  # nothing is retrieved: the plain language model
             return Mixed(jnp.zeros_like(x), cache)
-        length = self.config.chunk_length
-        batch, sequence, _ = x.shape
         x = relayout(x, ("batch", "residual_sequence", "embed"), ("batch", "sequence", "embed"))
-        chunks = chunks_of(sequence, length)
-        first = (sequence - 1) % length  # tokens in front of the last one of the first chunk
         q = self.query(x)
         q = q if self.query_norm is None else self.query_norm(q)
-        q = jnp.pad(q[:, first:], ((0, 0), (0, length - 1), (0, 0), (0, 0)))
         k, v = self._project(context.memory, x.dtype)
-        ids = context.memory.segment_ids
+        assert context.memory.segment_ids is not None
+        if context.decoding is not None and cache is not None:
+            found = MemoryCache(k, v, context.memory.segment_ids)
+            y, cache = self._behind_caches(q, found, context.decoding, cache)
+        else:
+            y = self._of_whole_rows(q, k, v, context.memory.segment_ids, context.dropout_key)
+        return Mixed(shard(y, "batch", "residual_sequence", "embed"), cache)
+
+    def _of_whole_rows(
+        self, q: Array, k: Array, v: Array, ids: Int[Array, "batch memory"], key: Key[Array, ""] | None
+    ) -> Float[Array, "batch sequence embed"]:
+        """Each chunk, from its last token on, is a row of attention."""
+        length, (batch, sequence) = self.config.chunk_length, q.shape[:2]
+        chunks = chunks_of(sequence, length)
+        first = (sequence - 1) % length  # tokens in front of the last one of the first chunk
+        q = jnp.pad(q[:, first:], ((0, 0), (0, length - 1), (0, 0), (0, 0)))
 
         def apart(array: Array) -> Array:
             """[batch, chunks · tokens, …] → [batch · chunks, tokens, …]"""
             return array.reshape(batch * chunks, array.shape[1] // chunks, *array.shape[2:])
 
-        q, k, v = (shard(apart(array), "batch", None, "heads", "head_dim") for array in (q, k, v))
-        seen = None if ids is None else jnp.minimum(apart(ids), 1)
+        q, k, v = (
+            shard(apart(array), "batch", None, name, "head_dim")
+            for array, name in ((q, "heads"), (k, "kv_heads"), (v, "kv_heads"))
+        )
+        seen = jnp.minimum(apart(ids), 1)
         out = attend(
             q,
             k,
             v,
             self.config.scores,
-            query_segment_ids=None if seen is None else jnp.ones(q.shape[:2], jnp.int32),
+            query_segment_ids=jnp.ones(q.shape[:2], jnp.int32),
             key_segment_ids=seen,
-            dropout_key=context.dropout_key,
+            dropout_key=key,
         )
         out = out.reshape(batch, chunks * length, *out.shape[2:])[:, : sequence - first]
         y = self.output(shard(out, "batch", "sequence", "heads", "head_dim"))
-        y = jnp.pad(y, ((0, 0), (first, 0), (0, 0)))
-        return Mixed(shard(y, "batch", "residual_sequence", "embed"), cache)
+        return jnp.pad(y, ((0, 0), (first, 0), (0, 0)))
+
+    def _behind_caches(
+        self, q: Array, found: MemoryCache, decoding: Decoding, cache: MemoryCache
+    ) -> tuple[Float[Array, "batch new embed"], MemoryCache]:
+        """Tokens that follow: the cache has the memory of the last whole chunk in front of them, `found` those
+        of the chunks from there on, of which these tokens may end some."""
+        length, (batch, new) = self.config.chunk_length, q.shape[:2]
+        of_chunk = cache.key.shape[1]
+        before = decoding.offset // length
+        at = decoding.offset[:, None] + jnp.arange(new)
+        looks = (at + 1) // length - before[:, None]  # 0: at the cached one
+        k, v, ids = (
+            jnp.concatenate([one, other.astype(one.dtype)], axis=1)
+            for one, other in (
+                (cache.key, found.key),
+                (cache.value, found.value),
+                (cache.segment_ids, found.segment_ids),
+            )
+        )
+        chunk = jnp.arange(k.shape[1]) // of_chunk
+        out = attend(
+            q,
+            k.astype(q.dtype),
+            v.astype(q.dtype),
+            self.config.scores,
+            query_segment_ids=looks + 1,
+            key_segment_ids=jnp.where(ids > 0, chunk + 1, 0),
+        )
+        y = self.output(shard(out, "batch", "sequence", "heads", "head_dim"))
+        y = jnp.where((at + 1 >= length)[..., None], y, 0)
+        last = (decoding.offset + decoding.lengths) // length - before
+        places = last[:, None] * of_chunk + jnp.arange(of_chunk)
+
+        def kept(array: Array) -> Array:
+            return jnp.take_along_axis(array, places.reshape(batch, -1, *(1,) * (array.ndim - 2)), axis=1)
+
+        return y, MemoryCache(kept(k), kept(v), kept(ids))
 
 
 def chunks_of(sequence: int, length: int) -> int:

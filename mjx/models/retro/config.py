@@ -190,9 +190,9 @@ class RetroConfig(LanguageModelConfig):
 
     def lengths(self, arrays: BatchArrays) -> dict[str, Lengths]:
         sequence = arrays["tokens"].shape[1]
-        if "retrieved" not in arrays:
-            return {"front": Lengths(sequence), self.stack_name: Lengths(sequence)}
-        _, chunks, neighbours, retrieved = arrays["retrieved"].shape
+        chunks, neighbours, retrieved = 0, 0, self.retrieved_length
+        if "retrieved" in arrays:
+            _, chunks, neighbours, retrieved = arrays["retrieved"].shape
         return {
             "front": Lengths(sequence),
             "encoder": Lengths(retrieved, self.chunk_length, chunks * neighbours),
