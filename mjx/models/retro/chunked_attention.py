@@ -96,8 +96,8 @@ class ChunkedAttention(CrossAttention):
     def _behind_caches(
         self, q: Array, found: MemoryCache, decoding: Decoding, cache: MemoryCache
     ) -> tuple[Float[Array, "batch new embed"], MemoryCache]:
-        """Tokens that follow: the cache has the memory of the last whole chunk in front of them, `found` those
-        of the chunks from there on, of which these tokens may end some."""
+        """Of tokens that follow: the cache has the memory of the last whole chunk in front of them, `found`
+        those of the chunks from there on, of which these tokens may end some."""
         length, (batch, new) = self.config.chunk_length, q.shape[:2]
         of_chunk = cache.key.shape[1]
         before = decoding.offset // length
@@ -140,7 +140,7 @@ def chunked(
     x: Float[Array, "batch sequence embed"], length: int
 ) -> Float[Array, "chunks_of_batch length embed"]:
     """Each chunk a row; a first one that is shorter has zeros behind it."""
-    batch, sequence, embed = x.shape
+    _, sequence, embed = x.shape
     short = sequence % length
     if short:
         begin = jnp.pad(x[:, :short], ((0, 0), (0, length - short), (0, 0)))

@@ -37,7 +37,9 @@ def megatron_name_map(config: RetroConfig) -> NameMap:
             f"{config.num_layers} layers that looks at neighbours is {_first_look(config.num_layers)}"
         )
     if config.looks_every != 3:
-        raise InputError(f"model.looks_every = {config.looks_every} is not in Megatron-Core, which has only 3")
+        raise InputError(
+            f"model.looks_every = {config.looks_every} is not in Megatron-Core, which has only 3"
+        )
     if config.last_norm:
         raise InputError("model.last_norm = true is not in Megatron-Core's RETRO")
     layers = [layer for layer, _ in config.layers]

@@ -193,8 +193,8 @@ class Retro(LanguageModel):
     def begin(
         self, prompt: Batch, lengths: Int[Array, " batch"], slots: int
     ) -> tuple[Float[Array, "batch vocab"], RetroCaches]:
-        """Logits behind each row's prompt (`tokens`; `retrieved`, for the chunks that it ends), and the caches
-        with it."""
+        """Logits behind each row's prompt (`tokens`; `retrieved` for the chunks that it ends), and the
+        caches with it."""
         tokens = prompt["tokens"]
         batch, width = tokens.shape
         caches = self.init_caches(CacheSizes(batch, slots))
