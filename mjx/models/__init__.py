@@ -5,6 +5,7 @@ FAMILIES = {
     "mamba": "mjx.models.mamba",
     "bert": "mjx.models.bert",
     "t5": "mjx.models.t5",
+    "retro": "mjx.models.retro",
     "vision": "mjx.models.vision",
     "multimodal": "mjx.models.multimodal",
     "dual_encoder": "mjx.models.dual_encoder",

@@ -244,13 +244,14 @@ def scheme_of(config: RunConfig, devices: int) -> Scheme:
         of_rows, of_tokens = (
             math.prod(mesh[axis] for axis in own.mesh_axes(name)) for name in ("batch", "sequence")
         )
-        return rows // of_rows * (lengths.sequence // of_tokens)
+        return rows * lengths.rows // of_rows * (lengths.sequence // of_tokens)
 
     sublayers = []
     for stack_path, stack in stacks_of(abstract).items():
         lengths = of_stacks.get(stack_path, Lengths(longest))
         table = rules.of(stack_path)
-        step = StepOnMesh(rows, *lengths, mesh, table, itemsize)
+        of_stack = rows * lengths.rows, lengths.sequence, lengths.memory
+        step = StepOnMesh(*of_stack, mesh, table, itemsize)
         tokens = on_device(stack_path, lengths)
         between = "tensor" in table.mesh_axes("residual_sequence")
         for path, (sublayer, repeats) in sublayers_of(stack).items():

@@ -184,6 +184,23 @@ def _encoder_decoder(model, batch: Batch) -> dict[str, Array]:
     return {"logits": logits, "loss": loss}
 
 
+def _megatron_chunks(config, inputs: Arrays) -> Arrays:
+    """Neighbours lie behind one another: of every row, of every chunk."""
+    rows = len(inputs["tokens"])
+    length = inputs["context_tokens"].shape[1]
+    shape = (rows, -1, config.neighbours, length)
+    return {**inputs, "context_tokens": inputs["context_tokens"].reshape(shape)}
+
+
+def _megatron_neighbours(inputs: Arrays) -> Batch:
+    return {**_megatron_tokens(inputs), "retrieved": _ints(inputs["context_tokens"])}
+
+
+def _looking_up(model, batch: Batch) -> dict[str, Array]:
+    loss, _ = model.loss(batch, model.counts(batch))
+    return {"logits": model(batch["tokens"], batch["retrieved"]), "loss": loss}
+
+
 def _megatron_pairs(inputs: Arrays) -> Batch:
     return {
         "tokens": _ints(inputs["encoder_tokens"]),
@@ -304,6 +321,8 @@ WITHOUT_MEANING = (
     *("attention_softmax_in_fp32", "apply_query_key_layer_scaling", "fp32_residual_connection"),
     *("deterministic_mode", "transformer_impl", "parallel_output", "calculate_per_token_loss"),
     *("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"),
+    *("retro_project_dir", "retro_block_size", "retro_neighbor_dirs", "retro_split_preprocessing", "seq"),
+    "retro_verify_neighbor_count",
 )
 """Settings that change nothing of what is computed in float32 by one process."""
 MEGATRON = {
@@ -330,6 +349,14 @@ MEGATRON = {
         needed=("encoder_tokens", "decoder_tokens", "labels", "encoder_keep"),
         batch=_megatron_pairs,
         compute=_encoder_decoder,
+        unsupported=_random_or_rounded,
+    ),
+    "retro": Family(
+        inputs=("tokens", "labels", "context_tokens"),
+        needed=("tokens", "labels", "context_tokens"),
+        batch=_megatron_neighbours,
+        compute=_looking_up,
+        prepared=_megatron_chunks,
         unsupported=_random_or_rounded,
     ),
     "multimodal": Family(

@@ -148,6 +148,8 @@ def _with_sizes(case: MegatronCase) -> dict[str, Any]:
         settings |= {"vision_model_type": "radio", "patch_dim": patch, "img_h": height, "img_w": width}
         settings |= {"max_img_h": side * patch, "max_img_w": side * patch}
         settings["class_token_len"] = len(case.weights["class_token"])
+    if "context_tokens" in case.inputs:
+        settings.setdefault("share_embeddings_and_output_weights", "output_layer.weight" not in case.weights)
     if "decoder_tokens" in case.inputs:  # which only the program that calls the model would say
         settings["decoder_seq_length"] = case.inputs["decoder_tokens"].shape[1]
     return settings

@@ -46,6 +46,8 @@ class Lengths(NamedTuple):
 
     sequence: int
     memory: int = 0
+    rows: int = 1
+    """Rows of the stack for each of the batch: of what is read apart."""
 
 
 class StepOnMesh(NamedTuple):

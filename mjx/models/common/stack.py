@@ -203,6 +203,13 @@ class Stack(nnx.Module):
         steps = (unit, indices, caches, so_far)
         return jax.lax.scan(body, x, steps, unroll=segment.repeats if straight else 1)
 
+    def first_read(
+        self, x: Float[Array, "batch residual_sequence embed"]
+    ) -> Float[Array, "batch residual_sequence embed"]:
+        """What the mixer of the first sub-layer reads of the residual stream."""
+        first: Sublayer = jax.tree.map(lambda leaf: leaf[0], self.segments[0])[0]
+        return first.read(x)
+
     def front(self, sublayers: int) -> "Stack":
         """The first sub-layers alone.
 

@@ -92,7 +92,7 @@ class StackedConfig(ModelConfig):
         lengths, of_row = self.lengths(arrays), 0.0
         for stack, pattern in self.patterns.items():
             of_token = (s.mixer.flops_per_token(self.hidden_size, lengths[stack]) for s in pattern)
-            of_row += lengths[stack].sequence * sum(of_token)
+            of_row += lengths[stack].rows * lengths[stack].sequence * sum(of_token)
         return 3 * rows * of_row
 
     def decided(self, arrays: BatchArrays) -> tuple[str, ...]:
@@ -100,7 +100,8 @@ class StackedConfig(ModelConfig):
         itemsize = jnp.dtype(self.compute_dtype).itemsize
         said = []
         for stack, lengths in self.lengths(arrays).items():
-            step = StepOnMesh(rows, *lengths, mesh_shape(), current_rules(), itemsize)
+            of_stack = rows * lengths.rows, lengths.sequence, lengths.memory
+            step = StepOnMesh(*of_stack, mesh_shape(), current_rules(), itemsize)
             mixers = dict.fromkeys(sublayer.mixer for sublayer in self.patterns[stack])
             said += [mixer.work(self.hidden_size, step).said for mixer in mixers]
         return tuple(dict.fromkeys(sentence for sentence in said if sentence))

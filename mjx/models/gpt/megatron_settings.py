@@ -79,6 +79,7 @@ class _LayersWithoutRotation:
 
 _OTHER_FAMILIES = (
     *("hybrid_layer_pattern", "is_hybrid_model", "hybrid_attention_ratio", "retro_add_retriever"),
+    "retro_encoder_num_layers",
     *("decoder_seq_length", "tokentypes", "num_tokentypes", "vision_pretraining"),
 )
 """Arguments that only models of other kinds have."""

@@ -1,6 +1,7 @@
 """Variants of families that read tokens and predict the next one."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,9 @@ class TokenVariant(Variant):
     def flops_not_counted(self) -> float:
         """The pairs of attention that the mask hides, what chunks are made by, the vocabulary's padding."""
         tokens, hidden = self.rows * self.sequence, 0.0
-        for sublayer in self.config.pattern:
+        for sublayer in itertools.chain.from_iterable(self.config.patterns.values()):
             mixer = getattr(sublayer.mixer, "attention", sublayer.mixer)  # of a block that has one
-            if isinstance(mixer, AttentionConfig):
+            if isinstance(mixer, AttentionConfig) and mixer.causal:
                 (heads, _, head_dim), window = mixer.dims, mixer.window
                 seen = self.sequence / 2
                 if window is not None:  # a trapezium: the first rows see less than the window

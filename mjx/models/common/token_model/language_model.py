@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +79,8 @@ class LanguageModel(TokenModel):
         return self._behind_prompts(inputs._replace(decoding=decoding), caches, real)
 
     def _behind_prompts(
-        self, inputs: Inputs, caches: Caches, real: Int[Array, " batch"]
-    ) -> tuple[Float[Array, "batch vocab"], Caches]:
+        self, inputs: Inputs, caches: Any, real: Int[Array, " batch"]
+    ) -> tuple[Float[Array, "batch vocab"], Any]:
         run = self.run(*self.enter(inputs), caches)
         assert run.caches is not None
         final = jnp.maximum(real - 1, 0)[:, None, None]
