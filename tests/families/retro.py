@@ -53,8 +53,8 @@ def tiny() -> tuple[RetrievingVariant, ...]:
                 last_norm=True,
                 neighbours=3,
             ),
-            # Tables 2·61·32; layers of 2·32·32 + 2·32·16 + 3·32·40 + 2·32, four and three of the encoder; four
-            # looks of 3072 + 32; a norm.
+            # Tables 2·61·32; layers of 2·32·32 + 2·32·16 + 3·32·40 + 2·32, four, and three of the encoder;
+            # four looks of 3072 + 32; a norm.
             num_parameters=3904 + 7 * 6976 + 4 * 3104 + 32,
             context=False,
         ),

@@ -56,7 +56,7 @@ class ChunkedAttention(CrossAttention):
         k, v = self._project(context.memory, x.dtype)
         assert context.memory.segment_ids is not None
         if context.decoding is not None and cache is not None:
-            found = MemoryCache(k, v, context.memory.segment_ids)
+            found = k, v, context.memory.segment_ids
             y, cache = self._behind_caches(q, found, context.decoding, cache)
         else:
             y = self._of_whole_rows(q, k, v, context.memory.segment_ids, context.dropout_key)
@@ -94,7 +94,7 @@ class ChunkedAttention(CrossAttention):
         return jnp.pad(y, ((0, 0), (first, 0), (0, 0)))
 
     def _behind_caches(
-        self, q: Array, found: MemoryCache, decoding: Decoding, cache: MemoryCache
+        self, q: Array, found: tuple[Array, Array, Array], decoding: Decoding, cache: MemoryCache
     ) -> tuple[Float[Array, "batch new embed"], MemoryCache]:
         """Of tokens that follow: the cache has the memory of the last whole chunk in front of them, `found`
         those of the chunks from there on, of which these tokens may end some."""
@@ -105,11 +105,7 @@ class ChunkedAttention(CrossAttention):
         looks = (at + 1) // length - before[:, None]  # 0: at the cached one
         k, v, ids = (
             jnp.concatenate([one, other.astype(one.dtype)], axis=1)
-            for one, other in (
-                (cache.key, found.key),
-                (cache.value, found.value),
-                (cache.segment_ids, found.segment_ids),
-            )
+            for one, other in zip((cache.key, cache.value, cache.segment_ids), found, strict=True)
         )
         chunk = jnp.arange(k.shape[1]) // of_chunk
         out = attend(
