@@ -17,6 +17,7 @@ LOGICAL_AXES = {
     "mlp": "hidden features of an MLP",
     "vocab": "token ids",
     "positions": "rows of a table of learned positions",
+    "axes": "time, height and width of a position",
     "pixels": "numbers of a flattened patch of a picture",
     "made": "embeddings that are made elsewhere, of a row",
     "chunks": "parts of a row of tokens, for each of which something is retrieved",

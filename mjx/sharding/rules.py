@@ -158,6 +158,7 @@ def default_rules(
         "mlp": everywhere("tensor"),
         "vocab": everywhere("tensor"),
         "positions": Rule(),
+        "axes": Rule(),
         "pixels": Rule(),
         "made": Rule(),
         "chunks": Rule(activations=("context",)),

@@ -78,7 +78,7 @@ class ImageTextConfig(ToldConfig):
 
     def arrays(self, rows: int) -> BatchArrays:
         text = token_batch(rows, self.sequence_length, ("positions", "segment_ids"))
-        return {**text, **self.sight.arrays(rows, self.patches)}
+        return {**text, **self.sight.arrays(rows, self.sequence_length, self.patches)}
 
     def open(self, vocabulary: int | None = None) -> "ImageTextSplits":
         sources, validation, tokenizer, vocab_size = self.opened(vocabulary)
@@ -223,7 +223,8 @@ class AnsweredPictures(Dataset):
                 batch["segment_ids"][row, here] = within + 1
                 of_row += images
             pictures.append(of_row)
-        return batch | config.sight.seen(batch["tokens"], pictures, config.patches)
+        seen = config.sight.seen(batch["tokens"], batch["segment_ids"], pictures, config.patches)
+        return batch | seen
 
     def blank(self, batch: Batch, rows: Bool[np.ndarray, "batch"]) -> None:
         batch["loss_mask"][rows] = 0.0

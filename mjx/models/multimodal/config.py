@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from mjx.batch import BatchArrays, check_arrays
+from mjx.batch import BatchArray, BatchArrays, check_arrays
 from mjx.errors import InputError
 from mjx.models.common.pattern import Lengths
 from mjx.models.common.pictures.encoder import PictureEncoderConfig
@@ -159,6 +159,18 @@ class MultimodalConfig(ModelConfig):
         """What is the language model's."""
         return {name: array for name, array in arrays.items() if name not in (*SEEN, *PLACES)}
 
+    def _along_time(self, arrays: BatchArrays) -> BatchArray:
+        """The positions, as the language model would check those of text alone."""
+        shape = arrays["tokens"].shape
+        positions = arrays.get("positions")
+        if positions is None or positions.shape != (*shape, self.axes):
+            found = "none" if positions is None else f"the shape {positions.shape}"
+            raise InputError(
+                f"batch array 'positions' has {found}; model.language.attention.rope.sections want "
+                f"{(*shape, self.axes)}"
+            )
+        return BatchArray(shape=shape, dtype=positions.dtype, axes=positions.axes[:2])
+
     def check_devices(self) -> None:
         self.language.check_devices()
         self.vision.check_devices()
@@ -172,6 +184,8 @@ class MultimodalConfig(ModelConfig):
         if self.pinpoints:
             dtypes["newline_at"] = "int32"
         text = {name: array for name, array in arrays.items() if name not in dtypes}
+        if self.axes > 1:
+            text["positions"] = self._along_time(arrays)
         self.language.check_batch(text)
         check_arrays(arrays, dtypes, {name: array.dtype for name, array in text.items()})
         self.vision.check_pictures(arrays)

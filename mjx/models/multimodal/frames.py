@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mjx.errors import InputError
-from mjx.models.common.pictures import GRID
+from mjx.models.common.pictures import GRID, Picture, patches_of
 from mjx.models.multimodal.config import MultimodalConfig
 from mjx.models.multimodal.rows import reading_order
 
@@ -36,6 +36,27 @@ class Laid(NamedTuple):
     frames: list[Frames]
     places: Int[np.ndarray, " made"]
     positions: Int[np.ndarray, "sequence 3"]
+
+
+def frames_of(config: MultimodalConfig, picture: Picture) -> Frames:
+    """A picture that is seen as it is, a frame that stands still.
+
+    Raises:
+        InputError: its sides are no multiples of what becomes one token.
+    """
+    vision, side = config.vision, math.isqrt(config.merged)
+    rows, columns = (size // vision.patch_size for size in picture.shape[1:])
+    if (
+        rows % side
+        or columns % side
+        or (rows * vision.patch_size, columns * vision.patch_size) != (picture.shape[1:])
+    ):
+        raise InputError(
+            f"a picture of {picture.shape[1]} × {picture.shape[2]} (data.image.size) is no multiple of "
+            f"{side * vision.patch_size}, the pixels of which become one token"
+        )
+    patches = patches_of(picture[None], vision.patch_size, getattr(vision, "frames", 1))[0]
+    return Frames((1, rows, columns), patches[reading_order(rows, columns, config.merged)], 1.0)
 
 
 def with_frames(config: MultimodalConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,9 +123,24 @@ def laid_row(
     return Laid(found, np.concatenate([*places, np.zeros(0, int)]).astype(np.int32), positions)
 
 
-def frame_arrays(config: MultimodalConfig, rows: list[Laid], sequence: int) -> dict[str, np.ndarray]:
-    """The arrays that the encoder reads: patches of a window one behind the other, each frame by itself."""
-    width = max([sum(len(frames.patches) for frames in row.frames) for row in rows] + [config.merged])
+def frame_arrays(
+    config: MultimodalConfig, rows: list[Laid], sequence: int, width: int | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays that the encoder reads: patches of a window one behind the other, each frame by itself.
+
+    Args:
+        config: Of the model.
+        rows: Of the text.
+        sequence: Tokens of each.
+        width: Patches of a row of the encoder; None: as many as the fullest needs.
+
+    Raises:
+        InputError: those of a row do not fit.
+    """
+    needed = max([sum(len(frames.patches) for frames in row.frames) for row in rows] + [config.merged])
+    width = needed if width is None else width
+    if needed > width:
+        raise InputError(f"the pictures of a row have {needed} patches, which are more than {width}")
     shape = (len(rows), width)
     arrays = {
         "patches": np.zeros((*shape, config.vision.patch_features), np.float32),

@@ -70,8 +70,8 @@ class RetroConfig(LanguageModelConfig):
                 raise InputError(f"model.{name} = {getattr(self, name)} must be positive")
         if not self.looking:
             raise InputError(
-                f"model.num_layers = {self.num_layers} has no layer that looks at neighbours: the first is the "
-                f"{self._first_look}th; set model.first_look"
+                f"model.num_layers = {self.num_layers} has no layer that looks at neighbours: the first is "
+                f"number {self._first_look}; set model.first_look"
             )
         if self.first_look is not None and self.first_look < 1:
             raise InputError(f"model.first_look = {self.first_look} must be positive, or null")

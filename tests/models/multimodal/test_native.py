@@ -182,3 +182,52 @@ def test_older_files_say_the_text_around_the_encoder(both):
     _, architecture = find_architecture(flat)
     canonical = architecture.canonical
     assert canonical(architecture.config.to_ours(flat, "config.json")) == canonical(ours.config)
+
+
+def test_rows_of_samples_are_seen_as_transformers_would_each(both):
+    """Two samples in a row, and one with two pictures: pixels, places and positions are those of the samples
+    alone."""
+    from mjx.models.multimodal.frames import with_frames
+
+    config = both[1].definition.config
+    draw = np.random.default_rng(1)
+    pictures = [
+        draw.standard_normal((3, 8 * high, 8 * wide)).astype(np.float32) for high, wide in ((2, 3),) * 3
+    ]
+    made = 6
+
+    def text(numbers):
+        return np.concatenate([np.full(made, IMAGE) if n == IMAGE else [n] for n in numbers]).astype(np.int32)
+
+    one, other = text([1, IMAGE, 5, 6]), text([7, 8, IMAGE, 9])
+    both_pictures = text([2, IMAGE, IMAGE, 3])
+    tokens, segments = np.zeros((2, 20), np.int32), np.zeros((2, 20), np.int32)
+    for row, start, sample, number in ((0, 0, one, 1), (0, len(one), other, 2), (1, 0, both_pictures, 1)):
+        tokens[row, start : start + len(sample)] = sample
+        segments[row, start : start + len(sample)] = number
+    given = [pictures[:2], [pictures[2], pictures[0]]]
+    seen = config.sight.seen(tokens, segments, given, 2 * made * config.merged)
+    for start, sample, of_sample, row in (
+        (0, one, [0], 0),
+        (len(one), other, [1], 0),
+        (0, both_pictures, [2, 0], 1),
+    ):
+        flat = np.concatenate([_flat(pictures[number]) for number in of_sample])
+        grids = np.array([[1, 4, 6]] * len(of_sample))
+        alone = with_frames(
+            config, {"input_ids": sample[None], "pixel_values": flat, "image_grid_thw": grids}
+        )
+        here = slice(start, start + len(sample))
+        np.testing.assert_array_equal(seen["positions"][row, here], alone["position_ids"][0])
+        taken = [at for at in seen["image_at"][row].tolist() if here.start <= at < here.stop]
+        assert [at - start for at in taken] == alone["image_at"][0].tolist()
+    np.testing.assert_array_equal(seen["patches"][1], alone["patches"][0])
+    np.testing.assert_array_equal(seen["grid"][1], alone["grid"][0])
+
+
+def _flat(picture):
+    """As transformers' processor writes a picture: two frames that are the same, 2 × 2 patches together."""
+    channels, high, wide = picture.shape
+    shape = (2, channels, high // 8, 2, 4, wide // 8, 2, 4)
+    parts = np.stack([picture, picture]).reshape(shape)
+    return parts.transpose(2, 5, 3, 6, 1, 0, 4, 7).reshape(high * wide // 16, -1)

@@ -27,12 +27,24 @@ class Sight(Protocol):
         """How many tokens of the encoder's row it takes."""
         ...
 
-    def arrays(self, rows: int, patches: int) -> BatchArrays:
-        """What a batch has besides its text, with room for so many tokens in the encoder's rows."""
+    def arrays(self, rows: int, sequence: int, patches: int) -> BatchArrays:
+        """What a batch has besides its text, or otherwise than a batch of text, with room for so many tokens
+        in the encoder's rows."""
         ...
 
     def seen(
-        self, tokens: Int[np.ndarray, "batch sequence"], pictures: Sequence[Sequence[Picture]], patches: int
+        self,
+        tokens: Int[np.ndarray, "batch sequence"],
+        segment_ids: Int[np.ndarray, "batch sequence"],
+        pictures: Sequence[Sequence[Picture]],
+        patches: int,
     ) -> dict[str, np.ndarray]:
-        """These arrays, of rows of text that have the image token in the places of their pictures."""
+        """These arrays, of rows of text that have the image token in the places of their pictures.
+
+        Args:
+            tokens: Of the rows.
+            segment_ids: The samples of a row, from 1; 0 is padding.
+            pictures: Of each row, in the order of its text.
+            patches: As for `arrays`.
+        """
         ...
