@@ -169,7 +169,7 @@ def test_all_that_mjx_does_not_compute_is_named_at_once():
         ({"window_size": [4, 4]}, r"should be \[tokens, 0\]"),
         ({"use_rope_scaling": True, "rotary_seq_len_interpolation_factor": 2}, "in one way"),
         ({"num_attention_heads": 5}, "describes a model that mjx cannot build"),
-        ({"retro_add_retriever": True}, "a model of a kind that mjx does not read yet"),
+        ({"vision_pretraining": True}, "a model of a kind that mjx does not read yet"),
     ],
 )
 def test_what_cannot_be_read_is_said(changes, message):
