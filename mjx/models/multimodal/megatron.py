@@ -23,8 +23,8 @@ _OF_LANGUAGE = {
     "language_position_embedding_type": "position_embedding_type",
     "language_rotary_percent": "rotary_percent",
     "language_rotary_base": "rotary_base",
-    "share_embeddings_and_output_weights": "share_embeddings_and_output_weights",
 }
+_UNTIED = "untie_embeddings_and_output_weights"
 _OF_VISION = ("vision_model_type", "img_h", "img_w", "patch_dim", "class_token_len")
 _ACTIVATIONS = {"gelu": "gelu", "fast_gelu": "gelu-tanh", "silu": "silu", "quick_gelu": "quick-gelu"}
 
@@ -64,13 +64,23 @@ class _Parts:
     """The configs of the parts, with what the arguments beside them say of each."""
 
     def names(self) -> Sequence[str]:
-        return (_LANGUAGE, _VISION, _PROJECTION, *_OF_LANGUAGE, *_OF_VISION, "vision_projection_type")
+        return (
+            _LANGUAGE,
+            _VISION,
+            _PROJECTION,
+            *_OF_LANGUAGE,
+            _UNTIED,
+            *_OF_VISION,
+            "vision_projection_type",
+        )
 
     def ours(self, theirs: Theirs) -> Fields:
         language = dict(self._part(theirs, _LANGUAGE))
         language |= {
             ours: theirs[name] for name, ours in _OF_LANGUAGE.items() if theirs.get(name) is not None
         }
+        if theirs.get(_UNTIED) is not None:  # LLaVAModel's own spelling, beside the fields of a config
+            language["share_embeddings_and_output_weights"] = not theirs[_UNTIED]
         vision = dict(self._part(theirs, _VISION))
         vision |= {name: theirs[name] for name in _OF_VISION if theirs.get(name) is not None}
         fields: Fields = {}
