@@ -254,6 +254,21 @@ class _Tokenizer(_Read):
         return {"data.tokenizer": path}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Frozen(_Read):
+    """The parts of a model that sees that are not trained."""
+
+    def names(self) -> Sequence[str]:
+        return tuple(_PARTS)
+
+    def ours(self, theirs: Theirs) -> Fields:
+        frozen = {pattern: {"frozen": True} for name, pattern in _PARTS.items() if theirs.get(name)}
+        return {"optimizer.groups": frozen} if frozen else {}
+
+
+_PARTS = {"freeze_LM": "language.*", "freeze_ViT": "vision.*"}
+"""Arguments → patterns of their parameters."""
+
 _ENTRIES: tuple[Entry, ...] = (
     _Sources(),
     Key("split", "data.split", "969,30,1"),
@@ -289,6 +304,7 @@ _ENTRIES: tuple[Entry, ...] = (
     _Given("save", "run_dir"),
     Only("decoupled_weight_decay", True),
     Only("weight_decay_incr_style", "constant"),
+    _Frozen(),
     Absent(("rampup_batch_size", "step_batch_size_schedule", "decrease_batch_size_if_needed")),
     Absent(("decoupled_lr", "decoupled_min_lr", "lr_warmup_init", "freeze_all_layers")),
     Absent(("apply_wd_to_qk_layernorm", "no_weight_decay_cond_type", "qk_clip")),

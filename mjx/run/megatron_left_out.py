@@ -14,7 +14,7 @@ _REASONS = {
     "training.microbatches says it, together with the mesh": "micro_batch_size",
     "`mjx import --from megatron` makes a run folder of a checkpoint, which init_from may name": (
         "load load_* no_load_* finetune pretrained_checkpoint ckpt_step use_checkpoint_args "
-        "exit_on_missing_checkpoint use_mp_args_*"
+        "allow_missing_*_checkpoint exit_on_missing_checkpoint use_mp_args_*"
     ),
     "mjx trains on files": "mock_data",
     "for experts, which this model does not have": "moe_* expert_* *_experts",
@@ -32,7 +32,7 @@ _REASONS = {
         "*persist_layer_norm use_mcore_models deprecated_* masked_softmax_* attention_softmax_in_fp32 "
         "apply_query_key_layer_scaling cross_entropy_* deterministic_mode batch_invariant_* "
         "recompute_method recompute_num_layers recompute_modules distribute_saved_* *offload* no_pin_* pin_* "
-        "use_precision_aware_optimizer main_*_dtype exp_avg*_dtype accumulate_allreduce_* "
+        "use_te use_precision_aware_optimizer main_*_dtype exp_avg*_dtype accumulate_allreduce_* "
         "grad_reduce_in_bf16 *initialization manual_gc* empty_unused_memory_level calculate_per_token_loss "
         "disable_bf16_reduced_* memory_efficient_layer_norm"
     ),
@@ -54,6 +54,10 @@ _REASONS = {
     "how Megatron reads data": (
         "num_workers *mmap* *create_attention_mask* num_dataset_builder_* dataloader_type object_storage_* "
         "*tiktoken* tokenizer_* trust_remote_code special_tokens mid_level_* pad_vocab_size"
+    ),
+    "a folder's image processor says how pictures are made ready, and its template how prompts are": (
+        "use_tiling max_num_tiles use_thumbnail thumbnail_area_threshold use_area_weighted_* use_tile_tags "
+        "image_tag_type prompt_path num_frames video_* packing_* dataloader_save dataloader_seq_length"
     ),
     "other uses than training a language model": (
         "*inference* *speculative* max_tokens_to_oom output_bert_* biencoder_* ict_* retriever_* query_in_* "

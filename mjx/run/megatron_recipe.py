@@ -11,6 +11,7 @@ from mjx.errors import InputError
 from mjx.models.interop.megatron.settings import megatron_model, read_settings
 from mjx.models.interop.megatron.spelling import argument_name, spelled
 from mjx.models.megatron.shell import UNDER_CONDITION
+from mjx.parse import Tag
 from mjx.run.megatron_keys import RUN, copies_of
 from mjx.run.megatron_left_out import reason
 from mjx.trees import Tree, plain, to_yaml
@@ -54,9 +55,16 @@ def make_recipe(settings: Mapping[str, Any], left_open: Mapping[str, str], where
     model: Tree = {}
     known: set[str] = set(RUN.known)
     try:
-        family, config = read_settings(given, where)
-        model = {"family": family, **_said(config)}
-        known |= megatron_model(config).settings.known
+        _, config = read_settings(given, where)
+        model = _said(config)
+        whole = megatron_model(config)
+        known |= whole.settings.known.union(
+            *(megatron_model(part).settings.known for part in whole.parts(config))
+        )
+        if whole.parts(config) and arguments.get("decoder_seq_length"):
+            # The sequence of a script is then that of its encoder, which follows from its pictures.
+            arguments.pop("encoder_seq_length", None)
+            arguments["seq_length"] = arguments["decoder_seq_length"]
     except InputError as error:
         refused.append(str(error))
     try:
@@ -72,6 +80,8 @@ def make_recipe(settings: Mapping[str, Any], left_open: Mapping[str, str], where
     if refused:
         raise InputError("; ".join(refused))
     notes = _fill_in_data(sections, where)
+    if "language_model_type" in arguments:
+        notes.append(f"{where} trains on texts with pictures: put data of that kind in the place of `data`.")
     tree = {"model": model, **{name: sections[name] for name in _ORDER if name in sections}}
     parse_config(tree)  # whose sentences name what does not go together
     left = {name: (value, reason(name)) for name, value in given.items() if _is_left(name, given, known)}
@@ -105,7 +115,8 @@ def recipe_text(recipe: Recipe, where: str) -> str:
 
 def _said(config: Any) -> Tree:
     """The fields of a config that are not as by default."""
-    said: Tree = {}
+    tag: Tag | None = getattr(type(config), "tag", None)
+    said: Tree = {} if tag is None else {tag.key: getattr(config, tag.key)}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value == field.default and type(value) is type(field.default):

@@ -63,6 +63,8 @@ def _assigned(written: str, variables: Mapping[str, Value]) -> Value:
         lines = _statements(written[1:-1])
         return [word for line in lines for each in line for word in _expanded_words(each, variables)]
     value = _expanded(_unquoted(written), variables)
+    if any(word.startswith("--") for word in value.split()):  # arguments, each of which may be open or not
+        return value
     return None if written[:1] != "'" and is_open(value) else value
 
 

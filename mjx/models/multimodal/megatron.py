@@ -12,6 +12,7 @@ from mjx.models.interop.megatron.model import MegatronModel
 from mjx.models.interop.megatron.settings import megatron_model, read_settings, settings_of
 from mjx.models.interop.name_map import NameMap, Row
 from mjx.models.multimodal.config import MultimodalConfig
+from mjx.models.multimodal.megatron_flat import FLAT, LAYERS_OF_ITS_OWN, is_flat, unfolded
 from mjx.parse import to_tree
 
 _LANGUAGE, _VISION, _PROJECTION = (
@@ -23,10 +24,16 @@ _OF_LANGUAGE = {
     "language_position_embedding_type": "position_embedding_type",
     "language_rotary_percent": "rotary_percent",
     "language_rotary_base": "rotary_base",
-    "share_embeddings_and_output_weights": "share_embeddings_and_output_weights",
 }
+_UNTIED = "untie_embeddings_and_output_weights"
 _OF_VISION = ("vision_model_type", "img_h", "img_w", "patch_dim", "class_token_len")
-_ACTIVATIONS = {"gelu": "gelu", "fast_gelu": "gelu-tanh", "silu": "silu", "quick_gelu": "quick-gelu"}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "fast_gelu": "gelu-tanh",
+    "silu": "silu",
+    "quick_gelu": "quick-gelu",
+    "squared_relu": "relu2",
+}
 
 
 def megatron_name_map(config: MultimodalConfig) -> NameMap:
@@ -64,19 +71,35 @@ class _Parts:
     """The configs of the parts, with what the arguments beside them say of each."""
 
     def names(self) -> Sequence[str]:
-        return (_LANGUAGE, _VISION, _PROJECTION, *_OF_LANGUAGE, *_OF_VISION, "vision_projection_type")
+        return (
+            _LANGUAGE,
+            _VISION,
+            _PROJECTION,
+            *_OF_LANGUAGE,
+            _UNTIED,
+            *_OF_VISION,
+            "vision_projection_type",
+            *FLAT,
+        )
 
     def ours(self, theirs: Theirs) -> Fields:
+        scripts, theirs = is_flat(theirs), unfolded(theirs)
         language = dict(self._part(theirs, _LANGUAGE))
         language |= {
             ours: theirs[name] for name, ours in _OF_LANGUAGE.items() if theirs.get(name) is not None
         }
+        if theirs.get(_UNTIED) is not None:  # LLaVAModel's own spelling, beside the fields of a config
+            language["share_embeddings_and_output_weights"] = not theirs[_UNTIED]
         vision = dict(self._part(theirs, _VISION))
         vision |= {name: theirs[name] for name in _OF_VISION if theirs.get(name) is not None}
         fields: Fields = {}
         for field, settings in (("language", language), ("vision", vision)):
             family, config = read_settings(settings, f"{theirs.where}, {field}")
             fields[field] = {**to_tree(config), "family": family}
+        if scripts:
+            own = LAYERS_OF_ITS_OWN.get(theirs["vision_model_type"], {})
+            attention = fields["vision"]["attention"] | own.get("attention", {})
+            fields["vision"] |= {**own, "attention": attention}
         return fields | self._projector(theirs)
 
     def _projector(self, theirs: Theirs) -> Fields:
@@ -93,7 +116,15 @@ class _Parts:
                 f"{theirs.where} has a projection with activation_func = {shown(activation)}"
                 f"{' and a gate' if settings.get('gated_linear_unit') else ''}, which mjx does not compute"
             )
+        fields: Fields = {}
+        if settings.get("input_norm"):
+            kinds = {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"}
+            fields = {
+                "projector.norm.kind": kinds[settings["input_norm"]],
+                "projector.norm.epsilon": settings["norm_epsilon"],
+            }
         return {
+            **fields,
             "projector.kind": kind,
             "projector.activation": _ACTIVATIONS[named],
             "projector.bias": settings.get("add_bias_linear", True),
@@ -129,6 +160,7 @@ class _Places:
         return ("drop_vision_class_token", "pixel_shuffle", "image_token_index")
 
     def ours(self, theirs: Theirs) -> Fields:
+        theirs = unfolded(theirs)
         shuffled = bool(theirs.get("pixel_shuffle"))
         token = theirs.get("image_token_index")
         return {
@@ -147,8 +179,9 @@ class _Places:
 
 
 def describes(theirs: Mapping[str, Any]) -> bool:
-    """Whether arguments are of this family: those of `LLaVAModel` name the configs of its parts."""
-    return theirs.get(_LANGUAGE) is not None and theirs.get(_VISION) is not None
+    """Whether arguments are of this family: those of `LLaVAModel` name the configs of its parts, a script's
+    the kind of its language model."""
+    return is_flat(theirs) or (theirs.get(_LANGUAGE) is not None and theirs.get(_VISION) is not None)
 
 
 def _canonical(config: MultimodalConfig) -> MultimodalConfig:
@@ -169,4 +202,5 @@ MEGATRON = MegatronModel(
     settings=ConfigMap(MultimodalConfig, (_Parts(), _Places()), closed=False),
     describes=describes,
     canonical=_canonical,
+    parts=lambda config: (config.language,),
 )

@@ -28,10 +28,16 @@ _KINDS: dict[str, dict[str, Any]] = {
     "siglip": {"patch_bias": True, "embedding_norm": False, "last_norm": "tokens", "class_tokens": 0},
     "internvit": {"patch_bias": True, "embedding_norm": False, "last_norm": None},
     "radio": {"patch_bias": False, "embedding_norm": False, "last_norm": None, "class_positions": 0},
+    "radio-g": {
+        **{"patch_bias": True, "embedding_norm": False, "last_norm": "tokens", "class_positions": 0},
+        "mask_token": True,
+    },
 }
 """`vision_model_type` → what is peculiar to it."""
-_SAME = {"internvit300M": "internvit", "radio-g": "radio", "cradio-g": "radio"}
+_SAME = {"internvit300M": "internvit", "cradio-g": "radio"}
 """Other sizes of one kind."""
+_RADIO = {"radio": (8, 2048), "radio-g": (5, 1792)}
+"""How many class tokens it has, and the side in pixels of the pictures whose patches have positions."""
 
 
 def megatron_name_map(config: VisionConfig) -> NameMap:
@@ -45,7 +51,7 @@ def megatron_name_map(config: VisionConfig) -> NameMap:
         "model.classes": config.classes is not None,
         f"model.pooling = {config.pooling}": config.pooling == "attention",
         "model.registers": config.registers > 0,
-        "model.mask_token = true": config.mask_token,
+        "model.mask_token = true": config.mask_token and _kind(config) != "radio-g",
         "model.position_grid = null": config.position_grid is None,
         f"model.norm_placement = {config.norm_placement}": config.norm_placement != "input",
     }
@@ -57,7 +63,7 @@ def megatron_name_map(config: VisionConfig) -> NameMap:
     if config.layer_scale is not None:  # of the layers that InternViT has of its own
         rows.append(Row("decoder.layers.{layer}.ls1", "{attention}.output_gain"))
         rows.append(Row("decoder.layers.{layer}.ls2", "{mlp}.output_gain"))
-    if _kind(config) == "radio":
+    if _kind(config) in _RADIO:
         rows += [
             Row("embedder.weight", "patches.kernel", "embed pixels -> pixels embed"),
             Row("position_embeddings", "positions", "1 positions embed -> positions embed"),
@@ -65,6 +71,8 @@ def megatron_name_map(config: VisionConfig) -> NameMap:
         ]
         if config.patch_bias:
             rows.append(Row("embedder.bias", "patches.bias"))
+        if config.mask_token:
+            rows.append(Row("mask_token", "mask_token", "1 embed -> embed"))
     else:
         rows += [*patch_rows(config, "conv1"), Row("position_embeddings.weight", "positions")]
         if config.class_tokens:
@@ -81,7 +89,9 @@ def _kind(config: VisionConfig) -> str:
         return "clip"
     if not config.class_tokens:
         return "siglip"
-    return "internvit" if config.class_positions else "radio"
+    if config.class_positions:
+        return "internvit"
+    return "radio-g" if config.mask_token or config.last_norm == "tokens" else "radio"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,22 +115,25 @@ class _Encoder:
             theirs.get(name) or default
             for name, default in (("patch_dim", 14), ("img_h", 336), ("img_w", 336))
         )
-        table = [theirs.get(name) or size for name, size in (("max_img_h", height), ("max_img_w", width))]
-        tokens = theirs.get("class_token_len") or (8 if kind == "radio" else 1)
+        tokens, side = _RADIO.get(kind, (1, None))
+        table = [
+            theirs.get(f"max_img_{axis}") or side or size for axis, size in (("h", height), ("w", width))
+        ]
+        tokens = theirs.get("class_token_len") or tokens
         fields = {"class_tokens": tokens, "class_positions": tokens, **_KINDS[kind]}
         if theirs.get("add_class_token") is False:
             fields["class_tokens"] = 0
         fields["class_positions"] = min(fields["class_positions"], fields["class_tokens"])
         normed = fields.pop("embedding_norm")
-        if kind == "radio" and theirs.get("embedder_bias"):
-            fields["patch_bias"] = True
+        if kind in _RADIO and theirs.get("embedder_bias") is not None:
+            fields["patch_bias"] = theirs["embedder_bias"]
         return {
             **fields,
             **({} if normed else {"embedding_norm": None}),
             "image_size": (height, width),
             "patch_size": patch,
             "position_grid": (table[0] // patch, table[1] // patch),
-            **(_radio_positions(theirs) if kind == "radio" else {"position_resizing": "bicubic"}),
+            **(_radio_positions(theirs) if kind in _RADIO else {"position_resizing": "bicubic"}),
             "pooling": "class" if fields["class_tokens"] else "mean",
         }
 
@@ -128,7 +141,7 @@ class _Encoder:
         rows, columns = config.position_grid or config.grid
         kind = _kind(config)
         sizes = {"img_h": rows * config.patch_size, "img_w": columns * config.patch_size}
-        if kind == "radio":
+        if kind in _RADIO:
             sizes |= {
                 "max_img_h": sizes["img_h"],
                 "max_img_w": sizes["img_w"],

@@ -1,7 +1,7 @@
 """What a family says of Megatron-Core's model that it can be."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mjx.models.interop.config_map import ConfigMap
@@ -21,3 +21,5 @@ class MegatronModel:
     canonical: Callable[[Any], Any]
     """A config without training's own choices, one spelling for every model: two that compute the same
     are equal."""
+    parts: Callable[[Any], Sequence[Any]] = lambda config: ()
+    """The configs of other models inside of one, whose settings stand beside its own in a script."""
