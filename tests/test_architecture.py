@@ -170,6 +170,7 @@ NAMES_OF_OTHER_THINGS = {
     "mjx.models.common.rope": "^llama3$",  # a way to stretch rotary positions
     "mjx.models.interop.rope_keys": "llama3$",  # the same
     "mjx.models.interop.megatron.keys": "llama3$",  # the same
+    "mjx.run.megatron_keys": r"^vision\.\*$",  # the parameters that --freeze-ViT is of
     "mjx.run.megatron_left_out": r"(mamba|bert|retro|vision)_\*",  # how some of Megatron's arguments begin
 }
 """Module (with those inside it) → words that look like a family's name and are not."""

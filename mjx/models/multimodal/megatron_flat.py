@@ -115,7 +115,7 @@ LAYERS_OF_ITS_OWN: dict[str, dict[str, Any]] = {
     "internvit": {"layer_scale": 1.0, "attention": {"qk_norm_over": "all_heads", "qkv_bias": False}},
     "internvit300M": {"layer_scale": 1.0},
 }
-"""What layers of the scripts' own have besides: factors on what sub-layers give, norms over all heads, no biases there."""
+"""What layers of the scripts' own have besides: factors on what sub-layers give, norms over all heads."""
 
 
 def is_flat(theirs: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ InternViT has the 25 heads that are published, where Megatron-LM adds heads of z
 """
 
 import dataclasses
+from typing import Any
 
 from mjx.models.common.attention import AttentionConfig
 from mjx.models.common.mlp import Activation, MLPConfig
@@ -13,7 +14,7 @@ from mjx.models.vision.config import VisionConfig
 _NORM = NormConfig(epsilon=1e-6)
 
 
-def _square(side: int, patch: int) -> dict[str, tuple[int, int]]:
+def _square(side: int, patch: int) -> dict[str, Any]:
     """Pictures of one size, and a learned position for each of their patches."""
     return {"image_size": (side, side), "position_grid": (side // patch, side // patch)}
 
