@@ -22,6 +22,7 @@ LIKE_ANOTHER = {
     "mamba2-hybrid-8b-64xh100": "nemotron-h-8b-64xh100",
     "mamba2-hybrid-8b-128k-64xh100": "nemotron-h-8b-64xh100",
     "nemotron-h-8b-128k-64xh100": "nemotron-h-8b-64xh100",
+    "llava-next-34b-64xh100": "llama3-70b-512xh100",
     "qwen2-vl-72b-256xh100": "llama3-70b-512xh100",
 }
 """Hardly another program than one that is compiled (rows split over `context` are in test_state_spaces.py):
@@ -35,7 +36,7 @@ def test_every_size_that_is_promised_is_there():
         *("llama3.1-405b-1024xh100", "mixtral-8x7b-64xh100", "qwen3-235b-a22b-256xh100"),
         *("qwen3-30b-a3b-32xh100", "mamba2-hybrid-8b-128k-64xh100", "mamba2-hybrid-8b-64xh100"),
         *("nemotron-h-8b-128k-64xh100", "nemotron-h-8b-64xh100"),
-        *("qwen2-vl-72b-256xh100", "t5-11b-256xh100"),
+        *("llava-next-34b-64xh100", "qwen2-vl-72b-256xh100", "t5-11b-256xh100"),
     ]
 
 
