@@ -187,6 +187,11 @@ def _views(folder: HuggingFaceFolder, rows: int, options: VerifyOptions) -> list
         height, width = draw.integers(64, 512, 2)
         pixels = draw.integers(0, 256, (height, width, 3), np.uint8)
         views.append([processor(pillow().fromarray(pixels))])
+    if len({part.shape for row in views for view in row for part in parts_of(view)}) > 1:
+        raise InputError(
+            f"{folder.path} has a processor that gives pictures sizes of their own; mjx verify compares models "
+            "that see pictures of one size"
+        )
     return views
 
 

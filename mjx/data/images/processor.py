@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mjx.data.images.marks import PictureMarks
+from mjx.data.images.native_size import NativeSize
 from mjx.data.images.prepare import PreparationConfig, Resample
 from mjx.data.images.protocol import PictureProcessor
 from mjx.data.images.tiling import CanvasTiling, PinpointTiling
@@ -105,10 +106,24 @@ def _canvas(said: Mapping[str, Any], where: str) -> PictureProcessor:
     return CanvasTiling(image=whole, fewest=fewest, most=most)
 
 
+def _native(said: Mapping[str, Any], where: str) -> PictureProcessor:
+    size = said.get("size") if isinstance(said.get("size"), Mapping) else {}
+    assert isinstance(size, Mapping)
+    fewest = said.get("min_pixels") or size.get("shortest_edge") or 56 * 56
+    most = said.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280
+    side, merged = said.get("patch_size") or 14, said.get("merge_size") or 2
+    for name, number in (("patch_size", side), ("merge_size", merged), ("size", fewest), ("size", most)):
+        if type(number) is not int or number < 1:
+            raise InputError(f'{where} has "{name}": {said.get(name)!r}, which should be positive numbers')
+    whole = preparation_of({"resample": 3, **said, "size": {"height": side, "width": side}}, where)
+    return NativeSize(image=whole, unit=side * merged, fewest=fewest, most=most)
+
+
 _KINDS: dict[str, Callable[[Mapping[str, Any], str], PictureProcessor]] = {
     "LlavaImageProcessor": _llava,
     "LlavaNextImageProcessor": _pinpoints,
     "GotOcr2ImageProcessor": _canvas,
+    "Qwen2VLImageProcessor": _native,
 }
 """By the name of transformers' class; others do what `preparation_of` says."""
 

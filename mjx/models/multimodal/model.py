@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from mjx.models.common.parameter import parameter
-from mjx.models.common.pictures import ImageInputs, View
+from mjx.models.common.pictures import ImageInputs, View, parts_of
 from mjx.models.common.token_model.inputs import Inputs
 from mjx.models.common.token_model.model import inputs_of
 from mjx.models.family import Batch, Begun, Counts, Metrics
@@ -104,7 +104,10 @@ class Multimodal(nnx.Module):
     def seeing(
         self, tokens: Int[np.ndarray, "batch sequence"], pictures: Sequence[Sequence[View]]
     ) -> dict[str, np.ndarray]:
-        """`seen_arrays` of this model."""
+        """`seen_arrays` of this model, with positions along several axes where it has them."""
+        if self.config.axes > 1:
+            wholes = [[part for view in row for part in parts_of(view)] for row in pictures]
+            return self.config.sight.seen(tokens, np.ones_like(tokens), wholes, None)
         return seen_arrays(self.config, tokens, pictures)
 
     def counts(self, batch: Batch) -> dict[str, Float[Array, ""]]:

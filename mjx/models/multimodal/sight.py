@@ -64,7 +64,7 @@ class MultimodalSight:
         tokens: Int[np.ndarray, "batch sequence"],
         segment_ids: Int[np.ndarray, "batch sequence"],
         pictures: Sequence[Sequence[Picture]],
-        patches: int,
+        patches: int | None,
     ) -> dict[str, np.ndarray]:
         """As `seen_arrays`; where positions have several axes, with these, which begin anew in every
         sample."""

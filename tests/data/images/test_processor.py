@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mjx.data.images.decode import BrokenPictureError
 from mjx.data.images.marks import TILE_TAGS, PictureMarks
 from mjx.data.images.prepare import PreparationConfig
 from mjx.data.images.processor import preparation_of, processor_of
@@ -155,3 +156,33 @@ def test_marks_become_places_with_tags_between_those_of_tiles():
     )
     with pytest.raises(InputError, match="1 marks <image> for 2 pictures"):
         marks.written("<image>", [[2], [2]])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}, "patch_size": 4},
+        {"min_pixels": 3000, "max_pixels": 6000, "patch_size": 7, "merge_size": 1},
+    ],
+)
+def test_pictures_of_their_own_size_are_as_transformers(settings):
+    theirs = pytest.importorskip("transformers").Qwen2VLImageProcessorPil(**settings)
+    ours = processor_of(json.loads(theirs.to_json_string()), "preprocessor_config.json")
+    side, merged = theirs.patch_size, theirs.merge_size
+    for size in PICTURES:
+        picture = noise(*size)
+        expected = theirs(picture, return_tensors="np")
+        _, rows, columns = expected["image_grid_thw"][0].tolist()
+        found = np.asarray(ours(picture))
+        assert found.shape == (3, rows * side, columns * side)
+        shape = (3, rows // merged, merged, side, columns // merged, merged, side)
+        patches = found.reshape(shape).transpose(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3, 1, -1)
+        flat = np.repeat(patches, 2, axis=2).reshape(rows * columns, -1)
+        np.testing.assert_allclose(flat, expected["pixel_values"], atol=1e-4)
+
+
+def test_a_picture_that_is_a_line_is_broken():
+    said = {"image_processor_type": "Qwen2VLImageProcessor", "do_normalize": False}
+    with pytest.raises(BrokenPictureError, match="more than 200 to one"):
+        processor_of(said, "x")(noise(500, 2))

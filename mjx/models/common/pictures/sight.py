@@ -37,7 +37,7 @@ class Sight(Protocol):
         tokens: Int[np.ndarray, "batch sequence"],
         segment_ids: Int[np.ndarray, "batch sequence"],
         pictures: Sequence[Sequence[Picture]],
-        patches: int,
+        patches: int | None,
     ) -> dict[str, np.ndarray]:
         """These arrays, of rows of text that have the image token in the places of their pictures.
 
@@ -45,6 +45,6 @@ class Sight(Protocol):
             tokens: Of the rows.
             segment_ids: The samples of a row, from 1; 0 is padding.
             pictures: Of each row, in the order of its text.
-            patches: As for `arrays`.
+            patches: As for `arrays`; None: as many as the fullest row needs.
         """
         ...
