@@ -189,8 +189,8 @@ def _views(folder: HuggingFaceFolder, rows: int, options: VerifyOptions) -> list
         views.append([processor(pillow().fromarray(pixels))])
     if len({part.shape for row in views for view in row for part in parts_of(view)}) > 1:
         raise InputError(
-            f"{folder.path} has a processor that gives pictures sizes of their own; mjx verify compares models "
-            "that see pictures of one size"
+            f"{folder.path} has a processor that gives pictures sizes of their own; mjx verify compares "
+            "models that see pictures of one size"
         )
     return views
 

@@ -82,4 +82,36 @@ def tiny() -> tuple[SeeingVariant, ...]:
             size=(28, 20),
             prompt_lengths=(14, 15),
         ),
+        SeeingVariant(
+            name="positions along axes, windows",
+            config=SMALL(
+                language=dataclasses.replace(
+                    LANGUAGE,
+                    attention=dataclasses.replace(LANGUAGE.attention, rope=RoPEConfig(sections=(1, 1, 2))),
+                ),
+                vision=dataclasses.replace(
+                    sees,
+                    num_layers=2,
+                    hidden_size=32,
+                    image_size=(28, 28),
+                    frames=2,
+                    position_grid=None,
+                    patch_bias=False,
+                    last_norm=None,
+                    norm=NormConfig(kind="rmsnorm"),
+                    window=2,
+                    whole_layers=(1,),
+                    attention=dataclasses.replace(
+                        VISION.attention,
+                        rope=RoPEConfig(sections=(2, 2), section_frequencies="own"),
+                    ),
+                ),
+                merged=4,
+                projector=ProjectorConfig(features=20, norm=NormConfig(kind="rmsnorm"), norm_of="patch"),
+            ),
+            # Patches 294·32, two layers of 2·32 + 4·33·32 + 2·32·40 + 72; a norm, 129·20 + 21·32.
+            num_parameters=OF_LANGUAGE + 9408 + 2 * 6920 + 32 + 2580 + 672,
+            unseen=KEY_BIAS,
+            patches=32,
+        ),
     )

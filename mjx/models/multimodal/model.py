@@ -65,10 +65,15 @@ class Multimodal(nnx.Module):
         self.config = config
 
     def __call__(
-        self, tokens: Int[Array, "batch sequence"], **seen: Array
+        self,
+        tokens: Int[Array, "batch sequence"],
+        *,
+        positions: Int[Array, "batch sequence axes"] | None = None,
+        **seen: Array,
     ) -> Float[Array, "batch sequence vocab"]:
         """Logits of the next token, in float32, of rows in which pictures stand (`SEEN`, `image_at`)."""
-        return self.language.logits(self.language.hidden_states(self._looking(Inputs(tokens), seen)))
+        inputs = self._looking(Inputs(tokens, positions), seen)
+        return self.language.logits(self.language.hidden_states(inputs))
 
     def see(self, batch: Batch, key: Key[Array, ""] | None = None, *, training: bool = False) -> Seen | None:
         """What the pictures of a batch become; None where it has none."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from families.variants.variant import Arrays, Prompt, Variant
-from mjx.batch import BatchArray, BatchArrays, token_batch
-from mjx.models.common.pictures import GRID, Tiles, View
+from mjx.batch import BatchArrays, token_batch
+from mjx.models.common.pictures import Tiles, View
 from mjx.models.multimodal import MultimodalConfig
 from mjx.models.multimodal.config import PLACES, SEEN
 from mjx.models.multimodal.layout import features_of, tiles_of
@@ -30,22 +30,8 @@ class SeeingVariant(Variant):
     prompt_lengths: tuple[int, int] = (12, 15)
 
     def arrays(self) -> BatchArrays:
-        shape, axes = (self.rows, self.patches), ("batch", "sequence")
-        pixels = (self.config.vision.patch_features,)
-        made = {
-            "image_at": self.patches // self.config.merged,
-            "newline_at": self.config.newlines(self.patches),
-        }
-        return token_batch(self.rows, self.sequence, ("positions", "segment_ids")) | {
-            "patches": BatchArray(shape=shape + pixels, dtype="float32", axes=(*axes, "pixels")),
-            "grid": BatchArray(shape=(*shape, GRID), dtype="int32", axes=(*axes, "grid")),
-            "patch_segment_ids": BatchArray(shape=shape, dtype="int32", axes=axes),
-            **{
-                name: BatchArray(shape=(self.rows, number), dtype="int32", axes=("batch", "made"))
-                for name, number in made.items()
-                if number
-            },
-        }
+        text = token_batch(self.rows, self.sequence, ("positions", "segment_ids"))
+        return text | dict(self.config.sight.arrays(self.rows, self.sequence, self.patches))
 
     def batch(self, seed: int) -> Arrays:
         batch = self._documents(seed, self.rows, 2)
@@ -81,11 +67,17 @@ class SeeingVariant(Variant):
         other = random.randint(0, self.config.language.vocab_size, seen.shape)
         given = np.where(seen, tokens[:, :PROMPT_WIDTH], other).astype(np.int32)
         pictures = {name: alone[name] for name in (*SEEN, *PLACES) if name in alone}
+        if self.config.axes > 1:  # text goes on behind all that is in front of it
+            places = np.minimum(np.arange(PROMPT_TOKENS), lengths[:, None] - 1)
+            positions = np.take_along_axis(alone["positions"], places[..., None], axis=1)
+            behind = np.maximum(np.arange(PROMPT_TOKENS) - lengths[:, None] + 1, 0)[..., None]
+            highest = positions.max(axis=(1, 2), keepdims=True)
+            pictures["positions"] = np.where(behind > 0, highest + behind, positions).astype(np.int32)
         return Prompt({"tokens": given, **pictures}, lengths, tokens)
 
     def logits(self, model: Any, prompt: Prompt) -> Any:
-        seen = {name: prompt.batch[name] for name in (*SEEN, *PLACES) if name in prompt.batch}
-        return model(prompt.tokens, **seen)
+        names = (*SEEN, *PLACES, "positions")
+        return model(prompt.tokens, **{name: prompt.batch[name] for name in names if name in prompt.batch})
 
     def flops_not_counted(self) -> float:
         """The pairs of causal attention that the mask hides, the vocabulary's padding, and what the positions
@@ -94,6 +86,8 @@ class SeeingVariant(Variant):
         heads, _, head_dim = config.attention.resolve(config.hidden_size).dims
         hidden = config.num_layers * 4 * heads * head_dim * self.sequence / 2
         padding = 2 * config.hidden_size * (config.padded_vocab_size - config.vocab_size)
+        if self.config.vision.position_grid is None:
+            return tokens * (hidden + padding)
         rows, columns = self.config.vision.position_grid
         positions = self.rows * self.patches * 2 * rows * columns * self.config.vision.hidden_size
         return tokens * (hidden + padding) + positions
@@ -132,7 +126,10 @@ class SeeingVariant(Variant):
             batch["positions"][row, here] = np.arange(length)
             batch["segment_ids"][row, here] = place + 1
         pictures = [views[row * together : (row + 1) * together] for row in range(shape[0])]
-        return batch | seen_arrays(config, batch["tokens"], pictures, self.patches * together // 2)
+        width = self.patches * together // 2
+        if config.axes > 1:
+            return batch | config.sight.seen(batch["tokens"], batch["segment_ids"], pictures, width)
+        return batch | seen_arrays(config, batch["tokens"], pictures, width)
 
     def _view(self, random: np.random.RandomState, brightness: float) -> View:
         vision = self.config.vision

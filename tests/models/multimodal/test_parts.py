@@ -20,7 +20,7 @@ from mjx.training.schedule import ScheduleConfig
 from mjx.training.trainer import Trainer
 from mjx.trees import flatten
 
-LLAVA, MERGED, NEXT = tiny()
+LLAVA, MERGED, NEXT = tiny()[:3]
 
 
 def test_what_is_frozen_keeps_its_bits_and_has_no_moments():
