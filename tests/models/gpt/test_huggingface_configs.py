@@ -13,6 +13,9 @@ from mjx.models.gpt.config_keys import canonical
 from mjx.models.gpt.huggingface import ARCHITECTURES
 from mjx.models.interop.architectures import find_architecture, fitting_architecture
 
+WHOLE = [a for a in ARCHITECTURES if not a.class_name.endswith("TextModel")]
+"""Those that are only inside of others are held against transformers there."""
+
 GOLDENS = Path(__file__).parents[2] / "goldens" / "huggingface"
 PUBLISHED = {
     name: (model["config"], model["parameters"])
@@ -135,7 +138,7 @@ WITHOUT_MEANING = {
 """Keys that files of any architecture have had."""
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.model_type)
+@pytest.mark.parametrize("architecture", WHOLE, ids=lambda architecture: architecture.model_type)
 def test_keys_that_change_nothing_change_nothing(architecture):
     theirs = next(
         theirs for theirs, _ in PUBLISHED.values() if theirs["model_type"] == architecture.model_type
@@ -191,7 +194,7 @@ def test_what_would_be_computed_differently_is_refused_by_name(theirs, change, n
         ours(theirs | change)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.model_type)
+@pytest.mark.parametrize("architecture", WHOLE, ids=lambda architecture: architecture.model_type)
 def test_sizes_are_written_in_full(architecture):
     config = ours(
         next(theirs for theirs, _ in PUBLISHED.values() if theirs["model_type"] == architecture.model_type)
