@@ -164,6 +164,7 @@ def family_names() -> set[str]:
 NAMES_OF_OTHER_THINGS = {
     # Megatron's kinds of datasets, which several families are fed by: folder data/gpt, dataset kind "gpt".
     "mjx.data": r"^(gpt|bert|t5)$|mjx\.data\.gpt|gpt_index",
+    "mjx.data.images.processor": "^Qwen2VLImageProcessor$",  # a class that prepares pictures
     "mjx.data.tokenizers.tiktoken": "GPT-?_?2",  # a way to split text into words
     "mjx.data.tokenizers.train": "^Bert(Normalizer|PreTokenizer)$",  # how word pieces' words are told apart
     "mjx.data.tokenizers.byte_level": "^GPT2Tokenizer$",  # the tokenizer class of vocab.json and merges.txt
