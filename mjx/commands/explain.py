@@ -86,7 +86,7 @@ def explain(
 def _parameters(config: RunConfig, model: Any, mesh_shape: dict[str, int]) -> list[Placement]:
     rules, axes = config.sharding.build(), flatten(logical_axes_of(model))
     shapes = flatten(parameters_of(model))
-    rules.check_modules(axes)
+    rules.check_modules(config.model.modules)
     return [
         place(name, axes[name], leaf, rules.of(name), mesh_shape, "parameter")
         for name, leaf in shapes.items()

@@ -49,6 +49,8 @@ class ModelConfig:
     heads: ClassVar[tuple[str, ...]] = ()
     """What a run may begin anew that starts from a model with other heads: how the paths of their parameters
     begin."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Modules of the model that work within `mjx.sharding.inside`, and may have a rule table of their own."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations and GEMMs; parameters stay float32. auto: bfloat16 on GPUs, whose tensor cores it

@@ -1,7 +1,7 @@
 """The rule table: which mesh axes each logical axis is laid out over."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -59,14 +59,14 @@ class Rules:
         module = next((name for name in self.modules if path == name or path.startswith(f"{name}.")), None)
         return self if module is None else Rules({**self.rows, **self.modules[module]}, self.zigzag)
 
-    def check_modules(self, paths: Iterable[str]) -> None:
-        """Raise `InputError` if a table is of a module that no parameter, of those of the model, is in."""
-        known = {path.split(".")[0] for path in paths}
+    def check_modules(self, modules: Sequence[str]) -> None:
+        """Raise `InputError` if a table is of another module than these, which work within `inside`."""
         for module in self.modules:
-            if module not in known:
+            if module not in modules:
+                there = f"those of this model are {', '.join(modules)}" if modules else "this model has none"
                 raise InputError(
-                    f"sharding.modules has a table for '{module}', which is no module of the model "
-                    f"({nearest(module, known)})"
+                    f"sharding.modules has a table for '{module}', which is no module that may have its own; "
+                    f"{there}"
                 )
 
     def mesh_axes(self, name: str, kind: Kind = "activation") -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def parameter_specs(model: Any, rules: Rules, mesh_shape: dict[str, int]) -> Tre
     """
     axes = flatten(logical_axes_of(model))
     shapes = flatten(parameters_of(model))
-    rules.check_modules(axes)
+    rules.check_modules(model.config.modules if rules.modules else ())
     return unflatten(
         {
             path: rules.of(path).spec(

@@ -43,6 +43,7 @@ class DualEncoderConfig(ModelConfig):
     """
 
     family: ClassVar[str] = "dual_encoder"
+    modules: ClassVar[tuple[str, ...]] = ("vision",)
     training_choices: ClassVar[tuple[str, ...]] = ("dtype", "remat", "largest_scale")
 
     vision: PictureEncoderConfig

@@ -17,7 +17,7 @@ from mjx.models.dual_encoder.config import DualEncoderConfig, ProjectionConfig
 from mjx.models.dual_encoder.sigmoid_loss import sigmoid_loss
 from mjx.models.family import Batch, Counts, Metrics
 from mjx.models.report import Loss, Report
-from mjx.sharding import shard
+from mjx.sharding import inside, shard
 from mjx.trees import Tree
 
 
@@ -58,8 +58,10 @@ class DualEncoder(nnx.Module):
         training: bool = False,
     ) -> Float[Array, "batch latent"]:
         """What each picture is made into, of length one, in float32."""
-        inputs = self.vision.pictures(images)._replace(training=training)
-        return self._vectors(self.vision.pooled(self.vision(inputs, key), inputs), self.vision_projection)
+        with inside("vision"):
+            inputs = self.vision.pictures(images)._replace(training=training)
+            pooled = self.vision.pooled(self.vision(inputs, key), inputs)
+        return self._vectors(pooled, self.vision_projection)
 
     def text_vectors(
         self, tokens: Int[Array, "batch sequence"], segment_ids: Int[Array, "batch sequence"] | None = None

@@ -26,6 +26,7 @@ class MultimodalConfig(ModelConfig):
     """Any encoder of pictures, a projector, any language model that continues text."""
 
     family: ClassVar[str] = "multimodal"
+    modules: ClassVar[tuple[str, ...]] = ("vision",)
     training_choices: ClassVar[tuple[str, ...]] = (
         *("dtype", "remat", "language.dtype", "language.remat", "language.loss_chunks", "language.z_loss"),
         *("language.dropout", "vision.dtype", "vision.remat", "vision.dropout"),

@@ -76,9 +76,10 @@ def test_activations_are_listed_by_the_table_of_their_module():
     assert shares[""] >= {4}
 
 
-def test_a_table_for_no_module_of_the_model_is_refused():
-    rules = ShardingConfig(modules={"visoin": WHOLE}).build()
-    with pytest.raises(InputError, match=r"no module of the model \(did you mean.*vision"):
+@pytest.mark.parametrize("module", ["visoin", "language"])
+def test_a_table_of_a_module_that_has_none_is_refused(module):
+    rules = ShardingConfig(modules={module: WHOLE}).build()
+    with pytest.raises(InputError, match=f"'{module}', which is no module .* are vision"):
         parameter_specs(abstract_model(tiny()[0].config), rules, SIZES)
 
 
